@@ -1,0 +1,140 @@
+"""Speed and memory of every pretext task, as ratios measured in one run.
+
+    python benchmarks/run.py [--algorithm NAME ...] [--side 64] [--filters 8] [--steps 20]
+
+For each task, in a process of its own: samples/s of the input pipeline alone; seconds per training step; the ratio of the
+step to a bare forward + backward pass of the same encoder over the same voxels; the share of time that `fit` waited for
+data; peak resident memory. Bare passes and training steps alternate, so that a change of the machine's pace meets both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+COLUMNS = ("algorithm", "batch", "pipeline samples/s", "step s", "bare s", "step / bare", "wait %", "peak GiB")
+
+
+def measure(name: str, side: int, filters: int, steps: int) -> dict:
+    """Return one row of the table for the task ``name`` on volumes of ``side`` voxels per axis."""
+    import keras
+    import tensorflow as tf
+
+    from self_supervised_3d_tasks import registry
+    from self_supervised_3d_tasks.data import layouts, pipeline
+    from self_supervised_3d_tasks.data.preprocessing import Preprocessing
+    from self_supervised_3d_tasks.data.store import VolumeStore
+
+    keras.utils.set_random_seed(0)
+    algorithm = registry.algorithm(name)((side, side, side, 1))
+    scans = max(2, math.ceil(32 / algorithm.examples_per_scan)) if algorithm.examples_per_scan > 1 else 4
+    encoder = registry.encoder("unet")(algorithm.encoder_shape, enc_filters=filters, num_layers=3, seed=0)
+    model = algorithm.make_model(encoder, seed=1)
+    model.compile(optimizer=keras.optimizers.Adam(1e-3), loss=algorithm.loss, metrics=algorithm.metrics())
+    with tempfile.TemporaryDirectory() as folder:
+        rng = np.random.default_rng(0)
+        for index in range(4 * scans):
+            np.save(Path(folder) / f"scan_{index:02d}.npy", rng.random((side, side, side, 1), dtype="float32"))
+        cases = layouts.find_cases("npy", folder, labelled=False)
+        store = VolumeStore(cases, Preprocessing(data_dim=(side,) * 3, number_channels=1, volume_fitting="exact"))
+
+        def stream():
+            return pipeline.pretraining_dataset(
+                store,
+                make_example=algorithm.make_example,
+                make_batch=algorithm.make_batch,
+                batch_size=scans,
+                crop_shape=None,
+                crops_per_scan=1,
+                seed=0,
+                first_step=0,
+                training=True,
+            )
+
+        pipeline_seconds = per_call(iter(stream()).get_next, 3 * steps)
+        inputs, targets = next(iter(stream()))
+        bare, step = bare_pass(tf, encoder, scans, inputs), lambda: model.train_on_batch(inputs, targets)
+        bare(), step()
+        bare_seconds, step_seconds = alternate(bare, step, steps)
+        clock = pipeline.WaitClock()
+        model.fit(clock.attach(stream()), steps_per_epoch=2, verbose=0)
+        waited, began = clock.seconds(), time.perf_counter()
+        model.fit(clock.attach(stream()), steps_per_epoch=steps, verbose=0)
+        share = (clock.seconds() - waited) / (time.perf_counter() - began)
+    values = (
+        name,
+        scans,
+        round(scans / pipeline_seconds, 1),
+        round(step_seconds, 3),
+        round(bare_seconds, 3),
+        round(step_seconds / bare_seconds, 2),
+        round(100 * share, 1),
+        round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+    )
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def bare_pass(tf, encoder, scans: int, inputs):
+    """Return a function that runs the encoder forward and backward over the voxels that a training step encodes."""
+    patches = tf.reshape(tf.nest.flatten(inputs)[0], (-1, *encoder.input_shape[1:]))
+
+    @tf.function
+    def run():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(encoder(patches, training=True)))
+        return tape.gradient(loss, [variable.value for variable in encoder.trainable_variables])
+
+    return lambda: [gradient.numpy() for gradient in run()]
+
+
+def alternate(first, second, count: int) -> tuple[float, float]:
+    """Return the median seconds of two functions called in turn."""
+    seconds = np.array([[per_call(function, 1) for function in (first, second)] for _ in range(count)])
+    return tuple(np.median(seconds, axis=0))
+
+
+def per_call(function, count: int) -> float:
+    """Return the mean seconds of ``count`` calls."""
+    began = time.perf_counter()
+    for _ in range(count):
+        function()
+    return (time.perf_counter() - began) / count
+
+
+def main() -> None:
+    """Measure each task in a fresh process and print a Markdown table."""
+    from self_supervised_3d_tasks import registry
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--algorithm", action="append", choices=registry.known("algorithm"), help="default: all")
+    parser.add_argument("--side", type=int, default=64, help="voxels per axis of a volume")
+    parser.add_argument("--filters", type=int, default=8, help="filters of the first U-Net level")
+    parser.add_argument("--steps", type=int, default=20, help="steps timed per task")
+    parser.add_argument("--row", action="store_true", help="measure one task in this process and print it as JSON")
+    options = parser.parse_args()
+    names = options.algorithm or registry.known("algorithm")
+    if options.row:
+        print(json.dumps(measure(names[0], options.side, options.filters, options.steps)))
+        return
+    print("| " + " | ".join(COLUMNS) + " |\n|" + " --- |" * len(COLUMNS))
+    sizes = ["--side", str(options.side), "--filters", str(options.filters), "--steps", str(options.steps)]
+    for name in names:
+        command = [sys.executable, __file__, "--row", "--algorithm", name, *sizes]
+        row = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+        print("| " + " | ".join(str(row[column]) for column in COLUMNS) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""What a pretext task has to provide."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+
+class Panel(NamedTuple):
+    """One picture of a preview sheet.
+
+    Attributes:
+        title: What it shows, in a few words.
+        image: ``(*spatial, channels)``.
+    """
+
+    title: str
+    image: np.ndarray
+
+
+class Algorithm(abc.ABC):
+    """A pretext task.
+
+    A subclass declares its hyper-parameters as annotated, keyword-only parameters of its constructor: they
+    are the JSON keys of the task, with their types and defaults. The constructor and the properties are plain
+    Python, so that an experiment file can be checked before TensorFlow is loaded.
+
+    Args:
+        input_shape: ``(*spatial, channels)`` of a scan.
+    """
+
+    examples_per_scan: int = 1
+    """How many examples ``batch_size`` counts for one scan."""
+
+    make_batch: Callable | None = None
+    """Or a method ``(inputs, targets, seed) -> (inputs, targets)`` on batches, for tasks that mix scans."""
+
+    def __init__(self, input_shape: Sequence[int]) -> None:
+        self.input_shape = tuple(input_shape)
+
+    @property
+    def name(self) -> str:
+        """The task's name in an experiment file: that of its module."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def spatial_shape(self) -> tuple[int, ...]:
+        """``(*spatial)`` of a scan."""
+        return self.input_shape[:-1]
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes."""
+        return len(self.input_shape) - 1
+
+    @property
+    def encoder_shape(self) -> tuple[int, ...]:
+        """``(*spatial, channels)`` of what the encoder sees; for patch tasks the patch."""
+        return self.input_shape
+
+    @abc.abstractmethod
+    def make_example(self, image: tf.Tensor, seed: tf.Tensor) -> tuple[Any, Any]:
+        """Turn a scan into inputs and targets, the same for the same seed; runs in a `tf.data` graph.
+
+        Args:
+            image: ``(*spatial, channels)`` float32 in [0, 1].
+            seed: ``(2,)`` int32.
+        """
+
+    @abc.abstractmethod
+    def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
+        """Return the functional model around ``encoder``, which stays one layer of it, called "encoder".
+
+        Args:
+            encoder: Built for `encoder_shape`.
+            seed: Of the initial weights and dropout of the layers that are added.
+        """
+
+    @abc.abstractmethod
+    def loss(self, y_true: Any, y_pred: Any) -> Any:
+        """Return one float32 value per scan, ``(batch,)``."""
+
+    @abc.abstractmethod
+    def metrics(self) -> list[Any]:
+        """Return fresh metrics (or functions ``(y_true, y_pred) -> (batch,)``) for `keras.Model.compile`."""
+
+    @abc.abstractmethod
+    def describe(self, inputs: Any, targets: Any) -> list[Panel]:
+        """Show what was done to a scan.
+
+        Args:
+            inputs: Of one example (not a batch), as numpy arrays.
+            targets: Likewise.
+        """

@@ -1,0 +1,291 @@
+"""Contrastive predictive coding: from the patches above, predict the codes of the patches below."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import lazy_loader as lazy
+import numpy as np
+from pydantic import Field
+
+from self_supervised_3d_tasks import losses
+from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.models import layers
+from self_supervised_3d_tasks.ops import geometry, patches, seeds
+
+keras = lazy.load("keras")
+tf = lazy.load("tensorflow")
+
+Cell = tuple[int, ...]
+
+# Share of each patch's edge that its random crop keeps (the predecessor's numbers), by rank.
+_PATCH_CROP = {2: 11 / 12, 3: 7 / 8}
+
+
+class CPC(Algorithm):
+    """Contrastive predictive coding, from 2D (van den Oord et al. 2018, Hénaff et al. 2019) carried to 3D.
+
+    Taleb et al. 2020, "3D Self-Supervised Methods for Medical Imaging", section 3.1. The scan is cut into a
+    grid of n patches per side. Axis 0 counts rows; a column is what the other axes name. Row e = n // 2 - 1
+    holds the anchors. The context of an anchor is the inverted pyramid above it, row r with half-width e - r,
+    and the anchor itself; where the pyramid leaves the grid it is reflected, in 2D as in 3D. A GRU reads the
+    context from the top row to the anchor, and one linear layer per row below predicts the code of the patch
+    there, in the same column. Every patch is encoded once; contexts and targets are gathered from the codes.
+
+    With predictions p and codes z, the score of a candidate is p · z / (temperature · sqrt(code_size)). The
+    root keeps the first scores near 0 for any code size, so that training starts at chance, yet large enough
+    for the gradient (a mean over 1,024 products is not). InfoNCE picks the true patch among those of all
+    columns of all scans of the batch at the same row: log(batch · columns) at chance. "binary" is the
+    predecessor's loss: the mean product over rows and code, divided by ``temperature``, is the logit that
+    tells the true column from one random other; log 2 at chance.
+
+    Args:
+        input_shape: ``(*spatial, channels)``.
+        patches_per_side: n, at least 4: with fewer there is no row above the anchors.
+        code_size: Width of a patch's code.
+        context_units: Width of the GRU.
+        crop_size: Edge in voxels of a random crop of the scan, zero-padded back; None: 95 % of each axis.
+        patch_overlap: Voxels that neighbours share; None: 0 in 3D, d // (n + 1) in 2D (half a patch).
+        patch_augment: Crop each patch at random to 7/8 (2D: 11/12) of its edge, zero-pad it back, and in 3D
+            flip it along axis 0 with probability 1/2. Otherwise continuing edges give neighbours away.
+        skip_row: Leave out the row below the anchors, which may share voxels with them; None: where patches
+            overlap.
+        cpc_mode: "info_nce" or "binary".
+        temperature: Divides the scores.
+
+    Raises:
+        UserError: A grid that leaves no context, no voxels, or predicted patches that overlap their context.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        *,
+        patches_per_side: Annotated[int, Field(ge=1)] = 4,
+        code_size: Annotated[int, Field(ge=1)] = 1024,
+        context_units: Annotated[int, Field(ge=1)] = 256,
+        crop_size: Annotated[int, Field(ge=1)] | None = None,
+        patch_overlap: Annotated[int, Field(ge=0)] | None = None,
+        patch_augment: bool = True,
+        skip_row: bool | None = None,
+        cpc_mode: Literal["info_nce", "binary"] = "info_nce",
+        temperature: Annotated[float, Field(gt=0)] = 1.0,
+    ) -> None:
+        super().__init__(input_shape)
+        self.patches_per_side = patches_per_side
+        self.code_size = code_size
+        self.context_units = context_units
+        self.crop_size = crop_size
+        self.patch_overlap = patch_overlap
+        self.patch_augment = patch_augment
+        self.skip_row = skip_row
+        self.cpc_mode = cpc_mode
+        self.temperature = temperature
+        self.crop_shape = self._crop_shape()
+        self.grid = self._grid()
+        self.anchor_row = patches_per_side // 2 - 1
+        skips = any(self.grid.overlap) if skip_row is None else skip_row
+        self.target_rows = tuple(range(self.anchor_row + 1 + skips, patches_per_side))
+        self._check_rows()
+        # A skipped row is in no context and no target: it is never cut out, let alone encoded.
+        self.cells = self.grid.cells((*range(self.anchor_row + 1), *self.target_rows))
+        self.columns = [cell[1:] for cell in self.grid.cells([0])]
+
+    def _crop_shape(self) -> tuple[int, ...]:
+        if self.crop_size is None:
+            return tuple(max(1, int(0.95 * size)) for size in self.spatial_shape)
+        if self.crop_size > min(self.spatial_shape):
+            raise UserError(
+                f"crop_size: at most the shortest edge of data_dim {list(self.spatial_shape)}, received "
+                f"{self.crop_size}; reduce it, or leave it out for 95 % of each axis"
+            )
+        return (self.crop_size,) * self.rank
+
+    def _grid(self) -> patches.PatchGrid:
+        n = self.patches_per_side
+        if n < 4:
+            raise UserError(
+                f"patches_per_side: cpc needs at least 4, received {n}: with fewer there is no row of "
+                "patches above the anchors to form a context"
+            )
+        overlap = tuple(
+            (size // (n + 1) if self.rank == 2 else 0) if self.patch_overlap is None else self.patch_overlap
+            for size in self.spatial_shape
+        )
+        grid = patches.PatchGrid(self.spatial_shape, n, overlap)
+        if min(grid.stride) < 1:
+            raise UserError(
+                f"patches_per_side, patch_overlap, data_dim: {n} patches per side that overlap by "
+                f"{max(overlap)} voxels do not fit into {list(self.spatial_shape)}; use fewer patches, less "
+                "overlap or a larger data_dim"
+            )
+        return grid
+
+    def _check_rows(self) -> None:
+        gap = self.target_rows[0] - self.anchor_row
+        if gap * self.grid.stride[0] < self.grid.patch_shape[0]:
+            raise UserError(
+                f"patch_overlap, skip_row: patches of {self.grid.patch_shape[0]} voxels every "
+                f"{self.grid.stride[0]} share voxels with those predicted {gap} row(s) below, which could be "
+                "copied; set skip_row to true or reduce patch_overlap"
+            )
+
+    @property
+    def encoder_shape(self) -> tuple[int, ...]:
+        """``(*patch, channels)``."""
+        return (*self.grid.patch_shape, self.input_shape[-1])
+
+    @property
+    def examples_per_scan(self) -> int:
+        """A true and a false pair per column: what ``batch_size`` counted in the predecessor."""
+        return 2 * len(self.columns)
+
+    def context(self, column: Cell) -> list[Cell]:
+        """Return the cells of a column's context, top row first, in raster order, the anchor last."""
+        cells = []
+        for row in range(self.anchor_row + 1):
+            half_width = self.anchor_row - row
+            sides = [range(index - half_width, index + half_width + 1) for index in column]
+            cells += [(row, *map(self._reflect, place)) for place in itertools.product(*sides)]
+        return cells
+
+    def targets(self, column: Cell) -> list[Cell]:
+        """Return the cells that a column's context predicts, top row first."""
+        return [(row, *column) for row in self.target_rows]
+
+    def _reflect(self, index: int) -> int:
+        last = self.patches_per_side - 1
+        return last - abs(last - abs(index))
+
+    def make_example(self, image: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the patches and, for the binary loss, the draw of a false column.
+
+        Returns:
+            Patches ``(cells, *patch, channels)``, and ``(columns,)`` numbers in [0, 1): a quantile among the
+            other columns of the batch, resolved in the loss, where the number of scans is known.
+        """
+        image = tf.ensure_shape(image, self.input_shape)
+        if self.crop_shape != self.spatial_shape:
+            crop = patches.random_crop(image, self.crop_shape, seeds.fold(seed, 0))
+            image = patches.pad_to(crop, self.input_shape)
+        origins = tf.constant([self.grid.origin(cell) for cell in self.cells])
+        if self.patch_augment:
+            inputs = self._augmented_patches(image, origins, seeds.fold(seed, 1))
+        else:
+            inputs = patches.extract(image, origins, self.grid.patch_shape)
+        return inputs, tf.random.stateless_uniform((len(self.columns),), seeds.fold(seed, 2))
+
+    def _augmented_patches(self, image: tf.Tensor, origins: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        number, shape = len(self.cells), self.grid.patch_shape
+        kept = tuple(max(1, int(size * _PATCH_CROP[self.rank])) for size in shape)
+        limits = [size - crop for size, crop in zip(shape, kept, strict=True)]
+        offsets = patches.draw_offsets(seeds.fold(seed, 0), number, limits)
+        crops = patches.extract(image, origins + offsets, kept)
+        if self.rank == 3:
+            flags = geometry.draw_flips(seeds.fold(seed, 1), number)
+            flags = tf.reshape(flags, (number, *[1] * (self.rank + 1)))
+            crops = tf.where(flags, tf.reverse(crops, [1]), crops)
+        return patches.pad_to(crops, (number, *shape, self.input_shape[-1]))
+
+    def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
+        """Return patches ``(batch, cells, *patch, channels)`` -> scores.
+
+        The scores ``(batch, columns, rows, batch, columns)``, float32, compare each prediction with the codes
+        of the same row in all columns of all scans of the batch.
+        """
+        num_columns, num_rows = len(self.columns), len(self.target_rows)
+        inputs = keras.Input((len(self.cells), *self.encoder_shape), name="patches")
+        codes = encoder(keras.ops.reshape(inputs, (-1, *self.encoder_shape)))
+        codes = keras.layers.Flatten(name="flatten")(codes)
+        codes = layers.dense(self.code_size, seed=seed, name="code")(codes)
+        codes = keras.ops.reshape(codes, (-1, len(self.cells), self.code_size))
+
+        contexts = [self.cells.index(cell) for column in self.columns for cell in self.context(column)]
+        terms = keras.ops.take(codes, contexts, axis=1)
+        terms = keras.ops.reshape(terms, (-1, len(contexts) // num_columns, self.code_size))
+        # (batch * columns, terms, code) -> (batch * columns, context_units)
+        summary = _gru(self.context_units, seed=seed, name="context")(terms)
+        rows = [layers.dense(self.code_size, seed=seed, name=f"prediction_{row}") for row in self.target_rows]
+        predictions = keras.ops.stack([row(summary) for row in rows], axis=1)
+        predictions = keras.ops.reshape(predictions, (-1, num_columns, num_rows, self.code_size))
+
+        targets = [self.cells.index(cell) for column in self.columns for cell in self.targets(column)]
+        targets = keras.ops.take(codes, targets, axis=1)
+        targets = keras.ops.reshape(targets, (-1, num_columns, num_rows, self.code_size))
+        scores = keras.ops.einsum(
+            "acrd,bkrd->acrbk", keras.ops.cast(predictions, "float32"), keras.ops.cast(targets, "float32")
+        )
+        return keras.Model(inputs, scores * self._scale, name=self.name)
+
+    @property
+    def _scale(self) -> float:
+        """Factor on the products: 1 / sqrt(code_size) for InfoNCE, the predecessor's mean for "binary"."""
+        return self.code_size ** (-0.5 if self.cpc_mode == "info_nce" else -1.0) / self.temperature
+
+    def loss(self, y_true: Any, y_pred: Any) -> Any:
+        """InfoNCE or the binary loss, float32, averaged over a scan's columns (and rows): ``(batch,)``.
+
+        Args:
+            y_true: ``(batch, columns)`` quantiles of the false columns; InfoNCE does not look at them.
+            y_pred: Scores ``(batch, columns, rows, batch, columns)``.
+        """
+        logits, own = self._candidates(y_pred)
+        if self.cpc_mode == "info_nce":
+            return losses.info_nce(logits, own)
+        ops, num_columns, num_rows = keras.ops, len(self.columns), len(self.target_rows)
+        num_candidates = ops.shape(logits)[-1]
+        logits = ops.mean(ops.reshape(logits, (-1, num_columns, num_rows, num_candidates)), axis=2)
+        own = own[:, ::num_rows]
+        quantiles = ops.cast(y_true, "float32")
+        false = ops.cast(ops.floor(quantiles * ops.cast(num_candidates - 1, "float32")), "int32")
+        false = ops.minimum(false, num_candidates - 2)  # against rounding up
+        false = false + ops.cast(false >= own, "int32")
+        positive = ops.take_along_axis(logits, own[..., None], axis=-1)
+        negative = ops.take_along_axis(logits, false[..., None], axis=-1)
+        return ops.mean(ops.softplus(-positive) + ops.softplus(negative), axis=(1, 2)) / 2
+
+    def metrics(self) -> list[Any]:
+        """Share of predictions whose true patch has the highest score; chance is 1 / (batch · columns)."""
+        return [self.accuracy]
+
+    def accuracy(self, y_true: Any, y_pred: Any) -> Any:
+        """Return per scan the share of predictions whose true patch has the highest score, ``(batch,)``."""
+        logits, own = self._candidates(y_pred)
+        hits = keras.ops.cast(keras.ops.argmax(logits, axis=-1), "int32") == own
+        return keras.ops.mean(keras.ops.cast(hits, "float32"), axis=1)
+
+    def _candidates(self, scores: Any) -> tuple[Any, Any]:
+        """Return logits ``(batch, queries, candidates)`` and the true candidates ``(batch, queries)``.
+
+        A query is a (column, row), row fastest; a candidate a (scan, column).
+        """
+        ops, num_columns, num_rows = keras.ops, len(self.columns), len(self.target_rows)
+        batch = ops.shape(scores)[0]
+        logits = ops.cast(scores, "float32")
+        logits = ops.reshape(logits, (batch, num_columns * num_rows, batch * num_columns))
+        own = ops.reshape(ops.arange(batch * num_columns, dtype="int32"), (batch, num_columns))
+        return logits, ops.repeat(own, num_rows, axis=1)
+
+    def describe(self, inputs: np.ndarray, targets: np.ndarray) -> list[Panel]:
+        """Show the context, the anchor and the predicted patches of the column in the middle."""
+        column = self.columns[len(self.columns) // 2]
+        *context, anchor = self.context(column)
+        roles = {cell: "context" for cell in context} | {anchor: "anchor"}
+        roles |= {cell: "predicted" for cell in self.targets(column)}
+        return [
+            Panel(f"{role} {cell}", np.asarray(inputs[self.cells.index(cell)]))
+            for cell, role in roles.items()
+        ]
+
+
+def _gru(units: int, *, seed: int, name: str) -> keras.layers.Layer:
+    return keras.layers.GRU(
+        units,
+        kernel_initializer=keras.initializers.GlorotUniform(layers.layer_seed(seed, f"{name}_input")),
+        recurrent_initializer=keras.initializers.Orthogonal(seed=layers.layer_seed(seed, f"{name}_state")),
+        seed=layers.layer_seed(seed, name),
+        name=name,
+    )

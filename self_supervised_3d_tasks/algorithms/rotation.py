@@ -1,0 +1,92 @@
+"""Rotation prediction: by which multiple of 90 degrees, about which axis, was the scan turned?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import lazy_loader as lazy
+import numpy as np
+from pydantic import Field
+
+from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.models import heads
+from self_supervised_3d_tasks.ops import geometry, seeds
+
+keras = lazy.load("keras")
+tf = lazy.load("tensorflow")
+
+
+class Rotation(Algorithm):
+    """Rotation prediction, from 2D (Gidaris et al. 2018) carried to 3D.
+
+    Taleb et al. 2020, "3D Self-Supervised Methods for Medical Imaging", section 3.4. A scan is turned by a
+    class drawn uniformly, and the class is to be recognised. In 3D there are ten classes, the identity and
+    90, 180, 270 degrees about each axis; in 2D four. Rotations are exact transpositions and reversals:
+    resampling would blur, and the blur would betray the class.
+
+    Args:
+        input_shape: ``(*spatial, channels)``.
+        top_architecture: The head on the flattened map: an MLP, or one Dense layer.
+        head_units: Widths of the MLP's hidden layers.
+        rotation_axes: "auto" offers the classes that keep the shape of the scan, numbered anew from 0; "all"
+            insists on every class, which needs equal edges. Resizing an oblong scan to a cube is no way out:
+            the blur along its coarse axis would betray the class.
+        dropout_rate: Of the MLP.
+
+    Raises:
+        UserError: "all" with unequal edges.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        *,
+        top_architecture: Literal["big_fully", "softmax"] = "big_fully",
+        head_units: tuple[Annotated[int, Field(ge=1)], ...] = (2048, 1024),
+        rotation_axes: Literal["auto", "all"] = "auto",
+        dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+    ) -> None:
+        super().__init__(input_shape)
+        if rotation_axes == "all" and len(set(self.spatial_shape)) > 1:
+            raise UserError(
+                f'rotation_axes, data_dim: "all" needs equal edges because some rotations swap axes, '
+                f'received {list(self.spatial_shape)}; use "auto" or an equal data_dim'
+            )
+        self.top_architecture = top_architecture
+        self.head_units = head_units
+        self.rotation_axes = rotation_axes
+        self.dropout_rate = dropout_rate
+        self.classes = geometry.rotation_classes(self.input_shape, rotation_axes)
+
+    def make_example(self, image: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the turned scan ``(*spatial, channels)`` and its class, an int32 scalar."""
+        image = tf.ensure_shape(image, self.input_shape)
+        label = tf.random.stateless_uniform((), seeds.fold(seed, 0), 0, len(self.classes), tf.int32)
+        return tf.ensure_shape(geometry.rotate(image, label, self.classes), self.input_shape), label
+
+    def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
+        """Return scan -> logits ``(batch, classes)``: the flattened map of the encoder under the head."""
+        image = keras.Input(self.input_shape, name="image")
+        if self.top_architecture == "softmax":
+            logits = heads.softmax(encoder(image), len(self.classes), seed=seed)
+        else:
+            options = {"head_units": self.head_units, "dropout_rate": self.dropout_rate}
+            logits = heads.big_fully(encoder(image), len(self.classes), **options, seed=seed)
+        return keras.Model(image, logits, name=self.name)
+
+    def loss(self, y_true: Any, y_pred: Any) -> Any:
+        """Cross-entropy of the class from logits, ``(batch,)``; log(number of classes) before training."""
+        logits = keras.ops.cast(y_pred, "float32")
+        return keras.losses.sparse_categorical_crossentropy(y_true, logits, from_logits=True)
+
+    def metrics(self) -> list[Any]:
+        """Share of scans whose class is recognised."""
+        return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+
+    def describe(self, inputs: np.ndarray, targets: np.ndarray) -> list[Panel]:
+        """Show the turned scan under its class."""
+        k, axes = self.classes[int(targets)]
+        turn = f"{90 * k}° in the plane of axes {axes[0]}, {axes[1]}" if k else "not turned"
+        return [Panel(f"class {int(targets)}: {turn}", np.asarray(inputs))]

@@ -1,0 +1,83 @@
+"""``python prepare.py NAME --output DIR``: a data set made ready for training."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from absl import flags, logging
+from pydantic import BaseModel, ValidationError
+
+from self_supervised_3d_tasks import commands, preparation
+from self_supervised_3d_tasks.errors import UserError, nearest
+
+DEFINE = {
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+    bool: flags.DEFINE_bool,
+}
+
+
+def main() -> None:
+    """Run the command."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in known():
+        # The flags belong to the data set, so that without one none of them can be parsed.
+        commands.run(_refuse, usage=_usage("NAME"), argv=sys.argv[:2])
+        return
+    module = importlib.import_module(f"{preparation.__name__}.{name}")
+    define_flags(module.Options)
+    commands.run(lambda argv: execute(module, argv), usage=f"{_usage(name)}\n\n{module.__doc__.strip()}")
+
+
+def known() -> list[str]:
+    """Return the names of the data sets: the public modules of `self_supervised_3d_tasks.preparation`."""
+    names = (module.name for module in pkgutil.iter_modules(preparation.__path__))
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+def define_flags(options: type[BaseModel]) -> None:
+    """Define ``--output`` and one flag per field of a preparation's options."""
+    flags.DEFINE_string("output", None, "folder to make")
+    for name, field in options.model_fields.items():
+        DEFINE[field.annotation](name, field.default, field.description)
+
+
+def execute(module: ModuleType, argv: list[str]) -> None:
+    """Run one preparation with the parsed flags.
+
+    Args:
+        module: A module of `self_supervised_3d_tasks.preparation`.
+        argv: Program name and the preparation's name.
+
+    Raises:
+        UserError: A flag is missing or out of range, or the preparation refuses.
+    """
+    if len(argv) != 2:
+        raise UserError(f"unexpected argument {argv[2]!r}; {_usage(argv[1])}")
+    if not flags.FLAGS["output"].value:
+        raise UserError(f"--output is missing; {_usage(argv[1])}")
+    try:
+        options = module.Options(**{name: flags.FLAGS[name].value for name in module.Options.model_fields})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"--{first['loc'][0]}: {first['msg']}, received {first['input']!r}") from error
+    output = Path(flags.FLAGS["output"].value)
+    module.prepare(output, options)
+    logging.info("ready: %s", output)
+
+
+def _refuse(argv: list[str]) -> None:
+    if len(argv) < 2:
+        raise UserError(f"the data set is missing; {_usage('NAME')}")
+    hint = nearest(argv[1], known())
+    raise UserError(f"no data set {argv[1]!r} can be prepared; known: {', '.join(known())}.{hint}")
+
+
+def _usage(name: str) -> str:
+    choices = f" (NAME: {', '.join(known())})" if name == "NAME" else ""
+    return f"usage: python prepare.py {name} --output DIR [--flag value]{choices}"

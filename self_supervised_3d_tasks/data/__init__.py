@@ -1,0 +1,1 @@
+"""From files to batches: readers, layouts, splits, preprocessing, store, pipeline."""

@@ -1,0 +1,196 @@
+"""What ``dataset_name`` means: which files of a folder are scans, where their masks lie, who the subject is.
+
+A folder is flat. Masks lie in ``<folder>_labels`` unless told otherwise, named ``<stem of the
+scan><label_stem>``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from absl import logging
+
+from self_supervised_3d_tasks.data.readers import list_files, stem_of
+from self_supervised_3d_tasks.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan, with its mask where there is one.
+
+    Args:
+        name: file stem of the scan, without the channel suffix.
+        image: file of the scan, or of its first channels.
+        mask: file of the mask.
+        subject: splits never separate the cases of one subject.
+        more_images: files of the further channels, on the grid of ``image``.
+    """
+
+    name: str
+    image: Path
+    mask: Path | None
+    subject: str
+    more_images: tuple[Path, ...] = ()
+
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """All image files, in the order of their channels."""
+        return (self.image, *self.more_images)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A kind of folder.
+
+    Args:
+        rank: number of spatial axes; None where ``data_dim`` says it.
+        suffixes: of scans and masks.
+        volume_fitting: default of the experiment's ``volume_fitting``.
+        label_stem: what a mask's stem has more than its scan's.
+    """
+
+    rank: int | None
+    suffixes: tuple[str, ...]
+    volume_fitting: str
+    label_stem: str
+
+
+LAYOUTS = {
+    "pancreas3d": Layout(3, (".npy",), "exact", "_label"),
+    "brats": Layout(3, (".npy",), "crop", "_label"),
+    "ukb3d": Layout(3, (".npy",), "crop", "_label"),
+    "pancreas2d": Layout(2, (".npy",), "exact", ""),
+    "nifti": Layout(3, (".nii", ".nii.gz"), "resize", ""),
+    "npy": Layout(None, (".npy",), "exact", ""),
+}
+
+
+def find_cases(
+    dataset_name: str,
+    data_dir: str | Path,
+    *,
+    labelled: bool,
+    label_dir: str | Path | None = None,
+    label_stem: str | None = None,
+    subject_pattern: str | None = None,
+    channel_suffixes: Sequence[str] | None = None,
+) -> list[Case]:
+    """List the cases of a folder, sorted by name.
+
+    Args:
+        dataset_name: a key of `LAYOUTS`.
+        data_dir: flat folder of scans.
+        labelled: every case must have a mask.
+        label_dir: folder of masks, which may be ``data_dir`` itself; default ``<data_dir>_labels``.
+        label_stem: default: the layout's.
+        subject_pattern: regular expression, searched in the case's name; its group is the subject. Default:
+            the whole name.
+        channel_suffixes: one file per channel, ``<case><suffix>``, in the order of the channels; files with
+            none of these endings are no scans.
+
+    Raises:
+        UserError: A folder, mask or channel is missing, a name occurs twice, or ``subject_pattern`` fails.
+    """
+    if dataset_name not in LAYOUTS:
+        raise UserError(
+            f"dataset_name: expected one of {', '.join(LAYOUTS)}, received {dataset_name!r}."
+            + nearest(dataset_name, LAYOUTS)
+        )
+    layout = LAYOUTS[dataset_name]
+    label_stem = layout.label_stem if label_stem is None else label_stem
+    folder = _absolute(data_dir)
+    scans = _without_masks(_files_by_stem(folder, layout.suffixes), label_stem)
+    groups = {name: (path,) for name, path in scans.items()}
+    if channel_suffixes:
+        groups = _group_channels(folder, scans, channel_suffixes)
+    masks: dict[str, Path] = {}
+    if labelled:
+        label_folder = folder.parent / f"{folder.name}_labels" if label_dir is None else _absolute(label_dir)
+        masks = _find_masks(groups, label_folder, label_stem, layout.suffixes)
+    subjects = _subjects(groups, subject_pattern)
+    return [
+        Case(name, images[0], masks.get(name), subjects[name], images[1:])
+        for name, images in sorted(groups.items())
+    ]
+
+
+def _absolute(folder: str | Path) -> Path:
+    """Return "~/scans/" as "/home/me/scans"; a symbolic link keeps its own name, and so its own labels."""
+    return Path(os.path.abspath(Path(folder).expanduser()))
+
+
+def _files_by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in list_files(folder, suffixes):
+        stem = stem_of(path)
+        if stem in files:
+            raise UserError(
+                f"{files[stem]} and {path}: expected one file of this name. Remove one of the two."
+            )
+        files[stem] = path
+    return files
+
+
+def _without_masks(files: dict[str, Path], label_stem: str) -> dict[str, Path]:
+    """Leave out masks beside their scans: the predecessor wrote them there, and trained on them as scans."""
+    masks = {f"{stem}{label_stem}" for stem in files if label_stem} & files.keys()
+    if masks:
+        logging.info("%d files that end in %r are masks, not scans.", len(masks), label_stem)
+    return {stem: path for stem, path in files.items() if stem not in masks}
+
+
+def _group_channels(
+    folder: Path, files: dict[str, Path], channel_suffixes: Sequence[str]
+) -> dict[str, tuple[Path, ...]]:
+    groups: dict[str, dict[str, Path]] = {}
+    for stem, path in files.items():
+        # The longest ending wins: with "_t1" and "_ce_t1", "a_ce_t1" is the second channel of "a".
+        suffix = max((suffix for suffix in channel_suffixes if stem.endswith(suffix)), key=len, default=None)
+        if suffix is not None:
+            groups.setdefault(stem.removesuffix(suffix), {})[suffix] = path
+    if not groups:
+        raise UserError(f"{folder}: no file ends in any of channel_suffixes {list(channel_suffixes)}.")
+    for name, channels in groups.items():
+        missing = [suffix for suffix in channel_suffixes if suffix not in channels]
+        if missing:
+            raise UserError(
+                f"{folder}: case {name!r} has no file for {', '.join(missing)}; expected one for each of "
+                f"channel_suffixes {list(channel_suffixes)}. Add it, or remove the case."
+            )
+    return {name: tuple(channels[suffix] for suffix in channel_suffixes) for name, channels in groups.items()}
+
+
+def _find_masks(
+    groups: dict[str, tuple[Path, ...]], folder: Path, label_stem: str, suffixes: Sequence[str]
+) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: this folder of masks does not exist. Create it, or set label_dir.")
+    files = _files_by_stem(folder, suffixes)
+    missing = [name for name in sorted(groups) if f"{name}{label_stem}" not in files]
+    if missing:
+        raise UserError(
+            f"{folder}: {len(missing)} of {len(groups)} scans have no mask; the first missing one is "
+            f"{missing[0]}{label_stem}{suffixes[-1]} for {groups[missing[0]][0]}. Add the masks, remove the "
+            "scans, or set label_stem (what the name of a mask has more than its scan's)."
+        )
+    return {name: files[f"{name}{label_stem}"] for name in groups}
+
+
+def _subjects(names: Sequence[str], pattern: str | None) -> dict[str, str]:
+    if pattern is None:
+        return {name: name for name in names}
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"subject_pattern: {pattern!r} is no regular expression ({error}).") from error
+    if compiled.groups != 1:
+        raise UserError(f"subject_pattern: expected one (group), {pattern!r} has {compiled.groups}.")
+    matches = {name: compiled.search(name) for name in names}
+    for name, match in matches.items():
+        if not match or match[1] is None:
+            raise UserError(f"subject_pattern: {pattern!r} does not match the case {name!r}.")
+    return {name: match[1] for name, match in matches.items()}

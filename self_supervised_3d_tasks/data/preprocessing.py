@@ -1,0 +1,192 @@
+"""What happens to every scan once, before training: intensities to [0, 1], grid to the shape of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from self_supervised_3d_tasks.data.readers import Volume
+from self_supervised_3d_tasks.data.resampling import resize_linear, resize_nearest
+from self_supervised_3d_tasks.errors import UserError, nearest
+
+VOLUME_FITTINGS = ("resize", "crop", "exact")
+_MAX_CLASSES = 256  # masks are kept as uint8
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Normalise and fit images and masks; the inverse of the fitting for predictions.
+
+    Args:
+        data_dim: ``(*spatial)`` that the model sees, in voxels.
+        number_channels: channels that every scan must have.
+        intensity_window: low and high, mapped to 0 and 1 and clipped (CT). None: minimum and maximum per
+            channel.
+        volume_fitting: ``"resize"``: to ``data_dim``; ``"crop"``: original size, zero-padded symmetrically to
+            ``data_dim`` where smaller (crops are drawn later); ``"exact"``: must already have ``data_dim``.
+        label_map: source label to class, for the labels that change.
+    """
+
+    data_dim: tuple[int, ...]
+    number_channels: int
+    intensity_window: tuple[float, float] | None = None
+    volume_fitting: str = "resize"
+    label_map: Mapping[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Accept what JSON has: lists for tuples, strings for the keys of ``label_map``."""
+        object.__setattr__(self, "data_dim", tuple(int(size) for size in self.data_dim))
+        object.__setattr__(self, "label_map", _integer_map(self.label_map or {}))
+        if self.volume_fitting not in VOLUME_FITTINGS:
+            raise UserError(
+                f"volume_fitting: expected {', '.join(VOLUME_FITTINGS)}, received {self.volume_fitting!r}."
+                + nearest(str(self.volume_fitting), VOLUME_FITTINGS)
+            )
+        if self.intensity_window is not None:
+            low, high = (float(bound) for bound in self.intensity_window)
+            if not low < high:
+                raise UserError(f"intensity_window: expected low < high, received [{low}, {high}].")
+            object.__setattr__(self, "intensity_window", (low, high))
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes."""
+        return len(self.data_dim)
+
+    def fitted_shape(self, shape: Sequence[int], path: Path) -> tuple[int, ...]:
+        """Return the shape that a scan has after `image`; the check of a header.
+
+        Args:
+            shape: ``(*spatial, channels)`` of the scan.
+            path: named in the message.
+
+        Raises:
+            UserError: Another number of channels; or "exact" and another shape than ``data_dim``.
+        """
+        *spatial, channels = shape
+        if channels != self.number_channels:
+            raise UserError(
+                f"{path}: has {channels} channels (shape {tuple(shape)}), expected number_channels = "
+                f"{self.number_channels}. Change number_channels, or remove the file."
+            )
+        if self.volume_fitting == "crop":
+            spatial = [max(pair) for pair in zip(spatial, self.data_dim, strict=True)]
+        elif self.volume_fitting == "resize":
+            spatial = self.data_dim
+        elif tuple(spatial) != self.data_dim:
+            raise UserError(
+                f"{path}: has shape {tuple(spatial)}, expected data_dim = {self.data_dim} because "
+                'volume_fitting is "exact". Set volume_fitting to "resize" or "crop", or change data_dim.'
+            )
+        return (*spatial, channels)
+
+    def normalize(self, array: np.ndarray, name: str = "array") -> np.ndarray:
+        """Scale each channel to [0, 1].
+
+        A constant channel has no range: it becomes zeros, with a warning. An intensity window gives it a
+        value.
+
+        Args:
+            array: ``(*spatial, channels)``, finite.
+            name: named in the warning.
+
+        Returns:
+            ``(*spatial, channels)``, float32.
+        """
+        array = array.astype(np.float32, copy=False)
+        axes = tuple(range(array.ndim - 1))
+        # float64 for the few bounds only: the difference of two large float32 can overflow.
+        low, high = (bound(axis=axes).astype(np.float64) for bound in (array.min, array.max))
+        if np.any(low == high):
+            channels = ", ".join(map(str, np.flatnonzero(low == high)))
+            logging.warning("%s: channel %s is constant (every voxel has the same value).", name, channels)
+        if self.intensity_window is not None:
+            low, high = (np.full(array.shape[-1], bound) for bound in self.intensity_window)
+        span = np.where(high > low, high - low, 1.0)
+        if np.any(span > np.finfo(np.float32).max) or np.any(span < np.finfo(np.float32).tiny):
+            array = array.astype(np.float64)
+        scaled = array - low.astype(array.dtype)
+        scaled /= span.astype(array.dtype)
+        return np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32, copy=False)
+
+    def image(self, volume: Volume) -> np.ndarray:
+        """Return the normalised and fitted image ``(*spatial, channels)``, float32 in [0, 1].
+
+        Raises:
+            UserError: As `fitted_shape`.
+        """
+        shape = self.fitted_shape(volume.array.shape, volume.path)
+        array = self.normalize(volume.array, str(volume.path))
+        if self.volume_fitting == "resize":
+            return resize_linear(array, self.data_dim)
+        return np.pad(array, [*_padding(array.shape[:-1], shape), (0, 0)])
+
+    def labels(self, volume: Volume, num_classes: int) -> np.ndarray:
+        """Return the relabelled mask ``(*spatial)`` on its own grid, uint8 below ``num_classes``.
+
+        Raises:
+            UserError: A label is negative or not below ``num_classes`` after ``label_map``.
+        """
+        if num_classes > _MAX_CLASSES:
+            raise UserError(f"num_classes: expected at most {_MAX_CLASSES}, received {num_classes}.")
+        array = volume.array
+        relabelled = array.copy()
+        for source, target in self.label_map.items():
+            relabelled[array == source] = target  # compared with the source: 1 -> 2, 2 -> 1 swaps
+        wrong = np.unique(relabelled[(relabelled < 0) | (relabelled >= num_classes)])
+        if wrong.size:
+            raise UserError(
+                f"{volume.path}: has label {', '.join(map(str, wrong[:5]))}, expected 0 to {num_classes - 1} "
+                f"(num_classes = {num_classes}). Change num_classes, or map the label with label_map."
+            )
+        return relabelled.astype(np.uint8)
+
+    def mask(self, volume: Volume, num_classes: int) -> np.ndarray:
+        """Return the relabelled and fitted mask ``(*spatial)``, uint8 below ``num_classes``.
+
+        Raises:
+            UserError: As `labels`.
+        """
+        labels = self.labels(volume, num_classes)
+        if self.volume_fitting == "resize":
+            return resize_nearest(labels, self.data_dim)
+        if self.volume_fitting == "crop":
+            shape = [max(pair) for pair in zip(labels.shape, self.data_dim, strict=True)]
+            return np.pad(labels, _padding(labels.shape, shape))
+        return labels
+
+    def restore(self, probabilities: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """Undo the fitting of a prediction.
+
+        Args:
+            probabilities: ``(*spatial, num_classes)`` on the fitted grid.
+            shape: spatial shape of the scan before `image`.
+
+        Returns:
+            ``(*shape, num_classes)``, float32.
+        """
+        shape = tuple(shape)
+        if self.volume_fitting == "resize":
+            return resize_linear(probabilities, shape)
+        padding = _padding(shape, probabilities.shape[:-1])
+        inside = tuple(slice(before, before + size) for (before, _), size in zip(padding, shape, strict=True))
+        return probabilities[inside]
+
+
+def _padding(shape: Sequence[int], padded_shape: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the voxels to add before and after each axis; an odd one goes to the end."""
+    missing = [padded - size for size, padded in zip(shape, padded_shape, strict=False)]
+    return [(count // 2, count - count // 2) for count in missing]
+
+
+def _integer_map(label_map: Mapping) -> dict[int, int]:
+    try:
+        return dict(sorted((int(source), int(target)) for source, target in label_map.items()))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f'label_map: expected integers as in {{"4": 3}}, received {dict(label_map)}.'
+        ) from error

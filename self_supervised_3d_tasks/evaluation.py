@@ -1,0 +1,338 @@
+"""The downstream sweep: {frozen, initialized, random} × label fractions × repetitions → scores.
+
+Each combination is one job with its own folder under ``jobs/``. A finished job holds ``scores.json``, written last, and is
+never computed again; an interrupted one continues after its last finished epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import lazy_loader as lazy
+import numpy as np
+from absl import logging
+
+from self_supervised_3d_tasks import inference, losses, metrics, plots, results, training, transfer
+from self_supervised_3d_tasks.config import FinetuneExperiment
+from self_supervised_3d_tasks.data import layouts, pipeline, readers, splits
+from self_supervised_3d_tasks.data.layouts import Case
+from self_supervised_3d_tasks.data.preprocessing import Preprocessing
+from self_supervised_3d_tasks.data.store import VolumeStore
+from self_supervised_3d_tasks.ops import augment
+from self_supervised_3d_tasks.results import ScoreRow
+from self_supervised_3d_tasks.run_folder import RunFolder, atomic_write, environment
+
+keras = lazy.load("keras")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of the sweep."""
+
+    percent: float
+    mode: str
+    repetition: int
+    epochs: int
+    split: splits.Split
+
+    @property
+    def name(self) -> str:
+        """Folder name, for example ``005_initialized_2``; sorts by fraction."""
+        return f"{self.percent:03g}_{self.mode}_{self.repetition}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a finetuning sweep will do, known before any voxel is read."""
+
+    experiment: FinetuneExperiment
+    jobs: list[Job]
+    test: list[Case]
+
+    @property
+    def cases(self) -> list[Case]:
+        """Every case that trains or validates some job, once each."""
+        unique = {case.name: case for job in self.jobs for case in (*job.split.train, *job.split.validation)}
+        return [unique[name] for name in sorted(unique)]
+
+    def steps_per_epoch(self, job: Job) -> int:
+        """Return the number of steps in an epoch of ``job``."""
+        crops = len(job.split.train) * self.experiment.crops_per_scan
+        return self.experiment.steps_per_epoch or math.ceil(crops / self.experiment.batch_size)
+
+    def describe(self) -> str:
+        """Return the plan as text; builds the model to count its parameters."""
+        experiment = self.experiment
+        encoder, model = experiment.make_model(seed=experiment.seed)
+        lines = [
+            f"checkpoint       {experiment.model_checkpoint}",
+            f"model            {experiment.encoder_name} encoder {encoder.count_params():,} parameters, with "
+            f"{experiment.decoder_name} decoder {model.count_params():,}; input {experiment.input_shape}",
+            f"test             {len(self.test)} scans",
+        ]
+        for job in self.jobs:
+            lines.append(
+                f"{job.name:<25} {len(job.split.train)} train, {len(job.split.validation)} validation scans, "
+                f"{job.epochs} epochs of {self.steps_per_epoch(job)} steps"
+            )
+        return "\n".join(lines)
+
+
+def plan(experiment: FinetuneExperiment) -> Plan:
+    """List and split the scans and enumerate the jobs.
+
+    Raises:
+        UserError: A folder or mask is missing, there are too few subjects, or the checkpoint does not exist.
+    """
+    losses.get(experiment.loss, num_classes=experiment.num_classes, class_weights=experiment.class_weights)
+    _training_metrics(experiment)
+    metrics.expand(experiment.scores, experiment.num_classes)
+    if any(mode != "random" for mode, _ in experiment.modes()):
+        transfer.find_encoder(Path(experiment.model_checkpoint).expanduser())
+    train_cases = _find(experiment, experiment.data_dir_train, experiment.label_dir_train)
+    test_cases = _find(experiment, experiment.data_dir_test, experiment.label_dir_test) if experiment.data_dir_test else None
+    jobs = []
+    for percent in experiment.exp_splits:
+        for repetition in range(experiment.repetitions):
+            split = splits.finetuning_split(
+                train_cases,
+                test_cases,
+                val_split=experiment.val_split,
+                test_split=experiment.test_split,
+                percent=percent,
+                repetition=repetition,
+                seed=experiment.seed,
+            )
+            jobs += [Job(percent, mode, repetition, epochs, split) for mode, epochs in experiment.modes()]
+    return Plan(experiment, jobs, jobs[0].split.test)
+
+
+def run(plan: Plan, folder: RunFolder, *, resume: bool = False) -> None:
+    """Run every job and write ``results.csv``, ``results_long.csv``, ``statistics.csv`` and the plots.
+
+    Args:
+        plan: The sweep's plan.
+        folder: A new run folder, or with ``resume`` an unfinished one.
+        resume: Keep finished jobs and continue the interrupted one.
+
+    Raises:
+        UserError: A scan, mask or checkpoint cannot be used (its file is named).
+        training.TrainingDiverged: Some jobs diverged; the tables hold the others.
+    """
+    experiment = plan.experiment
+    preprocessing = Preprocessing(**experiment.preprocessing_options())
+    folder.write_json("environment.json", environment(seed=experiment.seed))
+    training.set_precision(experiment.mixed_precision)
+    store = VolumeStore(
+        plan.cases,
+        preprocessing,
+        num_classes=experiment.num_classes,
+        cache=experiment.cache,
+        cache_dir=folder.path / "cache",
+        on_bad_file=experiment.on_bad_file,
+    )
+    _check_test_cases(plan, preprocessing)
+    folder.write_json("split.json", _splits_json(plan) | {"skipped": store.skipped})
+    logging.info("\n%s", plan.describe())
+    rows: list[ScoreRow] = []
+    diverged: list[str] = []
+    for job in plan.jobs:
+        job_folder = folder.path / "jobs" / job.name
+        try:
+            rows += _finished_rows(job, job_folder) or run_job(plan, job, store, job_folder)
+        except training.TrainingDiverged as error:
+            # One unlucky seed must not discard a sweep of hours: the other jobs go on and the failure is told at the end.
+            diverged.append(f"{job.name}: {error}")
+            logging.error("%s", diverged[-1])
+    write_results(plan, folder, rows)
+    if diverged:
+        raise training.TrainingDiverged("; ".join(diverged))
+
+
+def run_job(plan: Plan, job: Job, store: VolumeStore, folder: Path) -> list[ScoreRow]:
+    """Train one model, keep its best weights as ``model.keras`` and score it on the test cases.
+
+    Args:
+        plan: The sweep's plan.
+        job: Which fraction, mode and repetition.
+        store: Prepared scans of all jobs.
+        folder: The job's folder; an interrupted training in it is continued.
+
+    Returns:
+        One row per test case and score.
+    """
+    experiment = plan.experiment
+    # The repetition is the seed of all modes alike: they start from the same decoder and see the same batches.
+    seed = experiment.seed + job.repetition
+    keras.utils.clear_session()
+    training.set_determinism(seed, experiment.deterministic)
+    logging.info("%s: training", job.name)
+    encoder, model = experiment.make_model(seed=seed)
+    if job.mode != "random":
+        report = transfer.load_encoder(
+            encoder,
+            Path(experiment.model_checkpoint).expanduser(),
+            channel_map=experiment.channel_map,
+            allow_partial=experiment.allow_partial_load,
+        )
+        logging.info("%s", report)
+    train_store, validation_store = store.subset(job.split.train), store.subset(job.split.validation)
+    clock = pipeline.WaitClock()
+
+    def stream(store: VolumeStore, *, first_step: int, training: bool):
+        return pipeline.segmentation_dataset(
+            store,
+            batch_size=experiment.batch_size,
+            crop_shape=experiment.crop_shape,
+            crops_per_scan=experiment.crops_per_scan,
+            foreground_fraction=experiment.foreground_fraction,
+            augment=augment.augment_segmentation if experiment.augment and training else None,
+            seed=seed,
+            first_step=first_step,
+            training=training,
+        )
+
+    history = training.fit(
+        model,
+        phases=_phases(experiment, job, encoder),
+        train=lambda first_step: clock.attach(stream(train_store, first_step=first_step, training=True)),
+        validation=stream(validation_store, first_step=0, training=False),
+        steps_per_epoch=plan.steps_per_epoch(job),
+        folder=folder,
+        resume=(folder / "state.json").exists(),
+        save_every=experiment.save_checkpoint_every_n_epochs,
+        clock=clock,
+        samples_per_step=experiment.batch_size,
+        tensorboard=experiment.tensorboard,
+    )
+    training.restore_best(model, folder)
+    training.save_model(model, folder / "model.keras")
+    plots.loss_curves(folder / "loss.png", history)
+    rows = _score(plan, job, model)
+    _write_scores(folder, rows, best=min(row["val_loss"] for row in history))
+    return rows
+
+
+def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
+    """Write the tables and plots of a sweep and log the table."""
+    experiment = plan.experiment
+    scores = metrics.expand(experiment.scores, experiment.num_classes)
+    modes = [mode for mode, _ in experiment.modes()]
+    results.write_long(folder.path / "results_long.csv", rows)
+    results.write_summary(folder.path / "results.csv", rows, modes, scores, experiment.exp_splits)
+    results.write_statistics(folder.path / "statistics.csv", results.statistics(rows))
+    for score in scores:
+        plots.score_over_fraction(folder.path / "plots" / f"{score}_over_fraction.png", rows, score)
+    for percent in experiment.exp_splits:
+        histories = {
+            f"{job.mode} {job.repetition}": training.read_history(folder.path / "jobs" / job.name)
+            for job in plan.jobs
+            if job.percent == percent and (folder.path / "jobs" / job.name / "scores.json").exists()
+        }
+        plots.score_over_epochs(folder.path / "plots" / f"validation_{percent:g}_percent.png", histories, "val_loss")
+    logging.info("\n%s", results.table(rows))
+
+
+def _phases(experiment: FinetuneExperiment, job: Job, encoder: keras.Model) -> list[training.Phase]:
+    """Return the training phases of a mode; each compiles anew, so Adam's moments start afresh as upstream."""
+
+    def prepare(*, trainable: bool):
+        def compile_model(model: keras.Model) -> None:
+            encoder.trainable = trainable
+            model.compile(
+                optimizer=training.make_optimizer(
+                    experiment.lr, clipnorm=experiment.clipnorm, clipvalue=experiment.clipvalue
+                ),
+                loss=losses.get(
+                    experiment.loss, num_classes=experiment.num_classes, class_weights=experiment.class_weights
+                ),
+                metrics=_training_metrics(experiment),
+            )
+
+        return compile_model
+
+    if job.mode == "frozen":
+        return [training.Phase(job.epochs, prepare(trainable=False))]
+    if job.mode == "random" or not experiment.epochs_warmup:
+        return [training.Phase(job.epochs, prepare(trainable=True))]
+    return [
+        training.Phase(experiment.epochs_warmup, prepare(trainable=False)),
+        training.Phase(job.epochs - experiment.epochs_warmup, prepare(trainable=True)),
+    ]
+
+
+def _training_metrics(experiment: FinetuneExperiment) -> list:
+    return [metric for name in experiment.metrics for metric in metrics.get(name, num_classes=experiment.num_classes)]
+
+
+def _score(plan: Plan, job: Job, model: keras.Model) -> list[ScoreRow]:
+    """Score every test case on its own grid."""
+    experiment = plan.experiment
+    preprocessing = Preprocessing(**experiment.preprocessing_options())
+    predict = inference.predictor(model)
+    rows = []
+    for case in plan.test:
+        volume = readers.read_channels(case.images, experiment.rank)
+        truth = preprocessing.labels(readers.read_mask(case.mask, experiment.rank), experiment.num_classes)
+        mask = inference.predict_case(
+            predict, volume, preprocessing, num_classes=experiment.num_classes, overlap=experiment.overlap
+        )
+        for name in metrics.expand(experiment.scores, experiment.num_classes):
+            value = metrics.score(name, truth, mask, experiment.num_classes)
+            rows.append(ScoreRow(job.percent, job.mode, job.repetition, case.name, name, value))
+    return rows
+
+
+def _check_test_cases(plan: Plan, preprocessing: Preprocessing) -> None:
+    """Read every test case once, so that a bad one stops the sweep before hours of training, not after."""
+    for case in plan.test:
+        preprocessing.image(readers.read_channels(case.images, plan.experiment.rank))
+        preprocessing.labels(readers.read_mask(case.mask, plan.experiment.rank), plan.experiment.num_classes)
+
+
+def _find(experiment: FinetuneExperiment, data_dir: str, label_dir: str | None) -> list[Case]:
+    return layouts.find_cases(
+        experiment.dataset_name,
+        data_dir,
+        label_dir=label_dir,
+        label_stem=experiment.label_stem,
+        labelled=True,
+        subject_pattern=experiment.subject_pattern,
+        channel_suffixes=experiment.channel_suffixes,
+    )
+
+
+def _splits_json(plan: Plan) -> dict:
+    """Return the names per part; test and validation are the same for every fraction and repetition."""
+    return {
+        "test": [case.name for case in plan.test],
+        "validation": [case.name for case in plan.jobs[0].split.validation],
+        "train": {
+            f"{job.percent:g}%, repetition {job.repetition}": [case.name for case in job.split.train]
+            for job in plan.jobs
+        },
+    }
+
+
+def _write_scores(folder: Path, rows: list[ScoreRow], *, best: float) -> None:
+    content = {
+        "best_val_loss": best,
+        # JSON has no NaN: null marks a class that is absent from the case.
+        "scores": [[row.case, row.metric, None if np.isnan(row.value) else row.value] for row in rows],
+    }
+    with atomic_write(folder / "scores.json") as path:
+        path.write_text(json.dumps(content, indent=1))
+
+
+def _finished_rows(job: Job, folder: Path) -> list[ScoreRow]:
+    """Return the rows of a finished job, or an empty list."""
+    path = folder / "scores.json"
+    if not path.exists():
+        return []
+    return [
+        ScoreRow(job.percent, job.mode, job.repetition, case, metric, np.nan if value is None else value)
+        for case, metric, value in json.loads(path.read_text())["scores"]
+    ]

@@ -1,0 +1,148 @@
+"""The predecessor's spellings: aliases, keys that never had an effect, and nested loader arguments.
+
+Every experiment file of HealthML/self-supervised-3d-tasks is accepted. A key that means something else or nothing here is
+reported with one warning; any other unknown key is an error that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from self_supervised_3d_tasks.errors import UserError, nearest
+
+ALIASES = {"n_channels": "number_channels", "train3D": "data_is_3D", "split_per_side": "patches_per_side"}
+WITHOUT_EFFECT = {
+    "embed_dim": "it was never read; code_size is the width of the code",
+    "patch_dim": "it was never read",
+}
+# Keys that the predecessor read for some algorithm, encoder or layout; elsewhere it swallowed them.
+UPSTREAM_KEYS = frozenset(
+    "code_size crop_size dropout_rate enc_filters include_top num_layers patch_jitter patches_per_side pooling "
+    "sample_neg_examples_from top_architecture shuffle_before_split sample_classes_uniform "
+    "n_prediction_layers dim_prediction_layers do_cross_val".split()
+)
+LOADER_GROUPS = ("train_data_generator_args", "val_data_generator_args", "test_data_generator_args")
+# Loader argument -> flat key; those without one are decided elsewhere.
+_LOADER_KEYS = {"label_stem": "label_stem", "patches_per_scan": "patches_per_scan", "n_classes": "num_classes"}
+
+
+def translate(command: str, raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the values under today's keys, and one warning for every key that was renamed or dropped.
+
+    Args:
+        command: ``"train"`` or ``"finetune"``.
+        raw: The file's content; it is not changed.
+
+    Raises:
+        UserError: Two spellings of one key disagree, or a loader argument cannot be honoured.
+    """
+    values = {key: value for key, value in raw.items() if key != "$schema"}
+    warnings: list[str] = []
+    for old, new in ALIASES.items():
+        _rename(values, old, new, warnings)
+    if command == "train" and "val_split" in values:
+        share = values.pop("val_split")
+        if not isinstance(share, int | float) or isinstance(share, bool):
+            raise UserError(f"val_split: expected a number, received {share!r}")
+        _set(values, "train_val_split", round(1 - share, 9), "val_split")
+        warnings.append(f"val_split is read as train_val_split = {values['train_val_split']}")
+    if command == "finetune":
+        _rename(values, "epochs", "epochs_initialized", warnings)
+        _load_weights(values, warnings)
+    for key, reason in WITHOUT_EFFECT.items():
+        if key in values:
+            del values[key]
+            warnings.append(f"{key} is ignored: {reason}")
+    _flatten_loaders(values, warnings)
+    if values.get("clipnorm") is not None and values.get("clipvalue") is not None:
+        del values["clipvalue"]
+        warnings.append("clipvalue is ignored: clipnorm is given too and only one can be in force")
+    return values, warnings
+
+
+def reject_unknown(values: dict[str, Any], known: set[str], command: str) -> None:
+    """Drop upstream's keys that this experiment does not consume; raise for any other unknown key.
+
+    Raises:
+        UserError: Naming each unknown key and the nearest known one.
+    """
+    from absl import logging
+
+    unknown = [key for key in values if key not in known]
+    for key in [key for key in unknown if key in UPSTREAM_KEYS]:
+        unknown.remove(key)
+        del values[key]
+        logging.warning("%s is ignored: nothing in this %s experiment reads it", key, command)
+    if unknown:
+        raise UserError("; ".join(f"{key}: unknown key.{nearest(key, known)}" for key in unknown))
+
+
+def encoder_options(model_params: dict[str, Any]) -> dict[str, Any]:
+    """Translate the nested ``model_params`` to the encoder's own keywords.
+
+    Raises:
+        UserError: A name that is not ``use_batch_norm``, ``dropout`` or ``dropout_change_per_layer``.
+    """
+    names = ("use_batch_norm", "dropout", "dropout_change_per_layer")
+    for key in model_params:
+        if key not in names:
+            raise UserError(f"model_params.{key}: unknown key.{nearest(key, names)}")
+    options = dict(model_params)
+    if not options.pop("use_batch_norm", True):
+        options["normalization"] = "none"
+    return options
+
+
+def _rename(values: dict[str, Any], old: str, new: str, warnings: list[str]) -> None:
+    if old in values:
+        _set(values, new, values.pop(old), old)
+        warnings.append(f"{old} is called {new} now")
+
+
+def _set(values: dict[str, Any], key: str, value: Any, source: str) -> None:
+    if key in values and values[key] != value:
+        raise UserError(f"{source}, {key}: both are given and disagree ({value!r}, {values[key]!r}); keep one")
+    values[key] = value
+
+
+def _load_weights(values: dict[str, Any], warnings: list[str]) -> None:
+    """``load_weights: false`` was documented as "train from scratch" but never read; it is honoured here."""
+    if "load_weights" not in values:
+        return
+    if values.pop("load_weights") is False:
+        epochs = values.get("epochs_random") or values.get("epochs_initialized", 5)
+        values |= {"epochs_random": epochs, "epochs_initialized": 0, "epochs_frozen": 0}
+        warnings.append("load_weights: false is read as epochs_random only")
+    else:
+        warnings.append("load_weights: true is the default and can be removed")
+
+
+def _flatten_loaders(values: dict[str, Any], warnings: list[str]) -> None:
+    """Move the nested loader arguments to flat keys; the same argument must agree in all groups."""
+    for group in LOADER_GROUPS:
+        arguments = values.pop(group, None)
+        if arguments is None:
+            continue
+        if not isinstance(arguments, dict):
+            raise UserError(f"{group}: expected a group of keys, received {arguments!r}")
+        for key, value in arguments.items():
+            _loader_argument(values, group, key, value, warnings)
+
+
+def _loader_argument(values: dict[str, Any], group: str, key: str, value: Any, warnings: list[str]) -> None:
+    if key in _LOADER_KEYS:
+        _set(values, _LOADER_KEYS[key], value, f"{group}.{key}")
+    elif key == "augment":
+        if group == "train_data_generator_args":
+            _set(values, "augment", value, f"{group}.augment")
+        elif value:
+            warnings.append(f"{group}.augment is ignored: only training scans are augmented")
+    elif key == "patch_size":
+        _set(values, "data_dim", list(value) if isinstance(value, list | tuple) else value, f"{group}.patch_size")
+    elif key == "shuffle":
+        if group == "train_data_generator_args" and value is False:
+            warnings.append(f"{group}.shuffle is ignored: training scans are reshuffled every epoch")
+    else:
+        known: Iterable[str] = [*_LOADER_KEYS, "augment", "patch_size", "shuffle"]
+        raise UserError(f"{group}.{key}: unknown key.{nearest(key, known)}")

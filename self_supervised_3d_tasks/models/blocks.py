@@ -1,0 +1,65 @@
+"""The two convolutions of a U-Net level, plain and residual."""
+
+from __future__ import annotations
+
+import lazy_loader as lazy
+
+from self_supervised_3d_tasks.models import layers
+from self_supervised_3d_tasks.models.layers import Normalization, Tensor
+
+keras = lazy.load("keras")
+
+
+def plain_block(
+    x: Tensor, filters: int, *, normalization: Normalization, dropout: float, seed: int, name: str
+) -> Tensor:
+    """Apply Conv 3 (ReLU) – norm – dropout – Conv 3 (ReLU) – norm, the predecessor's block.
+
+    Args:
+        x: ``(batch, *spatial, channels)``.
+        filters: Channels of both convolutions.
+        normalization: ``"batch"``, ``"group"`` or ``"none"``.
+        dropout: Rate in [0, 1) between the convolutions.
+        seed: The experiment's seed.
+        name: Prefix of the layers' names.
+
+    Returns:
+        ``(batch, *spatial, filters)``.
+    """
+    rank = len(x.shape) - 2
+    x = layers.convolution(rank, filters, 3, activation="relu", seed=seed, name=f"{name}_conv_1")(x)
+    x = _normalize(x, normalization, f"{name}_norm_1")
+    x = _drop(x, dropout, seed, f"{name}_dropout")
+    x = layers.convolution(rank, filters, 3, activation="relu", seed=seed, name=f"{name}_conv_2")(x)
+    return _normalize(x, normalization, f"{name}_norm_2")
+
+
+def residual_block(
+    x: Tensor, filters: int, *, normalization: Normalization, dropout: float, seed: int, name: str
+) -> Tensor:
+    """Apply ReLU(F(x) + shortcut(x)), F = Conv 3 – norm – ReLU – dropout – Conv 3 – norm.
+
+    He et al. 2016, "Deep Residual Learning for Image Recognition", figure 2. The shortcut is the identity
+    where the channels agree, else Conv 1 – norm. Arguments as in `plain_block`.
+    """
+    rank = len(x.shape) - 2
+    shortcut = x
+    if x.shape[-1] != filters:
+        shortcut = layers.convolution(rank, filters, 1, seed=seed, name=f"{name}_shortcut_conv")(x)
+        shortcut = _normalize(shortcut, normalization, f"{name}_shortcut_norm")
+    x = layers.convolution(rank, filters, 3, seed=seed, name=f"{name}_conv_1")(x)
+    x = _normalize(x, normalization, f"{name}_norm_1")
+    x = keras.layers.ReLU(name=f"{name}_relu_1")(x)
+    x = _drop(x, dropout, seed, f"{name}_dropout")
+    x = layers.convolution(rank, filters, 3, seed=seed, name=f"{name}_conv_2")(x)
+    x = _normalize(x, normalization, f"{name}_norm_2")
+    x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
+    return keras.layers.ReLU(name=f"{name}_relu_2")(x)
+
+
+def _normalize(x: Tensor, kind: Normalization, name: str) -> Tensor:
+    return x if kind == "none" else layers.normalization(kind, x.shape[-1], name=name)(x)
+
+
+def _drop(x: Tensor, rate: float, seed: int, name: str) -> Tensor:
+    return layers.dropout(rate, seed=seed, name=name)(x) if rate > 0 else x

@@ -1,0 +1,131 @@
+"""The downward path of a U-Net, in the predecessor's form and in that of the paper."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import lazy_loader as lazy
+from pydantic import Field
+
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.models import blocks, layers
+from self_supervised_3d_tasks.models.encoders import PYRAMID_PREFIX
+from self_supervised_3d_tasks.models.layers import Model, Normalization
+
+keras = lazy.load("keras")
+
+PRESETS = {"upstream": (16, blocks.plain_block), "paper": (32, blocks.residual_block)}
+FINAL_POOLS = {"max": layers.max_pool, "avg": layers.average_pool}
+
+
+def unet(
+    input_shape: tuple[int | None, ...],
+    *,
+    enc_filters: Annotated[int, Field(ge=1)] | None = None,
+    num_layers: Annotated[int, Field(ge=1)] = 4,
+    unet_preset: Literal["upstream", "paper"] = "upstream",
+    pooling: Literal["max", "avg", "none"] = "max",
+    normalization: Normalization = "batch",
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+    dropout_change_per_layer: float = 0.0,
+    seed: int = 0,
+) -> Model:
+    """Build the encoder of a U-Net.
+
+    ``num_layers`` blocks, each followed by a max-pooling by 2, then a bottom block and a final pooling.
+    ``"upstream"`` has the predecessor's plain blocks, layer order and parameter counts. ``"paper"`` has the
+    residual blocks of Taleb et al. 2020, "3D Self-Supervised Methods for Medical Imaging", appendix A: five
+    levels with 32, 64, 128, 256 and 512 filters; what is inside a block it does not say.
+
+    Args:
+        input_shape: ``(*spatial, channels)``.
+        enc_filters: Filters of the first level, doubled at each further one; default 16 (upstream) or 32
+            (paper).
+        num_layers: Number of pooled levels; the bottom block comes on top.
+        unet_preset: Plain or residual blocks.
+        pooling: Pooling by 2 after the bottom block.
+        normalization: Normalization of every convolution.
+        dropout: Dropout rate inside the first level's block.
+        dropout_change_per_layer: Added to the rate at each further level.
+        seed: Seed of the initial weights and of dropout.
+
+    Returns:
+        A model named "encoder": image ``(batch, *spatial, channels)`` → the map after the final pooling.
+
+    Raises:
+        UserError: ``input_shape`` is too small, or a level's dropout rate leaves [0, 1).
+    """
+    check_input_shape(input_shape, num_layers=num_layers, pooling=pooling)
+    rates = _dropout_rates(dropout, dropout_change_per_layer, num_layers + 1)
+    default_filters, block = PRESETS[unet_preset]
+    rank = len(input_shape) - 1
+    x = image = keras.Input(input_shape, name="image")
+    for level, rate in enumerate(rates):
+        if level > 0:
+            x = layers.max_pool(rank, 2, name=f"level_{level - 1}_pool")(x)
+        filters = (enc_filters or default_filters) * 2**level
+        x = block(x, filters, normalization=normalization, dropout=rate, seed=seed, name=f"level_{level}")
+        x = keras.layers.Identity(name=f"{PYRAMID_PREFIX}{level}")(x)
+    if pooling != "none":
+        x = FINAL_POOLS[pooling](rank, 2, name="final_pool")(x)
+    return keras.Model(image, x, name="encoder")
+
+
+def check_input_shape(
+    input_shape: tuple[int | None, ...], *, num_layers: int = 4, pooling: str = "max", decoder: bool = False
+) -> None:
+    """Raise if the network cannot take ``input_shape``; loads no Keras.
+
+    Args:
+        input_shape: ``(*spatial, channels)`` of what the encoder sees.
+        num_layers: Number of pooled levels.
+        pooling: Final pooling; ``"none"`` leaves it out.
+        decoder: Whether a decoder follows. Then each axis must be a multiple of 2**(number of poolings), so
+            that the way up meets the way down; alone, the encoder only has to keep one voxel per axis.
+
+    Raises:
+        UserError: With sizes and settings that would work.
+    """
+    final = int(pooling != "none")
+    multiple = 2 ** (num_layers + final)
+    spatial = tuple(size for size in input_shape[:-1] if size is not None)
+
+    def fits(multiple: int) -> bool:
+        return all(size >= multiple and (not decoder or size % multiple == 0) for size in spatial)
+
+    if fits(multiple):
+        return
+    ways_out = [_sizes_that_fit(spatial, multiple, decoder)]
+    if final and fits(multiple // 2):
+        ways_out.append('pooling="none"')
+    fewer_layers = [
+        f"num_layers={fewer}" for fewer in range(num_layers - 1, 0, -1) if fits(2 ** (fewer + final))
+    ]
+    ways_out += fewer_layers[:1]
+    need = "a multiple of" if decoder else "at least"
+    raise UserError(
+        f"data_dim: the encoder receives {_size(spatial)} voxels, but with {num_layers + final} poolings "
+        f"by 2 each axis must be {need} {multiple}; use {', or '.join(ways_out)}"
+    )
+
+
+def _sizes_that_fit(spatial: tuple[int, ...], multiple: int, decoder: bool) -> str:
+    if not decoder:
+        return f"{_size(tuple(max(size, multiple) for size in spatial))} (larger data_dim or patches)"
+    below = tuple(size // multiple * multiple for size in spatial)
+    above = tuple(-(-size // multiple) * multiple for size in spatial)
+    return f"{_size(below)} or {_size(above)}" if min(below) > 0 else _size(above)
+
+
+def _size(spatial: tuple[int, ...]) -> str:
+    return "x".join(str(size) for size in spatial)
+
+
+def _dropout_rates(first: float, change: float, num_levels: int) -> list[float]:
+    rates = [round(first + level * change, 6) for level in range(num_levels)]
+    if not all(0 <= rate < 1 for rate in rates):
+        raise UserError(
+            "dropout, dropout_change_per_layer: every level's rate must be in [0, 1), but "
+            f"{first} and {change} give {rates}; use a smaller change"
+        )
+    return rates

@@ -1,0 +1,158 @@
+"""Keras layers by rank: the only place that knows that Conv2D and Conv3D exist.
+
+Every function returns a new layer. ``seed`` is the experiment's seed; a layer draws from its own stream,
+derived from the seed and the layer's name, so that two layers never share one and a network looks the same at
+any input size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Literal, TypeAlias
+
+import lazy_loader as lazy
+
+from self_supervised_3d_tasks.errors import UserError
+
+keras = lazy.load("keras")
+
+# Strings, so that evaluating a signature (the experiment file does, to find its keys) does not load Keras.
+Model: TypeAlias = "keras.Model"
+Layer: TypeAlias = "keras.layers.Layer"
+Tensor: TypeAlias = "keras.KerasTensor"
+
+Normalization = Literal["batch", "group", "none"]
+MAX_GROUPS = 8
+
+
+def as_tuple(value: int | Sequence[int], rank: int, name: str) -> tuple[int, ...]:
+    """Return one positive integer per axis.
+
+    Args:
+        value: One integer for all axes, or ``rank`` of them.
+        rank: Number of spatial axes.
+        name: The argument or key, for the message.
+
+    Raises:
+        UserError: Wrong length, or an entry that is not a positive integer.
+    """
+    values = (value,) * rank if isinstance(value, Integral) else tuple(value)
+    if len(values) != rank or not all(isinstance(item, Integral) and item > 0 for item in values):
+        raise UserError(f"{name}: expected one positive integer or {rank} of them, received {value!r}")
+    return tuple(int(item) for item in values)
+
+
+def layer_seed(seed: int, name: str) -> int:
+    """Return the seed of the layer called ``name``, in [0, 2**31)."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big") >> 1
+
+
+def convolution(
+    rank: int,
+    filters: int,
+    kernel_size: int | Sequence[int],
+    *,
+    strides: int | Sequence[int] = 1,
+    activation: str | None = None,
+    seed: int,
+    name: str,
+) -> Layer:
+    """Return a convolution with "same" padding and He initialisation."""
+    return _ranked("Conv", rank)(
+        filters,
+        as_tuple(kernel_size, rank, "kernel_size"),
+        strides=as_tuple(strides, rank, "strides"),
+        padding="same",
+        activation=activation,
+        kernel_initializer=keras.initializers.HeNormal(seed=layer_seed(seed, name)),
+        name=name,
+    )
+
+
+def transposed_convolution(
+    rank: int, filters: int, factor: int | Sequence[int], *, seed: int, name: str
+) -> Layer:
+    """Return a transposed convolution that enlarges each axis by ``factor``, without overlap."""
+    factor = as_tuple(factor, rank, "factor")
+    return _ranked("Conv", rank, "Transpose")(
+        filters,
+        factor,
+        strides=factor,
+        padding="same",
+        kernel_initializer=keras.initializers.GlorotUniform(seed=layer_seed(seed, name)),
+        name=name,
+    )
+
+
+def logits_convolution(rank: int, num_classes: int, *, seed: int, name: str) -> Layer:
+    """Return the 1x1 convolution that ends a dense prediction; float32 under every precision policy."""
+    return _ranked("Conv", rank)(
+        num_classes,
+        1,
+        kernel_initializer=keras.initializers.GlorotUniform(seed=layer_seed(seed, name)),
+        dtype="float32",
+        name=name,
+    )
+
+
+def dense(units: int, *, activation: str | None = None, seed: int, name: str) -> Layer:
+    """Return a fully connected layer with Glorot initialisation."""
+    initializer = keras.initializers.GlorotUniform(seed=layer_seed(seed, name))
+    return keras.layers.Dense(units, activation=activation, kernel_initializer=initializer, name=name)
+
+
+def logits_dense(num_outputs: int, *, seed: int, name: str) -> Layer:
+    """Return the fully connected layer that ends a classifier; float32 under every precision policy.
+
+    Its weights are N(0, 0.01^2): the first loss is then close to log(num_outputs), which Glorot's are not
+    under batch normalization and dropout. They are not zero, because zeros would send no gradient to the
+    encoder.
+    """
+    initializer = keras.initializers.RandomNormal(stddev=0.01, seed=layer_seed(seed, name))
+    return keras.layers.Dense(num_outputs, kernel_initializer=initializer, dtype="float32", name=name)
+
+
+def max_pool(rank: int, size: int | Sequence[int], *, name: str) -> Layer:
+    """Return a maximum pooling without overlap; an odd rest at the end of an axis is dropped."""
+    return _ranked("MaxPooling", rank)(as_tuple(size, rank, "size"), name=name)
+
+
+def average_pool(rank: int, size: int | Sequence[int], *, name: str) -> Layer:
+    """Return an average pooling without overlap; an odd rest at the end of an axis is dropped."""
+    return _ranked("AveragePooling", rank)(as_tuple(size, rank, "size"), name=name)
+
+
+def global_pool(rank: int, kind: Literal["max", "avg"], *, name: str) -> Layer:
+    """Return a pooling ``(batch, *spatial, channels)`` → ``(batch, channels)``."""
+    return _ranked({"max": "GlobalMaxPooling", "avg": "GlobalAveragePooling"}[kind], rank)(name=name)
+
+
+def up_sampling(rank: int, factor: int | Sequence[int], *, name: str) -> Layer:
+    """Return a nearest-neighbour enlargement of each axis by ``factor``."""
+    return _ranked("UpSampling", rank)(as_tuple(factor, rank, "factor"), name=name)
+
+
+def normalization(kind: Literal["batch", "group"], num_channels: int, *, name: str) -> Layer:
+    """Return a normalization layer.
+
+    Args:
+        kind: ``"batch"`` (Keras's defaults) or ``"group"``, which does not depend on the batch: the safe
+            choice for one or two scans per step, siamese tasks and several devices.
+        num_channels: Channels of the input; there are as many groups as divide it, at most 8.
+        name: Name of the layer.
+    """
+    if kind == "batch":
+        return keras.layers.BatchNormalization(name=name)
+    groups = max(count for count in range(1, MAX_GROUPS + 1) if num_channels % count == 0)
+    return keras.layers.GroupNormalization(groups, name=name)
+
+
+def dropout(rate: float, *, seed: int, name: str) -> Layer:
+    """Return a dropout layer with its own stream of random numbers."""
+    return keras.layers.Dropout(rate, seed=layer_seed(seed, name), name=name)
+
+
+def _ranked(prefix: str, rank: int, suffix: str = "") -> type:
+    return getattr(keras.layers, f"{prefix}{rank}D{suffix}")

@@ -1,0 +1,156 @@
+"""The demo cohort: synthetic brain scans with lesions, made from the MNI152 template inside nilearn.
+
+Nothing is downloaded. Every subject is the template's anatomy under its own smooth deformation, tissue
+contrast, bias field, noise and lesion, on an oblique grid of 192 mm per side. Labels: 0 background (with
+cerebrospinal fluid), 1 grey matter, 2 white matter, 3 lesion.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tempfile
+from pathlib import Path
+
+import lazy_loader as lazy
+import numpy as np
+from absl import logging
+from pydantic import BaseModel, ConfigDict, Field
+from tqdm import tqdm
+
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.preparation import _synthetic_brain as brain
+from self_supervised_3d_tasks.run_folder import atomic_write, read_json, write_json
+
+nib = lazy.load("nibabel")
+
+# Folder, whether it has masks in <folder>_labels, and the option that says how many.
+FOLDERS = (
+    ("images", False, "num_unlabelled"),
+    ("labelled", True, "num_labelled"),
+    ("test", True, "num_test"),
+)
+MANIFEST = "cohort.json"
+
+README = """\
+Demo cohort of self_supervised_3d_tasks (python prepare.py demo)
+================================================================
+
+Synthetic scans for trying the software out. They are no patients and prove nothing about patients.
+
+images/                      {num_unlabelled} scans for pretraining
+labelled/, labelled_labels/  {num_labelled} scans and masks of the same names for finetuning
+test/, test_labels/          {num_test} scans and masks of the same names for testing
+
+Each file is another subject: the MNI152 template under a random smooth deformation, tissue contrast,
+bias field, Rician noise and one lesion. Grid {size} x {size} x {size}, voxels of {spacing:g} mm.
+Channels: {channels}. Seed: {seed}.
+Labels: 0 background and cerebrospinal fluid, 1 grey matter, 2 white matter, 3 lesion.
+
+Source of the anatomy: ICBM 152 nonlinear template of 2009, release a, and its tissue maps, as carried by
+the nilearn package (BSD-3-Clause; nilearn lists the licence of the template as unknown). The notice that
+the template's authors publish with it:
+
+Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological Institute,
+McGill University. Permission to use, copy, modify, and distribute this software and its documentation for
+any purpose and without fee is hereby granted, provided that the above copyright notice appear in all
+copies. The authors and McGill University make no representations about the suitability of this software
+for any purpose. It is provided "as is" without express or implied warranty. The authors are not
+responsible for any data loss, equipment damage, property loss, or injury to subjects or patients resulting
+from the use or misuse of this software package.
+
+V. S. Fonov et al.: Unbiased nonlinear average age-appropriate brain templates from birth to adulthood.
+NeuroImage 47, 2009.
+"""
+
+
+class Options(BaseModel):
+    """What the cohort looks like. The same options give the same scans."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_unlabelled: int = Field(40, ge=1, description="scans without masks, for pretraining")
+    num_labelled: int = Field(16, ge=1, description="scans with masks, for finetuning")
+    num_test: int = Field(8, ge=1, description="scans with masks, for testing")
+    size: int = Field(48, ge=16, le=192, description="voxels per axis; the grid always covers 192 mm")
+    channels: int = Field(1, ge=1, le=2, description="1: T1-like; 2: T1-like and FLAIR-like")
+    seed: int = Field(0, ge=0, description="seed of the whole cohort")
+
+
+def prepare(output: Path, options: Options) -> None:
+    """Make the cohort in the folder ``output``; where it is there already, do nothing.
+
+    It is made beside ``output`` and renamed when complete, so that an interrupted run leaves nothing that
+    looks like a cohort.
+
+    Raises:
+        UserError: ``output`` holds anything else or cannot be written, or nilearn is not installed.
+    """
+    output = output.expanduser().resolve()
+    if _is_complete(output, options):
+        logging.info("%s: this cohort is there already", output)
+        return
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise UserError(
+            f"{output}: expected a new or empty folder, but it holds something else than this complete "
+            "cohort; remove it or choose another --output"
+        )
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be made here ({error}); choose another --output") from error
+    with scratch:
+        cohort = Path(scratch.name) / output.name
+        _write_cohort(cohort, options)
+        if output.exists():
+            output.rmdir()  # empty, as checked above
+        os.replace(cohort, output)
+
+
+def _write_cohort(folder: Path, options: Options) -> None:
+    spacing = brain.FIELD_OF_VIEW / options.size
+    template = brain.load_template(spacing)
+    for image, mask, seed in tqdm(_files(options), desc="demo cohort", unit="scan"):
+        rng = np.random.default_rng(seed)
+        array, labels, affine = brain.make_subject(template, options.size, options.channels, rng)
+        _write_nifti(folder / image, array if options.channels > 1 else array[..., 0], affine)
+        if mask is not None:
+            _write_nifti(folder / mask, labels, affine)
+    names = ", ".join(brain.CHANNEL_NAMES[: options.channels])
+    text = README.format(**options.model_dump() | {"channels": names, "spacing": spacing})
+    (folder / "README.txt").write_text(text, encoding="utf-8")
+    write_json(folder / MANIFEST, options.model_dump())
+
+
+def _files(options: Options) -> list[tuple[str, str | None, tuple[int, int, int]]]:
+    """Return image path, mask path and seed of every subject.
+
+    The seed holds the folder and the number in it, so that a larger pool for pretraining leaves the other
+    scans as they are.
+    """
+    files = []
+    for stream, (folder, labelled, count) in enumerate(FOLDERS):
+        for number in range(getattr(options, count)):
+            name = f"{folder}_{number:03d}.nii.gz"
+            mask = f"{folder}_labels/{name}" if labelled else None
+            files.append((f"{folder}/{name}", mask, (options.seed, stream, number)))
+    return files
+
+
+def _is_complete(output: Path, options: Options) -> bool:
+    manifest = output / MANIFEST
+    if not manifest.is_file() or read_json(manifest) != options.model_dump():
+        return False
+    return all(
+        (output / path).is_file() for image, mask, _ in _files(options) for path in (image, mask) if path
+    )
+
+
+def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+    image = nib.Nifti1Image(array, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_qform(affine, code="scanner")
+    image.set_sform(affine, code="scanner")
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))

@@ -1,0 +1,178 @@
+"""Pretraining: unlabelled scans and a pretext task → an encoder."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import lazy_loader as lazy
+from absl import logging
+
+from self_supervised_3d_tasks import plots, training
+from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
+from self_supervised_3d_tasks.config import TrainExperiment
+from self_supervised_3d_tasks.data import layouts, pipeline, splits
+from self_supervised_3d_tasks.data.layouts import Case
+from self_supervised_3d_tasks.data.preprocessing import Preprocessing
+from self_supervised_3d_tasks.data.store import VolumeStore
+from self_supervised_3d_tasks.run_folder import RunFolder, environment
+
+keras = lazy.load("keras")
+
+NUM_PREVIEWS = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a pretraining run will do, known before any voxel is read."""
+
+    experiment: TrainExperiment
+    algorithm: Algorithm
+    train: list[Case]
+    validation: list[Case]
+    scans_per_step: int
+    steps_per_epoch: int
+
+    def describe(self) -> str:
+        """Return the plan as text; builds the model to count its parameters."""
+        model = build_model(self.experiment, self.algorithm)
+        encoder = model.get_layer("encoder")
+        examples = self.scans_per_step * self.algorithm.examples_per_scan
+        return "\n".join(
+            [
+                f"pretext task     {self.experiment.algorithm}, input {self.experiment.input_shape}, "
+                f"encoder sees {self.algorithm.encoder_shape}",
+                f"scans            {len(self.train)} train, {len(self.validation)} validation "
+                f"from {self.experiment.data_dir}",
+                f"parameters       {model.count_params():,} model, {encoder.count_params():,} encoder",
+                f"batch            {self.scans_per_step} scans = {examples} examples per step "
+                f"(batch_size {self.experiment.batch_size})",
+                f"steps            {self.steps_per_epoch} per epoch, {self.experiment.epochs} epochs",
+            ]
+        )
+
+
+def plan(experiment: TrainExperiment) -> Plan:
+    """List and split the scans and size the steps.
+
+    Raises:
+        UserError: The folder is missing or empty, or has too few subjects to split.
+    """
+    cases = layouts.find_cases(
+        experiment.dataset_name,
+        experiment.data_dir,
+        labelled=False,
+        subject_pattern=experiment.subject_pattern,
+        channel_suffixes=experiment.channel_suffixes,
+    )
+    parts = splits.pretraining_split(cases, experiment.train_val_split, experiment.seed)
+    algorithm = experiment.make_algorithm()
+    scans_per_step = math.ceil(experiment.batch_size / algorithm.examples_per_scan)
+    crops = len(parts["train"]) * experiment.crops_per_scan
+    return Plan(
+        experiment=experiment,
+        algorithm=algorithm,
+        train=parts["train"],
+        validation=parts["validation"],
+        scans_per_step=scans_per_step,
+        steps_per_epoch=experiment.steps_per_epoch or math.ceil(crops / scans_per_step),
+    )
+
+
+def run(plan: Plan, folder: RunFolder, *, resume: bool = False) -> None:
+    """Train the pretext model and leave ``encoder.keras`` (best validation loss) in the run folder.
+
+    Args:
+        plan: The run's plan.
+        folder: A new run folder, or with ``resume`` an unfinished one.
+        resume: Continue after the last finished epoch.
+
+    Raises:
+        UserError: A scan cannot be used (its file is named), or a checkpoint is damaged.
+        training.TrainingDiverged: The loss became NaN or infinite.
+    """
+    experiment, algorithm = plan.experiment, plan.algorithm
+    train_store, validation_store = _stores(plan, folder)
+    parts = {"train": train_store, "validation": validation_store}
+    names = {part: [case.name for case in store.cases] for part, store in parts.items()}
+    folder.write_json("split.json", names | {"skipped": train_store.skipped + validation_store.skipped})
+    folder.write_json("environment.json", environment(seed=experiment.seed))
+    training.set_determinism(experiment.seed, experiment.deterministic)
+    training.set_precision(experiment.mixed_precision)
+    logging.info("\n%s", plan.describe())
+
+    clock = pipeline.WaitClock()
+
+    def stream(store: VolumeStore, *, first_step: int, training: bool):
+        return pipeline.pretraining_dataset(
+            store,
+            make_example=algorithm.make_example,
+            make_batch=algorithm.make_batch,
+            batch_size=plan.scans_per_step,
+            crop_shape=experiment.crop_shape,
+            crops_per_scan=experiment.crops_per_scan,
+            seed=experiment.seed,
+            first_step=first_step,
+            training=training,
+        )
+
+    plots.pretext_preview(folder.path / "plots" / "pretext.png", _previews(plan, train_store))
+    model = build_model(experiment, algorithm)
+
+    def prepare(model: keras.Model) -> None:
+        optimizer = training.make_optimizer(
+            experiment.lr, clipnorm=experiment.clipnorm, clipvalue=experiment.clipvalue
+        )
+        model.compile(optimizer=optimizer, loss=algorithm.loss, metrics=algorithm.metrics())
+
+    history = training.fit(
+        model,
+        phases=[training.Phase(experiment.epochs, prepare)],
+        train=lambda first_step: clock.attach(stream(train_store, first_step=first_step, training=True)),
+        validation=stream(validation_store, first_step=0, training=False),
+        steps_per_epoch=plan.steps_per_epoch,
+        folder=folder.path,
+        resume=resume,
+        save_every=experiment.save_checkpoint_every_n_epochs,
+        clock=clock,
+        samples_per_step=plan.scans_per_step,
+        tensorboard=experiment.tensorboard,
+    )
+    training.restore_best(model, folder.path)
+    training.save_model(model.get_layer("encoder"), folder.path / "encoder.keras")
+    plots.loss_curves(folder.path / "plots" / "loss.png", history)
+
+
+def build_model(experiment: TrainExperiment, algorithm: Algorithm) -> keras.Model:
+    """Return the pretext model; its layer ``"encoder"`` is what transfers."""
+    encoder = experiment.make_encoder(algorithm.encoder_shape, seed=experiment.seed)
+    return algorithm.make_model(encoder, seed=experiment.seed + 10_000)
+
+
+def _stores(plan: Plan, folder: RunFolder) -> list[VolumeStore]:
+    """Read and prepare the training and the validation scans."""
+    experiment = plan.experiment
+    return [
+        VolumeStore(
+            cases,
+            Preprocessing(**experiment.preprocessing_options()),
+            cache=experiment.cache,
+            cache_dir=folder.path / "cache",
+            on_bad_file=experiment.on_bad_file,
+        )
+        for cases in (plan.train, plan.validation)
+    ]
+
+
+def _previews(plan: Plan, store: VolumeStore) -> list[list[Panel]]:
+    """Return what the task makes of the first scans."""
+    dataset = pipeline.pretraining_dataset(
+        store,
+        make_example=plan.algorithm.make_example,
+        batch_size=1,
+        crop_shape=plan.experiment.crop_shape,
+        seed=plan.experiment.seed,
+        training=False,
+    )
+    examples = [keras.tree.map_structure(lambda leaf: leaf.numpy()[0], batch) for batch in dataset.take(NUM_PREVIEWS)]
+    return [plan.algorithm.describe(*example) for example in examples]

@@ -1,0 +1,214 @@
+"""One trainer for pretraining and finetuning: `keras.Model.fit` in phases, resumable after every epoch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import lazy_loader as lazy
+from absl import logging
+from tqdm import tqdm
+
+from self_supervised_3d_tasks.callbacks import Clock, EpochRecorder, TrainingDiverged, tensorboard_callbacks
+from self_supervised_3d_tasks.checkpoints import (
+    Row,
+    read_history,
+    read_state,
+    restore_best,
+    restore_state,
+    write_state,
+)
+from self_supervised_3d_tasks.errors import UserError, nearest
+from self_supervised_3d_tasks.model_files import load_model, save_model
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+else:
+    keras = lazy.load("keras")
+    tf = lazy.load("tensorflow")
+
+__all__ = [
+    "Phase",
+    "TrainingDiverged",
+    "fit",
+    "load_model",
+    "make_optimizer",
+    "read_history",
+    "restore_best",
+    "save_model",
+    "set_determinism",
+    "set_precision",
+]
+
+_POLICIES = {"none": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Epochs that share trainable flags and optimizer.
+
+    Attributes:
+        epochs: Number of epochs; 0 leaves the phase out.
+        prepare: Sets the trainable flags of the model and compiles it with a fresh optimizer.
+    """
+
+    epochs: int
+    prepare: Callable[[keras.Model], None]
+
+
+def make_optimizer(
+    learning_rate: float, *, clipnorm: float | None = None, clipvalue: float | None = None
+) -> keras.optimizers.Optimizer:
+    """Return Adam with at most one kind of gradient clipping.
+
+    Args:
+        learning_rate: Constant learning rate.
+        clipnorm: Each gradient tensor is scaled down to this norm.
+        clipvalue: Each gradient entry is clipped to ± this value.
+
+    Raises:
+        UserError: Both kinds of clipping were given.
+    """
+    if clipnorm is not None and clipvalue is not None:
+        received = f"received {clipnorm} and {clipvalue}"
+        raise UserError(f"clipnorm, clipvalue: only one can be in force, {received}; remove one")
+    return keras.optimizers.Adam(learning_rate, clipnorm=clipnorm, clipvalue=clipvalue)
+
+
+def set_determinism(seed: int, deterministic: bool) -> None:
+    """Seed Python, NumPy and the backend; with ``deterministic`` also choose deterministic kernels.
+
+    TensorFlow cannot leave deterministic kernels again within one process.
+    """
+    keras.utils.set_random_seed(seed)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
+def set_precision(mixed_precision: str) -> None:
+    """Choose the compute type of layers built from now on: ``"none"``, ``"bfloat16"`` or ``"float16"``.
+
+    Variables stay float32. "float16" scales the loss automatically once a model is compiled.
+
+    Raises:
+        UserError: Another name.
+    """
+    if mixed_precision not in _POLICIES:
+        raise UserError(
+            f"mixed_precision: expected one of {', '.join(_POLICIES)}, received {mixed_precision!r}."
+            + nearest(str(mixed_precision), _POLICIES)
+        )
+    keras.config.set_dtype_policy(_POLICIES[mixed_precision])
+
+
+def fit(
+    model: keras.Model,
+    *,
+    phases: Sequence[Phase],
+    train: Callable[[int], tf.data.Dataset],
+    validation: tf.data.Dataset | None,
+    steps_per_epoch: int,
+    folder: Path,
+    resume: bool = False,
+    monitor: str = "val_loss",
+    save_every: int | None = None,
+    clock: Clock | None = None,
+    samples_per_step: int | None = None,
+    tensorboard: bool = True,
+) -> list[Row]:
+    """Train a model through its phases; killed at any moment and resumed, it ends with the same weights.
+
+    After every epoch, behind its validation, ``state.json``, ``history.csv`` and ``checkpoints/`` are brought
+    up to date in ``folder`` (see `checkpoints`).
+
+    Args:
+        model: Built; need not be compiled.
+        phases: Run one after the other, epochs numbered through.
+        train: Gives the endless stream of batches from a step on: ``train(n)`` begins with the batch of step
+            n, counted from 0 over all phases. Resuming relies on that.
+        validation: Finite, the same batches every time; None for no validation.
+        steps_per_epoch: Training steps per epoch.
+        folder: Run folder; made if it does not exist.
+        resume: Go on after the last finished epoch in ``folder``; from the start where there is none.
+        monitor: Column of the history that chooses the best weights, lower is better. Without validation the
+            same column of training.
+        save_every: Also keep the weights of every this many epochs.
+        clock: Gives the column ``wait_share``: the share of the training time that went into waiting for
+            data.
+        samples_per_step: Gives the column ``samples_per_second``.
+        tensorboard: Write TensorBoard logs, if the package tensorboard is installed.
+
+    Returns:
+        One row per epoch, those before the interruption included: ``epoch`` and ``phase`` (from 1), the logs
+        of Keras, ``seconds`` (validation included), ``samples_per_second``, ``wait_share``. The model has the
+        weights of the last epoch.
+
+    Raises:
+        TrainingDiverged: A loss became NaN or infinite. The folder holds the epoch before.
+        UserError: ``folder`` holds a training that does not fit the arguments, or its files are damaged.
+    """
+    if validation is None:
+        monitor = monitor.removeprefix("val_")
+    finished, ready = _resume(model, phases, steps_per_epoch, folder) if resume else _begin(folder)
+
+    def save(row: Row) -> None:
+        options = {"steps_per_epoch": steps_per_epoch, "monitor": monitor, "save_every": save_every}
+        write_state(folder, model, row, **options)
+
+    total = sum(phase.epochs for phase in phases)
+    with tqdm(total=total, initial=finished, unit="epoch", disable=not sys.stderr.isatty()) as progress:
+        for number, phase, first, end in _remaining(phases, finished):
+            if number != ready:
+                phase.prepare(model)
+            recorder = EpochRecorder(number, steps_per_epoch, save, progress, clock, samples_per_step)
+            model.fit(
+                train(first * steps_per_epoch),
+                steps_per_epoch=steps_per_epoch,
+                initial_epoch=first,
+                epochs=end,
+                validation_data=validation,
+                shuffle=False,  # the stream has its order; Keras warns where it is asked to shuffle a Dataset
+                callbacks=[recorder.callback(), *(tensorboard_callbacks(folder) if tensorboard else [])],
+                verbose=0,
+            )
+    return read_history(folder)
+
+
+def _begin(folder: Path) -> tuple[int, int]:
+    if read_state(folder) is not None:
+        raise UserError(f"{folder}: holds a training already; resume it, or choose a new folder")
+    return 0, 0
+
+
+def _resume(
+    model: keras.Model, phases: Sequence[Phase], steps_per_epoch: int, folder: Path
+) -> tuple[int, int]:
+    """Bring the model to where it was; return the numbers of finished epochs and of the compiled phase."""
+    state = read_state(folder)
+    if state is None:
+        return 0, 0
+    if state.steps_per_epoch != steps_per_epoch or state.phase > len(phases):
+        raise UserError(
+            f"{folder}: trained with {state.steps_per_epoch} steps per epoch up to phase {state.phase}; now "
+            f"there are {steps_per_epoch} steps per epoch and {len(phases)} phases. Resume with the same "
+            "data and settings, or start anew"
+        )
+    # The phase that wrote the state, even where it has no epoch left: only its optimizer fits the file. Where
+    # the next phase begins, fit prepares that one as in an uninterrupted run.
+    phases[state.phase - 1].prepare(model)
+    restore_state(folder, model, state)
+    logging.info("%s: resumed after epoch %d", folder, state.last.epoch)
+    return state.last.epoch, state.phase
+
+
+def _remaining(phases: Sequence[Phase], finished: int) -> Iterator[tuple[int, Phase, int, int]]:
+    """Yield number, phase, first epoch and end of every phase with epochs left, counted over all phases."""
+    end = 0
+    for number, phase in enumerate(phases, start=1):
+        first, end = max(end, finished), end + phase.epochs
+        if first < end:
+            yield number, phase, first, end

@@ -1,0 +1,45 @@
+"""Metadata and dependencies; everything else about the project's tools is in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+SOURCE = (ROOT / "self_supervised_3d_tasks/__init__.py").read_text(encoding="utf-8")
+VERSION = re.search(r'^__version__ = "(.+)"$', SOURCE, re.MULTILINE)[1]
+README = ROOT / "README.md"
+
+DEMO = ["nilearn>=0.11"]
+DEV = ["pytest>=8", "ruff>=0.12", "pre-commit", *DEMO]
+
+setup(
+    name="self_supervised_3d_tasks",
+    version=VERSION,
+    description="Self-supervised pretraining on 3D and 2D medical scans with Keras 3",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["self_supervised_3d_tasks", "self_supervised_3d_tasks.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "absl-py",
+        "keras>=3.15,<3.16",
+        "lazy-loader>=0.4",
+        "matplotlib",
+        "nibabel>=5",
+        "numpy",
+        "pydantic>=2",
+        "scikit-image",
+        "scikit-learn",
+        "scipy",
+        "SimpleITK",
+        "tensorflow>=2.21,<2.22",
+        "tqdm",
+    ],
+    extras_require={
+        "demo": DEMO,
+        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        "dev": DEV,
+    },
+)

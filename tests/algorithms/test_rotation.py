@@ -1,0 +1,117 @@
+"""Rotation prediction."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from self_supervised_3d_tasks.algorithms.rotation import Rotation
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.models import layers
+from self_supervised_3d_tasks.models.encoders.unet import unet
+
+SHAPES = [(8, 8, 1), (8, 8, 8, 2)]
+
+
+def tiny_encoder(shape):
+    rank = len(shape) - 1
+    image = keras.Input(shape)
+    x = layers.convolution(rank, 4, 3, activation="relu", seed=0, name="convolution")(image)
+    return keras.Model(image, layers.max_pool(rank, 2, name="pool")(x), name="encoder")
+
+
+def volumes(number, shape, seed=0):
+    return np.random.default_rng(seed).uniform(size=(number, *shape)).astype(np.float32)
+
+
+def examples(algorithm, images, seed=0):
+    dataset = tf.data.Dataset.from_tensor_slices(images).enumerate()
+    return dataset.map(lambda i, image: algorithm.make_example(image, tf.stack([tf.cast(i, tf.int32), seed])))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_example_is_the_scan_turned_by_its_class(shape):
+    algorithm = Rotation(shape)
+    image = volumes(1, shape)[0]
+    labels = set()
+    for turned, label in examples(algorithm, np.stack([image] * 60)):
+        k, axes = algorithm.classes[int(label)]
+        np.testing.assert_array_equal(turned, np.rot90(image, k, axes))
+        labels.add(int(label))
+    assert labels == set(range({2: 4, 3: 10}[algorithm.rank]))
+
+
+def test_same_seed_same_example():
+    algorithm = Rotation((8, 8, 8, 1))
+    images = volumes(6, (8, 8, 8, 1))
+    first, second = (list(examples(algorithm, images, seed=3)) for _ in range(2))
+    eager = [
+        algorithm.make_example(tf.constant(image), tf.constant([i, 3])) for i, image in enumerate(images)
+    ]
+    for one, two, three in zip(first, second, eager, strict=True):
+        for a, b, c in zip(one, two, three, strict=True):
+            np.testing.assert_array_equal(a, b)
+            np.testing.assert_array_equal(a, c)
+    assert any(
+        int(a[1]) != int(b[1]) for a, b in zip(first, examples(algorithm, images, seed=4), strict=True)
+    )
+
+
+def test_oblong_scans_get_the_classes_that_keep_their_shape():
+    shape = (8, 8, 4, 1)
+    algorithm = Rotation(shape)
+    assert len(algorithm.classes) == 6
+    turned, labels = next(iter(examples(algorithm, volumes(30, shape)).batch(30)))
+    assert turned.shape == (30, *shape)
+    assert int(tf.reduce_max(labels)) == 5
+    assert algorithm.make_model(tiny_encoder(shape), seed=0).output_shape == (None, 6)
+
+
+def test_all_axes_need_equal_edges():
+    assert len(Rotation((8, 8, 8, 1), rotation_axes="all").classes) == 10
+    with pytest.raises(UserError, match="rotation_axes, data_dim"):
+        Rotation((8, 8, 4, 1), rotation_axes="all")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("top_architecture", ["big_fully", "softmax"])
+def test_training_starts_at_chance_and_learns(shape, top_architecture):
+    algorithm = Rotation(shape, top_architecture=top_architecture, head_units=(32,), dropout_rate=0.1)
+    ramp = np.arange(np.prod(shape), dtype=np.float32).reshape(shape) / np.prod(shape)
+    inputs, labels = next(iter(examples(algorithm, 0.9 * ramp + 0.1 * volumes(40, shape)).batch(40)))
+    model = algorithm.make_model(tiny_encoder(shape), seed=1)
+    values = algorithm.loss(labels, model(inputs, training=False))
+    assert values.shape == (40,)
+    assert float(tf.reduce_mean(values)) == pytest.approx(np.log(len(algorithm.classes)), rel=0.05)
+
+    model.compile(keras.optimizers.Adam(1e-2), loss=algorithm.loss, metrics=algorithm.metrics())
+    history = [model.train_on_batch(inputs, labels, return_dict=True) for _ in range(15)]
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+    assert set(history[0]) == {"loss", "accuracy"}
+
+
+def test_parameter_count_is_the_predecessors():
+    algorithm = Rotation((128, 128, 128, 1))
+    model = algorithm.make_model(unet((128, 128, 128, 1), enc_filters=16), seed=0)
+    assert model.count_params() == 39_214_618
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn:DeprecationWarning")  # Keras, numpy 2
+def test_model_reloads_in_safe_mode(tmp_path):
+    algorithm = Rotation((8, 8, 1), head_units=(8,))
+    model = algorithm.make_model(tiny_encoder((8, 8, 1)), seed=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
+    images = volumes(2, (8, 8, 1))
+    np.testing.assert_array_equal(loaded(images), model(images))
+    assert loaded.get_layer("encoder").count_params() == model.get_layer("encoder").count_params()
+
+
+def test_description_names_the_turn():
+    algorithm = Rotation((8, 8, 8, 1))
+    image = volumes(1, (8, 8, 8, 1))[0]
+    (panel,) = algorithm.describe(image, np.int32(9))
+    assert panel.title == "class 9: 90° in the plane of axes 0, 2"
+    assert panel.image is image
+    assert algorithm.describe(image, np.int32(0))[0].title == "class 0: not turned"
+    assert algorithm.name == "rotation"

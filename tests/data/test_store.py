@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from self_supervised_3d_tasks.data import readers, store
+from self_supervised_3d_tasks.data.layouts import find_cases
+from self_supervised_3d_tasks.data.preprocessing import Preprocessing
+from self_supervised_3d_tasks.data.store import VolumeStore
+from self_supervised_3d_tasks.errors import UserError
+
+DRAWS = np.random.default_rng(2)
+IMAGES = [DRAWS.uniform(size=(5 + i, 6, 4, 1)).astype(np.float32) for i in range(3)]
+MASKS = [DRAWS.integers(0, 3, size=image.shape[:-1]) for image in IMAGES]
+
+
+@pytest.fixture
+def count_reads(monkeypatch) -> Counter:
+    """Count decoded files by name."""
+    counter: Counter = Counter()
+    for name in ("read_channels", "read_mask"):
+        original = getattr(readers, name)
+
+        def read(files, rank, original=original):
+            counter[str(files)] += 1
+            return original(files, rank)
+
+        monkeypatch.setattr(store, name, read)
+    return counter
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_values(make_store, tmp_path: Path, cache: str) -> None:
+    scans = make_store(IMAGES, MASKS, data_dim=(5, 6, 4), cache=cache, cache_dir=tmp_path / "cache")
+    assert len(scans) == 3 and scans.skipped == []
+    for index, (image, mask) in enumerate(zip(IMAGES, MASKS, strict=True)):
+        np.testing.assert_array_equal(scans.image(index), image)
+        np.testing.assert_array_equal(scans.mask(index), mask)
+        assert scans.image(index).dtype == np.float32 and scans.mask(index).dtype == np.uint8
+        assert scans.shape(index) == image.shape
+        assert isinstance(scans.image(index), np.memmap) == (cache == "disk")
+
+
+def test_files_are_decoded_once(make_store, tmp_path: Path, count_reads: Counter) -> None:
+    scans = make_store(IMAGES, MASKS)
+    for _ in range(3):
+        scans.subset(scans.cases[:2]).image(1)
+    assert len(count_reads) == 6 and set(count_reads.values()) == {1}
+
+
+def test_disk_cache_is_reused_until_something_changes(make_store, tmp_path: Path, count_reads: Counter) -> None:
+    options = {"cache": "disk", "cache_dir": tmp_path / "cache", "data_dim": (5, 6, 4)}
+
+    def decoded(images=IMAGES, **changes) -> int:
+        count_reads.clear()
+        scans = make_store(images, MASKS, **(options | changes))
+        np.testing.assert_array_equal(scans.image(0)[:5], images[0])
+        return sum(count_reads.values())
+
+    def write_same_times() -> None:
+        for path in (tmp_path / "scans").iterdir():
+            os.utime(path, ns=(1, 1))
+        for path in (tmp_path / "scans_labels").iterdir():
+            os.utime(path, ns=(1, 1))
+
+    assert decoded() == 6
+    # The fixture writes the scans again: new modification times, so nothing may be reused.
+    assert decoded() == 6
+    write_same_times()
+    cases = find_cases("npy", tmp_path / "scans", labelled=True)
+    preprocessing = Preprocessing((5, 6, 4), 1, intensity_window=(0, 1), volume_fitting="crop")
+
+    def again(**changes) -> int:
+        count_reads.clear()
+        arguments = {"preprocessing": preprocessing, "num_classes": 3} | changes
+        VolumeStore(cases, cache="disk", cache_dir=tmp_path / "cache", **arguments)
+        return sum(count_reads.values())
+
+    assert again() == 6
+    assert again() == 0
+    assert again(num_classes=4) == 6
+    other = Preprocessing((5, 6, 4), 1, intensity_window=(0, 2), volume_fitting="crop")
+    assert again(preprocessing=other) == 6
+    for path in (tmp_path / "cache").iterdir():  # as after a full disk
+        path.write_bytes(path.read_bytes()[:-1])
+    assert again() == 6
+    assert again() == 0
+
+
+def test_auto_cache_goes_by_size(make_store, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    num_bytes = sum(5 * mask.size for mask in MASKS)
+    make_store(IMAGES, MASKS, data_dim=(5, 6, 4), cache_dir=folder, memory_limit=num_bytes)
+    assert not folder.exists()
+    make_store(IMAGES, MASKS, data_dim=(5, 6, 4), cache_dir=folder, memory_limit=num_bytes - 1)
+    assert len(list(folder.iterdir())) == 6
+    with pytest.raises(UserError, match="cache_dir"):
+        make_store(IMAGES, MASKS, data_dim=(5, 6, 4), memory_limit=num_bytes - 1)
+
+
+def test_full_disk_is_noticed_before_decoding(make_store, tmp_path: Path, monkeypatch, count_reads: Counter) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: os.terminal_size((0, 0)) and type("Usage", (), {"free": 10}))
+    with pytest.raises(UserError, match="cache: the decoded scans need"):
+        make_store(IMAGES, cache="disk", cache_dir=tmp_path / "cache")
+    assert not count_reads
+
+
+def test_more_files_than_a_process_may_open(make_store, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 100
+    scans = make_store([IMAGES[0]] * 60, cache="disk", cache_dir=tmp_path / "cache")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 20, limits[1]))
+    try:
+        kept = [scans.image(index).copy() for index in range(60)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(kept) == 60
+
+
+def test_subset_shares_arrays_and_keeps_order(make_store) -> None:
+    scans = make_store(IMAGES, MASKS, data_dim=(5, 6, 4))
+    part = scans.subset([scans.cases[2], scans.cases[0]])
+    assert len(part) == 2 and len(scans) == 3
+    assert part.image(0) is scans.image(2) and part.image(1) is scans.image(0)
+    with pytest.raises(UserError, match="None of the scans"):
+        scans.subset([])
+
+
+def test_foreground_voxels_have_labels(make_store, monkeypatch) -> None:
+    monkeypatch.setattr(store, "MAX_FOREGROUND", 7)
+    empty = np.zeros_like(MASKS[0])
+    one = empty.copy()
+    one[4, 5, 3] = 2
+    scans = make_store([IMAGES[0]] * 3, [empty, one, np.ones_like(empty)])
+    assert scans.foreground_voxel(0, 0.5) is None
+    np.testing.assert_array_equal(scans.foreground_voxel(1, 0.999), [4, 5, 3])
+    drawn = {tuple(scans.foreground_voxel(2, position)) for position in np.linspace(0, 0.999, 100)}
+    assert len(drawn) == 7
+
+
+def test_two_dimensional_nifti_with_channels(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    for name in ("x_a", "x_b"):
+        nib.save(nib.Nifti1Image(DRAWS.normal(size=(4, 4, 4)), np.eye(4)), tmp_path / "s" / f"{name}.nii.gz")
+    cases = find_cases("nifti", tmp_path / "s", labelled=False, channel_suffixes=["_a", "_b"])
+    scans = VolumeStore(cases, Preprocessing((8, 4, 2), 2))
+    assert scans.shape(0) == (8, 4, 2, 2)
+
+
+def _break(folder: Path, what: str) -> None:
+    path, mask = folder / "scans" / "case01.npy", folder / "scans_labels" / "case01.npy"
+    image, labels = np.load(path), np.load(mask)
+    if what == "truncated":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif what == "nan":
+        image[0, 0, 0] = np.nan
+        np.save(path, image)
+    elif what == "rank":
+        np.save(path, image[0, 0])
+    elif what == "channels":
+        np.save(path, np.concatenate([image, image], axis=-1))
+    elif what == "grid":
+        np.save(mask, labels[1:])
+    elif what == "mask channels":
+        np.save(mask, np.stack([labels, labels], axis=-1))
+    else:
+        np.save(mask, labels + 1)
+
+
+HEADER_FAULTS = {
+    "truncated": "case01.npy: cannot be read",
+    "rank": "case01.npy: has shape .*expected 3 spatial axes",
+    "channels": "case01.npy: has 2 channels",
+    "grid": r"scans_labels/case01.npy: its grid is .*scans/case01.npy",
+    "mask channels": "scans_labels/case01.npy: has 2 channels",
+}
+VOXEL_FAULTS = {"nan": "case01.npy: 1 of .* voxels are NaN", "label": r"scans_labels/case01.npy: has label 3"}
+
+
+@pytest.mark.parametrize(("what", "message"), (HEADER_FAULTS | VOXEL_FAULTS).items())
+def test_bad_files_stop_or_are_skipped(make_store, tmp_path: Path, count_reads: Counter, caplog, what, message) -> None:
+    good = make_store(IMAGES, MASKS, data_dim=(5, 6, 4))
+    _break(tmp_path, what)
+    count_reads.clear()
+    with pytest.raises(UserError, match=message):
+        VolumeStore(good.cases, good.preprocessing, num_classes=3)
+    if what in HEADER_FAULTS:
+        assert not count_reads
+    kept = VolumeStore(good.cases, good.preprocessing, num_classes=3, on_bad_file="skip")
+    assert [case.name for case in kept.cases] == ["case00", "case02"]
+    (skipped,) = kept.skipped
+    assert skipped["case"] == "case01" and "case01.npy" in skipped["reason"]
+    assert "Skipped case01" in caplog.text
+    assert len(kept.subset(good.cases)) == 2
+    with pytest.raises(UserError, match="None of the scans of this part"):
+        kept.subset([good.cases[1]])
+    with pytest.raises(UserError, match="None of 1 scans can be used"):
+        VolumeStore([good.cases[1]], good.preprocessing, num_classes=3, on_bad_file="skip")
+
+
+def test_all_bad_headers_are_listed_at_once(make_store, tmp_path: Path) -> None:
+    good = make_store(IMAGES, MASKS, data_dim=(5, 6, 4))
+    for name in ("case00", "case02"):
+        (tmp_path / "scans" / f"{name}.npy").write_bytes(b"")
+    with pytest.raises(UserError, match=r"(?s)case00.npy.*\n.*case02.npy"):
+        VolumeStore(good.cases, good.preprocessing, num_classes=3)
+
+
+def test_constant_scan_is_zero_and_warned(tmp_path: Path, caplog) -> None:
+    (tmp_path / "s").mkdir()
+    np.save(tmp_path / "s" / "flat.npy", np.full((4, 4, 4), 7.0))
+    scans = VolumeStore(find_cases("npy", tmp_path / "s", labelled=False), Preprocessing((4, 4, 4), 1))
+    assert not scans.image(0).any()
+    assert "flat.npy" in caplog.text
+
+
+def test_masks_are_needed_where_classes_are(make_store) -> None:
+    scans = make_store(IMAGES[:1])
+    with pytest.raises(UserError, match="case00.npy: has no mask"):
+        VolumeStore(scans.cases, scans.preprocessing, num_classes=3)
+
+
+@pytest.mark.parametrize(("key", "value"), [("cache", "ram"), ("on_bad_file", "ignore")])
+def test_bad_options(make_store, key: str, value: str) -> None:
+    with pytest.raises(UserError, match=key):
+        make_store(IMAGES[:1], **{key: value})

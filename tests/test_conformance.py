@@ -1,0 +1,193 @@
+"""What every algorithm, encoder, decoder and experiment file must do; a new file is picked up by itself."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from self_supervised_3d_tasks import registry
+from self_supervised_3d_tasks.config import load_experiment
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+FILES = sorted((REPOSITORY / "configs_json").glob("*.json"))
+FINETUNE_FILES = sorted((REPOSITORY / "configs_json" / "finetune").glob("*.json"))
+ALGORITHMS = registry.known("algorithm")
+ENCODERS = registry.known("encoder")
+DECODERS = registry.known("decoder")
+RANKS = (2, 3)
+SIDE = 32
+BATCH = 2
+
+
+def build_algorithm(name: str, rank: int, channels: int = 1):
+    return registry.algorithm(name)((*[SIDE] * rank, channels))
+
+
+def build_encoder(input_shape, name: str = "unet", seed: int = 0):
+    return registry.encoder(name)(input_shape, enc_filters=4, num_layers=2, seed=seed)
+
+
+def smooth_images(count: int, rank: int, channels: int = 1, seed: int = 0) -> np.ndarray:
+    """Blurred noise in [0, 1]: as different as scans, and as smooth."""
+    from scipy.ndimage import gaussian_filter
+
+    noise = np.random.default_rng(seed).normal(size=(count, *[SIDE] * rank, channels))
+    images = np.stack([gaussian_filter(image, sigma=(*[3] * rank, 0)) for image in noise])
+    return ((images - images.min()) / (images.max() - images.min())).astype("float32")
+
+
+def batches(algorithm, images: np.ndarray, seed: int = 0):
+    """The images as one batch, made in graph mode like in the pipeline."""
+    import tensorflow as tf
+
+    def example(index, image):
+        return algorithm.make_example(image, tf.stack([seed, tf.cast(index, tf.int32)]))
+
+    dataset = tf.data.Dataset.from_tensor_slices(images).enumerate().map(example).batch(len(images))
+    if algorithm.make_batch is not None:
+        dataset = dataset.map(lambda inputs, targets: algorithm.make_batch(inputs, targets, tf.constant([seed, 7])))
+    return dataset
+
+
+@pytest.fixture(params=list(itertools.product(ALGORITHMS, RANKS)), ids=lambda p: f"{p[0]}-{p[1]}d")
+def algorithm(request):
+    name, rank = request.param
+    return build_algorithm(name, rank)
+
+
+def rank_of(algorithm) -> int:
+    return len(algorithm.input_shape) - 1
+
+
+def test_same_seed_same_example_and_other_seed_other_example(algorithm):
+    import tensorflow as tf
+
+    images = smooth_images(BATCH, rank_of(algorithm))
+
+    def flat(seed):
+        ((inputs, targets),) = batches(algorithm, images, seed)
+        return [leaf.numpy() for leaf in tf.nest.flatten((inputs, targets))]
+
+    first, again = flat(1), flat(1)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    others = [flat(seed) for seed in range(2, 8)]
+    assert any(not np.array_equal(a, b) for other in others for a, b in zip(first, other, strict=True))
+
+
+def test_examples_have_static_shapes(algorithm):
+    import tensorflow as tf
+
+    specification = batches(algorithm, smooth_images(BATCH, rank_of(algorithm))).element_spec
+    for leaf in tf.nest.flatten(specification):
+        assert None not in leaf.shape[1:]
+
+
+def test_loss_is_per_sample_finite_and_reaches_every_encoder_weight(algorithm):
+    import tensorflow as tf
+
+    encoder = build_encoder(algorithm.encoder_shape)
+    model = algorithm.make_model(encoder, seed=1)
+    ((inputs, targets),) = batches(algorithm, smooth_images(BATCH, rank_of(algorithm)))
+    # In training mode, since at initialisation running statistics say nothing yet.
+    with tf.GradientTape() as tape:
+        outputs = model(inputs, training=True)
+        loss = algorithm.loss(targets, outputs)
+    assert loss.shape == (BATCH,)
+    assert np.isfinite(loss).all()
+    variables = model.get_layer("encoder").trainable_variables
+    assert variables
+    gradients = tape.gradient(loss, [variable.value for variable in variables])
+    # A convolution's bias before BatchNormalization has no effect; every kernel must have one.
+    dead = [
+        variable.path
+        for variable, gradient in zip(variables, gradients, strict=True)
+        if "kernel" in variable.name and (gradient is None or not np.any(gradient))
+    ]
+    assert dead == []
+
+
+def test_fit_learns_two_images(algorithm):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    model = algorithm.make_model(build_encoder(algorithm.encoder_shape), seed=1)
+    model.compile(optimizer=keras.optimizers.Adam(3e-3), loss=algorithm.loss, metrics=algorithm.metrics())
+    dataset = batches(algorithm, smooth_images(BATCH, rank_of(algorithm))).cache()
+    history = model.fit(dataset.repeat(), epochs=2, steps_per_epoch=15, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert history["loss"][-1] < history["loss"][0]
+
+
+def test_pretext_model_reloads_in_safe_mode(algorithm, tmp_path):
+    import keras
+    import tensorflow as tf
+
+    model = algorithm.make_model(build_encoder(algorithm.encoder_shape), seed=1)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
+    ((inputs, _),) = batches(algorithm, smooth_images(BATCH, rank_of(algorithm)))
+    for a, b in zip(tf.nest.flatten(model(inputs)), tf.nest.flatten(again(inputs)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_describe_shows_images(algorithm):
+    import tensorflow as tf
+
+    image = smooth_images(1, rank_of(algorithm))[0]
+    inputs, targets = algorithm.make_example(tf.constant(image), tf.constant([0, 0]))
+    panels = algorithm.describe(inputs, targets)
+    assert panels
+    for panel in panels:
+        assert panel.title
+        assert np.ndim(panel.image) == rank_of(algorithm) + 1
+
+
+@pytest.mark.parametrize(("encoder", "decoder", "rank"), itertools.product(ENCODERS, DECODERS, RANKS))
+def test_every_encoder_trains_under_every_decoder(encoder, decoder, rank):
+    import keras
+
+    from self_supervised_3d_tasks import losses
+
+    built = build_encoder((*[SIDE] * rank, 2), encoder)
+    model = registry.decoder(decoder)(built, num_classes=3, seed=5)
+    assert model.output_shape == (None, *[SIDE] * rank, 3)
+    rng = np.random.default_rng(0)
+    images = smooth_images(BATCH, rank, channels=2)
+    masks = rng.integers(0, 3, size=images.shape[:-1])
+    model.compile(
+        optimizer=keras.optimizers.SGD(1e-2), loss=losses.get("dice_crossentropy", num_classes=3, class_weights=None)
+    )
+    before = [weight.numpy() for weight in built.trainable_variables]
+    loss = model.train_on_batch(images, masks)
+    assert np.isfinite(loss)
+    assert any(not np.array_equal(a, b.numpy()) for a, b in zip(before, built.trainable_variables, strict=True))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_training_file_builds(path):
+    experiment = load_experiment("train", path)
+    algorithm = experiment.make_algorithm()
+    model = algorithm.make_model(experiment.make_encoder(algorithm.encoder_shape, seed=0), seed=1)
+    assert model.get_layer("encoder").input_shape == (None, *algorithm.encoder_shape)
+
+
+@pytest.mark.parametrize("path", FINETUNE_FILES, ids=lambda path: path.stem)
+def test_every_finetuning_file_builds(path):
+    experiment = load_experiment("finetune", path)
+    encoder, model = experiment.make_model(seed=0)
+    assert model.input_shape == (None, *experiment.input_shape)
+    assert model.output_shape == (None, *experiment.input_shape[:-1], experiment.num_classes)
+
+
+@pytest.mark.parametrize("path", [*FILES, *FINETUNE_FILES], ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_file_survives_its_own_resolution(path, tmp_path, caplog):
+    """The resolved file alone repeats the run: it loads without a warning and resolves to itself."""
+    command = "finetune" if path.parent.name == "finetune" else "train"
+    resolved = load_experiment(command, path).model_dump_json()
+    (tmp_path / "config.json").write_text(resolved)
+    caplog.clear()
+    assert load_experiment(command, tmp_path / "config.json").model_dump_json() == resolved
+    assert caplog.records == []

@@ -1,0 +1,213 @@
+"""Metrics and scores: by hand and against scikit-learn."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, f1_score, jaccard_score
+
+from self_supervised_3d_tasks import losses, metrics
+from self_supervised_3d_tasks.errors import UserError
+
+
+def maps(seed, num_classes=4, shape=(6, 5, 4)):
+    generator = np.random.default_rng(seed)
+    truth = generator.integers(0, num_classes, shape)
+    wrong = generator.random(shape) < generator.uniform(0.1, 0.9)
+    return truth, np.where(wrong, generator.integers(0, num_classes, shape), truth)
+
+
+def logits_of(prediction, num_classes):
+    return np.eye(num_classes, dtype="float32")[prediction] * 3
+
+
+def union(labels, label_map):
+    return np.isin(label_map, labels).ravel()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_agree_with_scikit_learn(seed):
+    truth, prediction = maps(seed)
+    flat = truth.ravel(), prediction.ravel()
+    foreground = [1, 2, 3]
+    assert metrics.score("dice", truth, prediction, 4) == pytest.approx(
+        f1_score(*flat, labels=foreground, average="macro")
+    )
+    assert metrics.score("jaccard", truth, prediction, 4) == pytest.approx(
+        jaccard_score(*flat, labels=foreground, average="macro")
+    )
+    per_class = f1_score(*flat, labels=range(4), average=None)
+    for label in range(4):
+        assert metrics.score(f"dice_class_{label}", truth, prediction, 4) == pytest.approx(per_class[label])
+        assert metrics.score(f"dice_pancreas_{label}", truth, prediction, 4) == pytest.approx(
+            per_class[label]
+        )
+    for name, labels in {"brats_wt": [1, 2, 3], "brats_tc": [1, 3], "brats_et": [3]}.items():
+        expected = f1_score(union(labels, truth), union(labels, prediction))
+        assert metrics.score(name, truth, prediction, 4) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # truth 0 1 1 2 3 3, prediction 1 1 2 2 3 0
+        ("dice_class_0", 0),
+        ("dice_class_1", 2 * 1 / 4),
+        ("dice_class_2", 2 * 1 / 3),
+        ("dice_class_3", 2 * 1 / 3),
+        ("dice", (1 / 2 + 2 / 3 + 2 / 3) / 3),
+        ("jaccard", (1 / 3 + 1 / 2 + 1 / 2) / 3),
+        ("brats_wt", 2 * 4 / 10),
+        ("brats_tc", 2 * 2 / 7),
+        ("brats_et", 2 * 1 / 3),
+    ],
+)
+def test_scores_by_hand(name, expected):
+    truth, prediction = np.array([0, 1, 1, 2, 3, 3]), np.array([1, 1, 2, 2, 3, 0])
+    assert metrics.score(name, truth, prediction, 4) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["brats_wt", "brats_tc", "brats_et"])
+def test_a_region_that_is_almost_right_scores_almost_one(name):
+    """The predecessor's score compared two voxel indices: 99 % of a tumour right gave 0."""
+    truth = np.zeros((10, 10, 4), "uint8")
+    truth[..., :2] = 3
+    prediction = truth.copy()
+    prediction[0, 0, :2] = 0
+    assert metrics.score(name, truth, prediction, 4) == pytest.approx(2 * 198 / 398)
+    assert metrics.score(name, truth, truth, 4) == 1
+    # Background does not help: every tumour voxel is missed although 97 % of the voxels are right.
+    small = np.zeros((10, 10, 1), "uint8")
+    small[0, :3] = 3
+    assert metrics.score(name, small, np.zeros_like(small), 4) == 0
+
+
+def test_an_absent_class():
+    nothing, class_1 = np.zeros((4, 4), int), np.eye(4, dtype=int)
+    assert math.isnan(metrics.score("dice_class_2", class_1, class_1, 3))  # in neither map
+    assert metrics.score("dice_class_1", nothing, class_1, 3) == 0  # predicted only
+    assert metrics.score("dice_class_1", class_1, nothing, 3) == 0  # missed
+    assert metrics.score("dice", class_1, class_1, 3) == 1  # class 2 does not count in the mean
+    assert metrics.score("dice", class_1, class_1 * 2, 3) == 0
+    assert math.isnan(metrics.score("dice", nothing, nothing, 3))
+    assert math.isnan(metrics.score("jaccard", nothing, nothing, 3))
+    assert math.isnan(metrics.score("brats_et", nothing, nothing, 4))
+
+
+def test_label_k_is_label_k_when_others_are_absent():
+    """The predecessor's dice_pancreas_1 was the second class that occurs, here class 2."""
+    truth = np.array([0, 0, 2, 2])
+    assert math.isnan(metrics.score("dice_pancreas_1", truth, truth, 3))
+    assert metrics.score("dice_pancreas_2", truth, np.array([0, 0, 2, 0]), 3) == pytest.approx(2 / 3)
+
+
+def test_scores_compare_equal_shapes():
+    with pytest.raises(ValueError, match="shapes"):
+        metrics.score("dice", np.zeros((2, 2), int), np.zeros((4,), int), 2)
+
+
+def test_expand():
+    assert metrics.expand(["dice", "dice_class", "dice_class_1", "brats_wt", "dice"], 4) == [
+        "dice",
+        "dice_class_1",
+        "dice_class_2",
+        "dice_class_3",
+        "brats_wt",
+    ]
+    assert (
+        metrics.expand(["dice", "jaccard", "dice_pancreas_0", "dice_pancreas_2"], 3)[-1] == "dice_pancreas_2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "message"),
+    [
+        ("dise", 3, "Did you mean 'dice'"),
+        ("dice_class_x", 3, "no score is called"),
+        ("dice_pancreas_3", 3, "needs label 3, but num_classes is 3"),
+        ("brats_wt", 3, "needs label 3"),
+        ("qw_kappa", 3, "no score is called 'qw_kappa'; known: dice, jaccard"),
+    ],
+)
+def test_scores_that_cannot_be_computed(name, num_classes, message):
+    with pytest.raises(UserError, match=message):
+        metrics.expand([name], num_classes)
+    with pytest.raises(UserError, match=message):
+        metrics.score(name, np.zeros(3, int), np.zeros(3, int), num_classes)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 6, 5, 4)])
+def test_training_metrics_per_sample(shape):
+    truth, prediction = maps(0, shape=shape)
+    logits = logits_of(prediction, 4)
+    samples = list(zip(truth, prediction, strict=True))
+    (accuracy,) = metrics.get("accuracy", num_classes=4)
+    expected = [accuracy_score(t.ravel(), p.ravel()) for t, p in samples]
+    np.testing.assert_allclose(accuracy(truth, logits), expected, rtol=1e-6)
+    for label, metric in enumerate(
+        metrics.get("weighted_dice_coefficient_per_class_pancreas", num_classes=4)
+    ):
+        assert metric.__name__ == f"dice_class_{label}"
+        expected = [metrics.score(metric.__name__, t, p, 4) for t, p in samples]
+        np.testing.assert_allclose(metric(truth, logits), expected, rtol=1e-5)
+    for metric in metrics.get("brats_metrics", num_classes=4):
+        expected = [metrics.score(metric.__name__, t, p, 4) for t, p in samples]
+        np.testing.assert_allclose(metric(truth.astype("float32"), logits), expected, rtol=1e-5)
+
+
+def test_the_dice_coefficient_is_the_losss_complement():
+    truth, prediction = maps(1, shape=(2, 8, 8))
+    (metric,) = metrics.get("weighted_dice_coefficient", num_classes=4)
+    logits = logits_of(prediction, 4)
+    np.testing.assert_allclose(
+        metric(truth, logits), 1 - np.array(losses.weighted_dice_loss(truth, logits)), rtol=1e-6
+    )
+
+
+def test_a_training_metric_counts_an_absent_class_as_right():
+    truth = np.zeros((1, 4, 4), int)
+    values = [
+        float(metric(truth, logits_of(truth, 3))[0])
+        for metric in metrics.get("weighted_dice_coefficient_per_class_pancreas", num_classes=3)
+    ]
+    assert values == [1, 1, 1]
+
+
+def test_accuracy_of_a_classification():
+    (accuracy,) = metrics.get("accuracy", num_classes=3)
+    np.testing.assert_array_equal(
+        accuracy(np.array([0, 2]), np.array([[1, 0, 0], [1, 0, 0]], "float32")), [1, 0]
+    )
+
+
+def test_keras_names_and_averages_the_metrics():
+    truth, prediction = maps(2, shape=(4, 8, 8))
+    logits = logits_of(prediction, 4)
+    names = ["accuracy", "weighted_dice_coefficient", "brats_metrics"]
+    functions = [function for name in names for function in metrics.get(name, num_classes=4)]
+    image = keras.Input((8, 8, 4))
+    model = keras.Model(image, keras.layers.Identity()(image))
+    model.compile(loss=losses.get("dice_crossentropy", num_classes=4), metrics=functions)
+    values = model.evaluate(logits, truth, batch_size=2, verbose=0, return_dict=True)
+    assert set(values) == {
+        "loss",
+        "accuracy",
+        "weighted_dice_coefficient",
+        "brats_wt",
+        "brats_tc",
+        "brats_et",
+    }
+    for function in functions:
+        assert values[function.__name__] == pytest.approx(float(np.mean(function(truth, logits))), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "message"),
+    [("acuracy", 3, "Did you mean 'accuracy'"), ("brats_metrics", 3, "metrics: brats_metrics needs label 3")],
+)
+def test_metrics_that_cannot_be_computed(name, num_classes, message):
+    with pytest.raises(UserError, match=message):
+        metrics.get(name, num_classes=num_classes)

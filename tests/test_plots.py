@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from self_supervised_3d_tasks import plots
+from self_supervised_3d_tasks.plots import canvas
+from self_supervised_3d_tasks.plots.curves import epoch_series, fraction_series
+from self_supervised_3d_tasks.plots.masks import LABEL_COLOURS, largest_slices, views
+from self_supervised_3d_tasks.plots.preview import central_slice
+from self_supervised_3d_tasks.results import ScoreRow
+
+ROWS = [
+    ScoreRow(percent, mode, repetition, case, "dice", value)
+    for percent, mode, repetition, case, value in [
+        (100, "random", 0, "a", 0.5),
+        (100, "random", 0, "b", 0.7),
+        (100, "random", 1, "a", 0.8),
+        (100, "random", 1, "b", math.nan),
+        (5, "random", 0, "a", 0.25),
+        (5, "frozen", 0, "a", 0.5),
+        (100, "frozen", 0, "a", math.nan),
+    ]
+] + [ScoreRow(50, "initialized", 0, "a", "jaccard", 0.9)]
+HISTORY = [{"epoch": epoch, "loss": 1 / epoch, "val_loss": 0.1 + abs(epoch - 3)} for epoch in range(1, 6)]
+
+
+def read_png(path):
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        return np.asarray(picture.convert("RGB")).astype(int)
+
+
+def shows(picture, colour, tolerance=12):
+    """Whether some pixels have the colour ``#rrggbb``."""
+    rgb = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
+    return bool((np.abs(picture - rgb).max(-1) <= tolerance).sum() > 10)
+
+
+def test_fraction_series_by_hand():
+    series = fraction_series(ROWS, "dice")
+    assert list(series) == ["frozen", "random"]
+    assert series["frozen"] == ([5], [0.5], [0.0], [(5, 0.5)])
+    percents, means, sds, dots = series["random"]
+    assert percents == [5, 100]
+    assert means == pytest.approx([0.25, 0.7])  # repetition means at 100 %: 0.6 and 0.8
+    assert sds == pytest.approx([0.0, 0.2 / math.sqrt(2)])
+    assert dots == [(5, 0.25), (100, pytest.approx(0.6)), (100, 0.8)]
+
+
+def test_epoch_series_leaves_empty_cells_out():
+    history = [
+        {"epoch": "3", "loss": "0.5"},
+        {"epoch": "4", "loss": ""},
+        {"epoch": "5"},
+        {"epoch": 6, "loss": 0.25},
+    ]
+    epochs, values = epoch_series(history, "loss")
+    np.testing.assert_array_equal(epochs, [3, 6])
+    np.testing.assert_array_equal(values, [0.5, 0.25])
+    np.testing.assert_array_equal(epoch_series([{"loss": 1.0}, {"loss": 2.0}], "loss"), [[1, 2], [1, 2]])
+    assert epoch_series([], "loss")[0].shape == (0,)
+
+
+def test_score_over_fraction(tmp_path):
+    path = tmp_path / "plots" / "dice.png"
+    plots.score_over_fraction(path, ROWS, "dice")
+    picture = read_png(path)
+    assert picture.shape == (640, 920, 3)
+    assert shows(picture, canvas.ORANGE)
+    assert shows(picture, canvas.GREY)
+    assert not shows(picture, canvas.BLUE)  # "initialized" has no such score
+
+
+@pytest.mark.parametrize("rows", [[], [row for row in ROWS if row.split == 5]])
+def test_score_over_fraction_of_none_or_one_fraction(tmp_path, rows):
+    plots.score_over_fraction(tmp_path / "dice.png", rows, "dice")
+    assert read_png(tmp_path / "dice.png").shape == (640, 920, 3)
+
+
+def test_score_over_epochs(tmp_path):
+    histories = {"initialized 0": HISTORY, "initialized 1": HISTORY[:1], "mine": HISTORY, "none": []}
+    plots.score_over_epochs(tmp_path / "epochs.png", histories, "val_loss")
+    picture = read_png(tmp_path / "epochs.png")
+    assert picture.shape == (640, 1080, 3)
+    assert shows(picture, canvas.BLUE, tolerance=40)
+    assert shows(picture, canvas.VERMILION, tolerance=40)
+
+
+@pytest.mark.parametrize(
+    "history", [[], HISTORY[:1], HISTORY, [{"loss": math.nan, "val_loss": math.nan}] * 2]
+)
+def test_loss_curves(tmp_path, history):
+    plots.loss_curves(tmp_path / "loss.png", history)
+    picture = read_png(tmp_path / "loss.png")
+    assert picture.shape == (640, 1080, 3)
+    assert shows(picture, canvas.BLUE, tolerance=40) == (0 < len(history) != 2)
+
+
+def test_central_slice():
+    image = np.arange(2 * 3 * 5 * 2).reshape(2, 3, 5, 2)
+    # first axis to the right, second axis up, slice 2 of 5, channel 0
+    expected = [[image[0, 2, 2, 0], image[1, 2, 2, 0]], [image[0, 1, 2, 0], image[1, 1, 2, 0]]]
+    np.testing.assert_array_equal(central_slice(image)[:2], expected)
+    np.testing.assert_array_equal(central_slice(image[0]), image[0, :, :, 0])
+
+
+@pytest.mark.parametrize("shape", [(8, 9, 1), (8, 9, 7, 2)])
+def test_pretext_preview(tmp_path, shape):
+    image = np.random.default_rng(0).random(shape).astype(np.float32)
+    constant = np.zeros(shape, np.float32)
+    block = [("original", image), plots.Panel("a long title that needs several lines of text", constant)]
+    plots.pretext_preview(tmp_path / "preview.png", [block, [], block * 6])
+    width = round((0.3 + 9 * (1.0 + 0.08)) * canvas.DPI)  # twelve pictures are wrapped after nine
+    assert read_png(tmp_path / "preview.png").shape[1] == width
+
+
+def test_pretext_preview_shows_the_pictures_in_one_grey_range(tmp_path):
+    bright, dark = np.ones((4, 4, 1)), np.full((4, 4, 1), 0.5)
+    dark[0, 0] = 0
+    plots.pretext_preview(tmp_path / "preview.png", [[("bright", bright), ("dark", dark)]])
+    picture = read_png(tmp_path / "preview.png")
+    middle = picture.shape[0] - round((0.08 + 0.08 + 0.8) * canvas.DPI)
+    first = round((0.3 + 0.8) * canvas.DPI)
+    assert picture[middle, first, 0] == 255
+    assert picture[middle, first + round(1.68 * canvas.DPI), 0] == pytest.approx(127, abs=1)
+
+
+def test_largest_slices():
+    mask = np.zeros((5, 6, 7), int)
+    assert largest_slices(mask) == (2, 3, 3)
+    mask[1, 2, 3] = mask[4, 2, 5] = mask[4, 0, 5] = 2
+    assert largest_slices(mask) == (4, 2, 5)
+    assert largest_slices(mask[4]) == (0, 5)  # the first of equals
+
+
+def test_views_of_a_canonical_scan_are_radiological():
+    image = np.zeros((4, 5, 6))
+    image[3, :, :] = 1  # patient right
+    image[:, 4, :] += 2  # anterior
+    image[:, :, 5] += 4  # superior
+    mask = np.zeros(image.shape, int)
+    mask[0, 0, 0] = 1
+    axial, coronal, sagittal = views(image, mask, (1, 2, 3))
+
+    assert [view.title for view in (axial, coronal, sagittal)] == [
+        "axial, slice 1 of 6",
+        "coronal, slice 1 of 5",
+        "sagittal, slice 1 of 4",
+    ]
+    assert [view.sides for view in (axial, coronal, sagittal)] == ["RA", "RS", "AS"]
+    assert [view.size for view in (axial, coronal, sagittal)] == [(4, 10), (4, 18), (10, 18)]  # mm
+    assert [view.picture.shape for view in (axial, coronal, sagittal)] == [(5, 4), (6, 4), (6, 5)]
+    corners = {"top left": (0, 0), "top right": (0, -1), "bottom left": (-1, 0), "bottom right": (-1, -1)}
+    assert [axial.picture[place] for place in corners.values()] == [3, 2, 1, 0]
+    assert [coronal.picture[place] for place in corners.values()] == [5, 4, 1, 0]
+    assert [sagittal.picture[place] for place in corners.values()] == [6, 4, 2, 0]
+    for view in (axial, coronal, sagittal):
+        assert view.mask[-1, -1] == view.mask.sum() == 1
+
+
+def test_views_of_unknown_axes_and_of_a_2d_image_are_not_mirrored():
+    image = np.random.default_rng(1).random((4, 5, 6))
+    last, *_ = views(image, np.zeros(image.shape, int), (1, 1, 1), slices=(1, 2, 3), canonical=False)
+    np.testing.assert_array_equal(last.picture, image[:, :, 3].T[::-1])
+    assert (last.title, last.sides) == ("axis 2, slice 4 of 6", "")
+    (flat,) = views(image[0], np.zeros((5, 6), int), (2, 3))
+    np.testing.assert_array_equal(flat.picture, image[0])
+    assert flat.size == (18, 10)
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "with_truth"),
+    [((12, 14), (), False), ((12, 14), (3,), True), ((12, 14, 9), (1,), False), ((12, 14, 9), (), True)],
+)
+def test_overlay_shows_every_label(tmp_path, shape, channels, with_truth):
+    image = np.random.default_rng(2).random((*shape, *channels)).astype(np.float32)
+    mask = np.zeros(shape, np.uint8)
+    mask[2:6, 2:12], mask[7:11, 2:12] = 1, 3
+    truth = np.where(mask == 3, 2, 0) if with_truth else None
+    plots.overlay(
+        tmp_path / "overlay.png",
+        image,
+        mask,
+        "case",
+        (1.0, 2.0, 3.0)[: len(shape)],
+        truth=truth,
+        names={1: "organ"},
+    )
+    picture = read_png(tmp_path / "overlay.png")
+    assert [shows(picture, LABEL_COLOURS[label - 1]) for label in (1, 2, 3, 4)] == [
+        True,
+        with_truth,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_overlay_of_an_empty_and_a_full_mask(tmp_path, value):
+    image = np.zeros((8, 8, 8), np.float32)
+    plots.overlay(
+        tmp_path / "overlay.png", image, np.full(image.shape, value, np.uint8), "x" * 200, (1, 1, 1)
+    )
+    picture = read_png(tmp_path / "overlay.png")
+    assert shows(picture, LABEL_COLOURS[0]) == bool(value)
+    assert (picture[-1] == 255).all()
+
+
+def test_overlay_keeps_the_proportions_of_the_spacing(tmp_path):
+    """Planes of (4, 10), (4, 18) and (10, 18) mm side by side at one scale; the tallest gives the height."""
+    mask = np.ones((4, 5, 6), int)
+    plots.overlay(tmp_path / "overlay.png", np.zeros(mask.shape), mask, "", (1, 2, 3))
+    picture = read_png(tmp_path / "overlay.png")
+    filled = (picture[..., 0] > 60) & (picture[..., 2] < 20)  # the first label's colour on black
+    edges = np.flatnonzero(np.diff(filled[round((0.38 + 0.22 + 1.2) * canvas.DPI)].astype(int)))
+    sizes = [(end - start, filled[:, start + (end - start) // 4].sum()) for start, end in edges.reshape(3, 2)]
+    scale = 3.4 / 18 * canvas.DPI
+    np.testing.assert_allclose(sizes, np.array([(4, 10), (4, 18), (10, 18)]) * scale, atol=5)
+
+
+def test_a_failed_figure_leaves_the_old_file(tmp_path):
+    path = tmp_path / "plot.png"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), canvas.figure(path, 1, 1):
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_drawing_leaves_matplotlibs_settings_alone(tmp_path):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    plots.loss_curves(tmp_path / "loss.png", HISTORY)
+    assert dict(matplotlib.rcParams) == before

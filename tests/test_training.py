@@ -1,0 +1,428 @@
+"""The trainer on a toy model; run as a script, this file is the process that a test kills."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tqdm import tqdm
+
+from self_supervised_3d_tasks import callbacks, training
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.training import Phase, TrainingDiverged
+
+STEPS = 3
+BATCH = 4
+
+
+def make_model():
+    """Convolution, BatchNormalization and dropout in an encoder, dropout and a Dense layer in the head."""
+    inputs = keras.Input((6, 6, 1))
+    normal = keras.initializers.RandomNormal(stddev=0.3, seed=1)
+    x = keras.layers.Conv2D(3, 3, kernel_initializer=normal, name="convolution")(inputs)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    x = keras.layers.Dropout(0.5, seed=2, name="dropout")(x)
+    encoder = keras.Model(inputs, x, name="encoder")
+    inputs = keras.Input((6, 6, 1))
+    x = keras.layers.Dropout(0.3, seed=3, name="head_dropout")(keras.layers.Flatten()(encoder(inputs)))
+    dense = keras.layers.Dense(2, kernel_initializer=keras.initializers.RandomNormal(seed=4), name="head")
+    return keras.Model(inputs, dense(x))
+
+
+def prepare(model, trainable=True, learning_rate=0.01):
+    model.get_layer("encoder").trainable = trainable
+    model.compile(training.make_optimizer(learning_rate), loss="mse", metrics=["mae"])
+
+
+def warmup(epochs):
+    return Phase(epochs, lambda model: prepare(model, trainable=False))
+
+
+def main_phase(epochs):
+    return Phase(epochs, prepare)
+
+
+def example(step):
+    """The batch of a step, from its number alone."""
+    x = tf.random.stateless_normal((BATCH, 6, 6, 1), tf.stack([tf.cast(step, tf.int32), 0]))
+    return x, tf.stack([tf.reduce_mean(x, (1, 2, 3)), tf.reduce_max(x, (1, 2, 3))], axis=-1)
+
+
+def stream(first_step):
+    return tf.data.Dataset.counter(first_step).map(example).prefetch(2)
+
+
+def validation():
+    return tf.data.Dataset.range(1000, 1002).map(example)
+
+
+def fit(folder, phases, model=None, **options):
+    model = model or make_model()
+    options = {"train": stream, "validation": validation(), "tensorboard": False, **options}
+    history = training.fit(model, phases=phases, steps_per_epoch=STEPS, folder=folder, **options)
+    return model, history
+
+
+def snapshot(model):
+    """Weights, statistics, optimizer and dropout states."""
+    variables = [*model.variables, *model.optimizer.variables]
+    return [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
+
+
+def assert_identical(one, other):
+    assert len(one) == len(other)
+    for left, right in zip(one, other, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def without_timing(history):
+    return [
+        {name: row[name] for name in ("epoch", "phase", "loss", "mae", "val_loss", "val_mae")}
+        for row in history
+    ]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    model, history = fit(folder, [warmup(2), main_phase(3)])
+    return folder, model, history
+
+
+@pytest.mark.parametrize("first_part", [[1], [2], [2, 1], [2, 3]], ids=["warm-up", "boundary", "main", "end"])
+def test_resumed_is_bit_identical_to_uninterrupted(tmp_path, uninterrupted, first_part):
+    _, whole, history = uninterrupted
+    fit(tmp_path, [make(epochs) for make, epochs in zip((warmup, main_phase), first_part, strict=False)])
+    model, resumed = fit(tmp_path, [warmup(2), main_phase(3)], resume=True)
+    assert_identical(snapshot(whole), snapshot(model))
+    assert without_timing(resumed) == without_timing(history)
+    assert training.read_history(tmp_path) == resumed
+
+
+def test_resume_in_a_new_folder_starts_from_the_beginning(tmp_path):
+    _, history = fit(tmp_path / "new", [main_phase(1)], resume=True)
+    assert [row["epoch"] for row in history] == [1]
+
+
+def test_steps_are_those_of_the_stream(tmp_path):
+    """Over all epochs and phases the batches are consecutive: nothing is dropped or read twice."""
+    seen = []
+
+    def recorded(first_step):
+        def record(step):
+            seen.append(int(step))
+            return np.float32(step)
+
+        def batch(step):
+            x, y = example(step)
+            return x + 0.0 * tf.ensure_shape(tf.numpy_function(record, [step], tf.float32), ()), y
+
+        options = tf.data.Options()
+        options.experimental_optimization.inject_prefetch = False  # it reads ahead of what is trained on
+        return tf.data.Dataset.counter(first_step).map(batch).with_options(options)
+
+    fit(tmp_path, [warmup(1), main_phase(2)], train=recorded)
+    assert seen == list(range(3 * STEPS))
+
+
+def test_history_columns(uninterrupted):
+    folder, _, history = uninterrupted
+    with open(folder / "history.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0]) == ["epoch", "phase", "loss", "mae", "val_loss", "val_mae", "seconds"]
+    assert [(row["epoch"], row["phase"]) for row in history] == [(1, 1), (2, 1), (3, 2), (4, 2), (5, 2)]
+    assert [float(row["val_loss"]) for row in table] == [row["val_loss"] for row in history]
+
+
+def test_validation_of_the_last_epoch_is_that_of_the_final_weights(uninterrupted):
+    _, model, history = uninterrupted
+    assert history[-1]["val_loss"] == pytest.approx(validation_loss(model), rel=1e-5)
+
+
+def test_timing_of_an_epoch(monkeypatch):
+    """Two steps that end 1 s and 4 s after the begin of the epoch, then 1 s of validation."""
+    now = iter([10.0, 11.0, 14.0, 15.0])
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: next(now))
+    waited = iter([100.0, 101.0])
+    clock = types.SimpleNamespace(seconds=lambda: next(waited))
+    rows = []
+    recorder = callbacks.EpochRecorder(2, 2, rows.append, tqdm(disable=True), clock, samples_per_step=8)
+    callback = recorder.callback()
+    callback.on_epoch_begin(4)
+    callback.on_train_batch_end(0, {"loss": 2.0})
+    callback.on_train_batch_end(1, {"loss": 1.5})
+    callback.on_epoch_end(4, {"val_loss": 3.0, "loss": 1.5})
+    expected = {"epoch": 5, "phase": 2, "loss": 1.5, "val_loss": 3.0}
+    assert rows == [expected | {"seconds": 5.0, "samples_per_second": 4.0, "wait_share": 0.25}]
+    assert list(rows[0])[:4] == list(expected)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_bad_loss_names_its_step(bad):
+    callback = callbacks.EpochRecorder(1, 9, pytest.fail, tqdm(disable=True)).callback()
+    callback.on_epoch_begin(6)
+    with pytest.raises(TrainingDiverged, match=f"the loss became {bad} in epoch 7, step 3 of 9"):
+        callback.on_train_batch_end(2, {"loss": bad})
+
+
+def test_frozen_encoder_is_bit_identical_after_the_warmup(tmp_path):
+    model = make_model()
+    before = [weight.numpy() for weight in model.get_layer("encoder").weights]
+    head = model.get_layer("head").kernel.numpy()
+    fit(tmp_path, [warmup(2)], model)
+    assert_identical(before, [weight.numpy() for weight in model.get_layer("encoder").weights])
+    assert not np.array_equal(head, model.get_layer("head").kernel.numpy())
+
+
+def test_best_weights_come_back(tmp_path):
+    """The learning rate of the second phase ruins the model, so the best epoch is one of the first."""
+    ruin = Phase(2, lambda model: prepare(model, learning_rate=30.0))
+    model, history = fit(tmp_path, [warmup(2), ruin])
+    values = [row["val_loss"] for row in history]
+    best = 1 + values.index(min(values))
+    assert best <= 2
+    assert training.restore_best(model, tmp_path) == best
+    assert validation_loss(model) == pytest.approx(min(values), rel=1e-5)
+    uncompiled = make_model()
+    training.restore_best(uncompiled, tmp_path)
+    assert_identical([v.numpy() for v in model.weights], [v.numpy() for v in uncompiled.weights])
+    files = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert files == [f"epoch_{best:04d}.weights.h5", "epoch_0004.weights.h5"]
+
+
+def test_every_nth_checkpoint_is_kept_and_leftovers_are_not(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / ".unfinished-1234-epoch_0001.weights.h5").touch()
+    fit(tmp_path, [main_phase(5)], save_every=2, monitor="loss")
+    state = json.loads((tmp_path / "state.json").read_text())
+    files = {path.relative_to(tmp_path).as_posix() for path in (tmp_path / "checkpoints").iterdir()}
+    regular = {"checkpoints/epoch_0002.weights.h5", "checkpoints/epoch_0004.weights.h5"}
+    assert files == regular | {state["last"]["file"], state["best"]["file"]}
+    assert state["last"]["epoch"] == 5
+
+
+def test_without_validation_the_training_loss_chooses(tmp_path):
+    model, history = fit(tmp_path, [main_phase(2)], validation=None)
+    assert "val_loss" not in history[0]
+    losses = [row["loss"] for row in history]
+    assert training.restore_best(model, tmp_path) == 1 + losses.index(min(losses))
+
+
+def test_no_epoch_at_all(tmp_path):
+    model, history = fit(tmp_path, [warmup(0), main_phase(0)])
+    assert history == []
+    with pytest.raises(UserError, match="no weights are the best"):
+        training.restore_best(model, tmp_path)
+
+
+def test_an_unknown_monitor_is_named(tmp_path):
+    with pytest.raises(UserError, match="monitor: 'val_los' is not logged.*Did you mean 'val_loss'"):
+        fit(tmp_path, [main_phase(1)], monitor="val_los")
+
+
+def test_a_used_folder_is_not_overwritten(uninterrupted):
+    folder, _, _ = uninterrupted
+    before = (folder / "state.json").read_text()
+    with pytest.raises(UserError, match="holds a training already"):
+        fit(folder, [main_phase(1)])
+    assert (folder / "state.json").read_text() == before
+
+
+@pytest.fixture
+def copied(tmp_path, uninterrupted):
+    """The folder of a finished run, the path of its last weights and a function that tries to resume it."""
+    folder, _, _ = uninterrupted
+    for path in folder.rglob("*"):
+        if path.is_file():
+            target = tmp_path / path.relative_to(folder)
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(path.read_bytes())
+
+    def resume(phases=None, model=None):
+        return fit(tmp_path, phases or [warmup(2), main_phase(4)], model, resume=True)
+
+    return tmp_path, tmp_path / "checkpoints" / "epoch_0005.weights.h5", resume
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
+def test_damaged_weights_stop_the_resume(copied, damage):
+    _, last, resume = copied
+    content = bytearray(last.read_bytes())
+    flipped = content.copy()
+    for position in range(len(content) // 2, len(content) // 2 + 64):
+        flipped[position] ^= 0xFF
+    last.write_bytes({"truncated": content[: len(content) // 2], "flipped": flipped, "empty": b""}[damage])
+    with pytest.raises(UserError, match=r"epoch_0005\.weights\.h5: truncated or altered"):
+        resume()
+
+
+def test_missing_weights_stop_the_resume(copied):
+    _, last, resume = copied
+    last.unlink()
+    with pytest.raises(UserError, match=r"epoch_0005\.weights\.h5: no such file"):
+        resume()
+
+
+@pytest.mark.parametrize("content", ['{"phase": 1', '{"phase": 1}', "[]"])
+def test_a_damaged_state_stops_the_resume(copied, content):
+    folder, _, resume = copied
+    (folder / "state.json").write_text(content)
+    with pytest.raises(UserError, match=r"state\.json: (expected a JSON file|not the state of a training)"):
+        resume()
+
+
+def test_another_experiment_stops_the_resume(copied):
+    folder, _, resume = copied
+    with pytest.raises(UserError, match="Resume with the same data and settings"):
+        resume([main_phase(6)])
+    # The optimizer of the file has moments for the whole model: Keras would only warn and start it afresh.
+    with pytest.raises(UserError, match="does not fit the model"):
+        resume([warmup(2), warmup(4)])
+    inputs = keras.Input((6, 6, 1))
+    encoder = keras.Model(inputs, keras.layers.Conv2D(5, 3)(inputs), name="encoder")
+    other = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(encoder(inputs))))
+    with pytest.raises(UserError, match="does not fit the model"):
+        resume(model=other)
+
+
+def test_a_moved_folder_can_be_resumed(copied):
+    _, _, resume = copied
+    _, history = resume()
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5, 6]
+
+
+def test_divergence_keeps_the_epoch_before(tmp_path):
+    def poisoned(first_step):
+        def batch(step):
+            x, y = example(step)
+            return x, tf.where(step == STEPS + 1, math.nan, y)
+
+        return tf.data.Dataset.counter(first_step).map(batch)
+
+    with pytest.raises(TrainingDiverged, match=r"epoch 2, step 2 of 3"):
+        fit(tmp_path, [main_phase(3)], train=poisoned)
+    assert [row["epoch"] for row in training.read_history(tmp_path)] == [1]
+    assert not list(tmp_path.rglob(".unfinished-*"))
+    _, history = fit(tmp_path, [main_phase(2)], resume=True)
+    assert len(history) == 2
+
+
+def test_a_bad_validation_loss_is_not_saved(tmp_path):
+    poisoned = validation().map(lambda x, y: (x, y * math.nan))
+    with pytest.raises(TrainingDiverged, match="validation loss became nan in epoch 1"):
+        fit(tmp_path, [main_phase(2)], validation=poisoned)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_metric_without_a_value_is_kept_as_such(tmp_path):
+    def absent(y_true, y_pred):
+        return keras.ops.mean(y_pred, axis=-1) * math.nan
+
+    phase = Phase(1, lambda model: model.compile(training.make_optimizer(0.01), loss="mse", metrics=[absent]))
+    _, history = fit(tmp_path, [phase])
+    assert math.isnan(history[0]["absent"])
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    json.loads((tmp_path / "state.json").read_text(), parse_constant=refuse)
+
+
+def test_one_log_line_per_epoch_without_a_terminal(tmp_path, caplog, capsys):
+    with caplog.at_level(logging.INFO, logger="absl"):
+        fit(tmp_path, [main_phase(2)])
+    lines = [record.getMessage() for record in caplog.records if "epoch " in record.getMessage()]
+    assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    assert all("val_loss" in line for line in lines)
+    assert capsys.readouterr().out == ""
+
+
+def test_tensorboard_logs_are_optional(tmp_path):
+    fit(tmp_path, [main_phase(1)], tensorboard=True)
+    written = list((tmp_path / "tensorboard").rglob("events.*"))
+    assert bool(written) == (importlib.util.find_spec("tensorboard") is not None)
+
+
+def test_at_most_one_kind_of_clipping():
+    with pytest.raises(UserError, match="clipnorm, clipvalue: only one"):
+        training.make_optimizer(0.1, clipnorm=1.0, clipvalue=1.0)
+    assert training.make_optimizer(0.1, clipnorm=0.5).clipnorm == 0.5
+    assert training.make_optimizer(0.1, clipvalue=0.5).clipvalue == 0.5
+
+
+@pytest.mark.parametrize("name", ["none", "bfloat16", "float16"])
+def test_precision_is_that_of_the_layers(name):
+    try:
+        training.set_precision(name)
+        model = make_model()
+        assert model.get_layer("head").compute_dtype == ("float32" if name == "none" else name)
+        assert model.get_layer("head").kernel.dtype == "float32"
+    finally:
+        training.set_precision("none")
+
+
+def test_an_unknown_precision_is_named():
+    with pytest.raises(UserError, match="mixed_precision: .*'float61'.*Did you mean 'float16'"):
+        training.set_precision("float61")
+
+
+def child(folder, action):
+    """Train in a process of its own; with "slow" every step takes long enough to be killed in."""
+
+    def slowed(first_step):
+        def wait(step):
+            time.sleep(0.3 if action == "slow" else 0.0)
+            return step
+
+        def batch(step):
+            step = tf.ensure_shape(tf.numpy_function(wait, [step], tf.int64, stateful=True), ())
+            return example(step)
+
+        return tf.data.Dataset.counter(first_step).map(batch)
+
+    training.set_determinism(0, True)
+    model = make_model()
+    fit(folder, [warmup(2), main_phase(2)], model, train=slowed, resume=action == "resume")
+    np.savez(folder / "final.npz", *snapshot(model))
+
+
+def start(folder, action):
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    environment["PYTHONPATH"] = str(Path(training.__file__).parents[1])
+    return subprocess.Popen([sys.executable, __file__, str(folder), action], env=environment)
+
+
+def test_killed_and_resumed_is_bit_identical(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir(), killed.mkdir()
+    processes = [start(killed, "slow"), start(whole, "through")]
+    deadline = time.monotonic() + 60
+    while not (killed / "state.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.4)  # into the next epoch
+    processes[0].send_signal(signal.SIGKILL)
+    assert processes[0].wait() == -signal.SIGKILL
+    assert not (killed / "final.npz").exists()
+    assert json.loads((killed / "state.json").read_text())["last"]["epoch"] < 4
+    assert processes[1].wait(60) == 0
+    assert start(killed, "resume").wait(60) == 0
+    with np.load(whole / "final.npz") as one, np.load(killed / "final.npz") as other:
+        assert_identical([one[name] for name in one], [other[name] for name in other])
+
+
+if __name__ == "__main__":
+    child(Path(sys.argv[1]), sys.argv[2])
