@@ -1,7 +1,6 @@
 # Everything runs in .venv, which the first target that needs it makes. Choose an interpreter with: make PYTHON=python3.12 test
 
 SHELL := /bin/bash
-.SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
 # The first interpreter that TensorFlow 2.21 and Keras 3.15 are made for.
@@ -47,7 +46,8 @@ bench: $(STAMP)  ## measure speed and memory of every pretext task
 # Each command prints "run folder: PATH" as its last line.
 demo: $(STAMP)  ## pretrain, finetune and predict on synthetic scans, in minutes on a CPU
 	@$(RUN) prepare.py demo --output demo_data
-	@pretrained=$$($(RUN) train.py configs_json/cpc_demo.json | tee >(cat >&2) | sed -n '$$s/^run folder: //p'); \
+	@set -eu -o pipefail; \
+	pretrained=$$($(RUN) train.py configs_json/cpc_demo.json | tee >(cat >&2) | sed -n '$$s/^run folder: //p'); \
 	finetuned=$$($(RUN) finetune.py configs_json/finetune/cpc_demo.json --set "model_checkpoint=$$pretrained" \
 		| tee >(cat >&2) | sed -n '$$s/^run folder: //p'); \
 	masks=demo_output/$$(basename "$$finetuned"); \

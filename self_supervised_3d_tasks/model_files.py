@@ -19,18 +19,24 @@ else:
 
 
 def save_model(model: keras.Model, path: Path | str) -> None:
-    """Write ``model`` as a ``.keras`` file with a ``.sha256`` file beside it.
+    """Write a ``.keras`` file with a ``.sha256`` file beside it: what predicts, without optimizer and loss.
+
+    Adam's moments would make the file three times as large, and a class or loss of our own would be needed to
+    read it.
 
     Args:
-        model: Model or encoder.
+        model: Functional model or encoder, compiled or not; it stays as it is.
         path: File name that ends in ``.keras``; an older file is replaced.
     """
     path = Path(path)
+    bare = keras.Model(
+        model.input, model.output, name=model.name
+    )  # the same layers and weights, never compiled
     # In this order a process killed between two lines leaves a model without a checksum, never one with a
     # wrong checksum.
     checksum_path(path).unlink(missing_ok=True)
     with atomic_write(path) as temporary:
-        model.save(temporary)
+        bare.save(temporary)
     write_checksum(path)
 
 

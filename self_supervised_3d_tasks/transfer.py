@@ -9,7 +9,7 @@ and stops the run unless that is wanted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ else:
 Name = tuple[str, str]  # layer, and variable within the layer
 
 
-@dataclass(frozen=True)
+@dataclass
 class LoadReport:
     """What became of every tensor of the encoder.
 
@@ -40,10 +40,10 @@ class LoadReport:
     """
 
     source: str
-    matched: tuple[str, ...]
-    adapted: tuple[str, ...]
-    left: tuple[str, ...]
-    unused: tuple[str, ...]
+    matched: list[str] = field(default_factory=list)
+    adapted: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
 
     @property
     def total(self) -> int:
@@ -117,9 +117,8 @@ def load_encoder(
         encoder: Functional model; changed in place, or not at all if an error is raised.
         source: See `find_encoder`.
         channel_map: m: for each input channel of ``encoder`` the pretrained channel that feeds it. Default:
-            each
-            pretrained channel is repeated for neighbouring input channels, 2 → 4 gives [0, 0, 1, 1]. Needed
-            where there are fewer channels than before.
+            each pretrained channel is repeated for neighbouring input channels, 2 → 4 gives [0, 0, 1, 1].
+            Needed where there are fewer channels than before.
         rescale: Divide by the number of copies; False copies the kernels as they are.
         allow_partial: Go on when only a part of the encoder was found.
 
@@ -128,39 +127,28 @@ def load_encoder(
 
     Raises:
         UserError: A tensor of the encoder was not found or has another shape (the message is the report),
-            nothing at all
-            was found, ``channel_map`` does not fit, or the source cannot be read.
+            nothing at all was found, ``channel_map`` does not fit, or the source cannot be read.
     """
     pretrained = read_encoder(source)
     channels = _channel_map(pretrained.input_shape[-1], encoder.input_shape[-1], channel_map)
     stored = {name: keras.ops.convert_to_numpy(tensor) for name, tensor in _tensors(pretrained).items()}
-    first = _input_kernels(encoder)
-    values: dict[Name, np.ndarray] = {}
-    matched, adapted, left = [], [], []
     tensors = _tensors(encoder)
+    input_kernels = _input_kernels(encoder) if channels else set()
+    values: dict[Name, np.ndarray] = {}
+    report = LoadReport(str(source), unused=["/".join(name) for name in stored if name not in tensors])
     for name, tensor in tensors.items():
-        label = "/".join(name)
-        if name not in stored:
-            left.append(f"{label}: not in the file")
-        elif (
-            name in first
-            and channels is not None
-            and _fits(stored[name], tensor.shape, pretrained.input_shape[-1])
-        ):
-            values[name] = duplicate_channels(stored[name], channels, rescale=rescale)
-            adapted.append(f"{label}: input channels {channels}{' rescaled' if rescale else ''}")
-        elif stored[name].shape != tuple(tensor.shape):
-            left.append(f"{label}: shape {tuple(tensor.shape)} here, {stored[name].shape} in the file")
+        label, shape, value = "/".join(name), tuple(tensor.shape), stored.get(name)
+        if value is None:
+            report.left.append(f"{label}: not in the file")
+        elif name in input_kernels and _fits(value.shape, shape, pretrained.input_shape[-1]):
+            values[name] = duplicate_channels(value, channels, rescale=rescale)
+            report.adapted.append(f"{label}: input channels {channels}{' rescaled' if rescale else ''}")
+        elif value.shape != shape:
+            report.left.append(f"{label}: shape {shape} here, {value.shape} in the file")
         else:
-            values[name] = stored[name]
-            matched.append(label)
-    unused = ["/".join(name) for name in stored if name not in tensors]
-    report = LoadReport(str(source), tuple(matched), tuple(adapted), tuple(left), tuple(unused))
-    if left and not (allow_partial and values):
-        raise UserError(
-            f"{report}\nThe encoder was not loaded completely. Give the encoder options of the pretraining"
-            + (", or set allow_partial_load to go on with what matched." if values else ".")
-        )
+            values[name] = value
+            report.matched.append(label)
+    _check(report, channels, allow_partial=allow_partial)
     for name, value in values.items():
         tensors[name].assign(value)
     return report
@@ -179,6 +167,20 @@ def duplicate_channels(kernel: np.ndarray, channels: Sequence[int], *, rescale: 
     """
     copies = np.bincount(channels)[list(channels)] if rescale else np.ones(len(channels))
     return np.take(kernel, channels, axis=-2) / copies[:, None].astype(kernel.dtype)
+
+
+def _check(report: LoadReport, channels: list[int] | None, *, allow_partial: bool) -> None:
+    """Raise `UserError` if the report is not one to go on with."""
+    found = bool(report.matched or report.adapted)
+    if report.left and not (allow_partial and found):
+        raise UserError(
+            f"{report}\nThe encoder was not loaded completely. Give the encoder options of the pretraining"
+            + (", or set allow_partial_load to go on with what matched." if found else ".")
+        )
+    if channels and not (report.adapted or report.left):
+        raise UserError(
+            f"channel_map: {channels} has no effect, for no kernel of the encoder sees the input itself"
+        )
 
 
 def _channel_map(old: int, new: int, given: Sequence[int] | None) -> list[int] | None:
@@ -230,11 +232,6 @@ def _input_kernels(model: keras.Model) -> set[Name]:
     return kernels
 
 
-def _fits(stored: np.ndarray, shape: tuple[int, ...], old_channels: int) -> bool:
-    """Whether a kernel in the file differs from the one here in the input channels at most."""
-    return (
-        stored.ndim == len(shape)
-        and stored.shape[-2] == old_channels
-        and stored.shape[:-2] == tuple(shape[:-2])
-        and stored.shape[-1] == shape[-1]
-    )
+def _fits(stored: tuple[int, ...], shape: tuple[int, ...], old_channels: int) -> bool:
+    """Whether a kernel in the file sees the old channels and otherwise has the shape of the one here."""
+    return stored == (*shape[:-2], old_channels, shape[-1])

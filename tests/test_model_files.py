@@ -32,6 +32,24 @@ def test_round_trip_with_a_checksum_and_no_leftovers(path):
     assert sorted(file.name for file in path.parent.iterdir()) == ["model.keras", "model.keras.sha256"]
 
 
+def test_a_trained_model_is_written_without_optimizer_and_loss(path, tmp_path):
+    """So that the file has the size of the weights, and loads where the loss or the class is not known."""
+
+    class Pretext(keras.Model):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return keras.ops.mean(keras.ops.square(y - y_pred), axis=-1)
+
+    plain = make_model()
+    model = Pretext(plain.input, plain.output)
+    model.compile("adam")
+    x = np.ones((2, 4), "float32")
+    model.fit(x, x[:, :3], verbose=0)
+    save_model(model, tmp_path / "trained.keras")
+    assert (tmp_path / "trained.keras").stat().st_size == pytest.approx(path.stat().st_size, rel=0.02)
+    np.testing.assert_array_equal(load_model(tmp_path / "trained.keras")(x), model(x))
+    assert model.compiled
+
+
 def test_a_file_of_plain_keras_needs_no_checksum(tmp_path):
     make_model().save(tmp_path / "plain.keras")
     assert load_model(tmp_path / "plain.keras").count_params() == 15

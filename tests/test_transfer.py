@@ -191,6 +191,14 @@ def test_depthwise_kernels_are_not_duplicated(tmp_path):
         transfer.load_encoder(make(4), tmp_path / "encoder.keras")
 
 
+def test_a_map_without_effect_is_an_error(tmp_path):
+    inputs = keras.Input((8, 8, 2))
+    encoder = keras.Model(inputs, keras.layers.DepthwiseConv2D(3, name="depthwise")(inputs), name="encoder")
+    save_model(encoder, tmp_path / "encoder.keras")
+    with pytest.raises(UserError, match="has no effect"):
+        transfer.load_encoder(encoder, tmp_path / "encoder.keras", channel_map=[1, 0])
+
+
 def test_sources_that_are_no_encoder_are_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no encoder.keras"):

@@ -33,7 +33,7 @@ def run(
     if any(argument in HELP for argument in argv[1:]):
         print(_help(usage))
         sys.exit(0)
-    # Read by TensorFlow when it is loaded, which is later; without it every run starts with a page on the CPU.
+    # Read by TensorFlow when it is loaded, later on; without it every run starts with a page about the CPU.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         app.run(lambda arguments: _configured(main, arguments), argv=argv, flags_parser=flags.FLAGS)

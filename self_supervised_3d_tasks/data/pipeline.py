@@ -187,7 +187,8 @@ class _Source:
         # float64: a float32 cannot tell the origins of a scan from each other beyond 2^24.
         uniforms = tf.random.stateless_uniform((rank + 2,), crop_seed, dtype=tf.float64)
         types = [tf.float32, tf.uint8][: 1 + self.labelled]
-        arrays = tf.numpy_function(self._read, [item % len(self.store), uniforms], types)
+        # Not stateful: the same arguments read the same crop, so determinism keeps the reading parallel.
+        arrays = tf.numpy_function(self._read, [item % len(self.store), uniforms], types, stateful=False)
         channels = self.store.preprocessing.number_channels
         for array, shape in zip(arrays, ((*self.crop_shape, channels), self.crop_shape), strict=False):
             array.set_shape(shape)

@@ -233,8 +233,8 @@ def _readable(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: this file does not exist. Check the path.") from error
     except Exception as error:
         raise UserError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}). Expected a complete {suffix_of(path)} file "
-            'without pickled objects: copy it again, remove it, or set on_bad_file to "skip".'
+            f"{path}: cannot be read ({type(error).__name__}: {error}). Expected a complete {suffix_of(path)} "
+            'file without pickled objects: copy it again, remove it, or set on_bad_file to "skip".'
         ) from error
 
 

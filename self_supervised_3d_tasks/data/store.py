@@ -153,7 +153,7 @@ class VolumeStore:
         return disk.open_array(self._entry(index).mask)
 
     def foreground_voxel(self, index: int, position: float) -> np.ndarray | None:
-        """Return a voxel ``(rank,)`` with a label above 0, chosen by ``position`` in [0, 1); None without any.
+        """Return a voxel ``(rank,)`` with a label above 0, chosen by ``position`` in [0, 1), or None.
 
         Of a case with more than `MAX_FOREGROUND` such voxels, that many were drawn once, uniformly.
         """

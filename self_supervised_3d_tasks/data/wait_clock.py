@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import lazy_loader as lazy
@@ -28,7 +29,7 @@ class WaitClock:
     def attach(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
         """Return the dataset, timed; append nothing that runs ahead of the consumer, such as a prefetch."""
         # `zip` asks its parts from left to right: the request is stamped, then the data is waited for.
-        requests = tf.data.Dataset.counter().map(lambda _: tf.timestamp())
+        requests = tf.data.Dataset.counter().map(lambda _: tf.numpy_function(_now, [], tf.float64))
         timed = tf.data.Dataset.zip(requests, dataset).map(self._arrived)
         options = tf.data.Options()
         # Either would stamp requests before they are made.
@@ -37,10 +38,15 @@ class WaitClock:
         return timed.with_options(options)
 
     def _arrived(self, requested: tf.Tensor, element: Any) -> Any:
-        total = tf.numpy_function(self._add, [tf.timestamp() - requested], tf.float64)
+        total = tf.numpy_function(self._add, [requested], tf.float64)
         with tf.control_dependencies([total]):
             return tf.nest.map_structure(tf.identity, element)
 
-    def _add(self, seconds: np.ndarray) -> np.float64:
-        self._seconds += float(seconds)
+    def _add(self, requested: np.float64) -> np.float64:
+        self._seconds += float(_now() - requested)
         return np.float64(self._seconds)
+
+
+def _now() -> np.float64:
+    """Return a monotonic time in seconds; ``tf.timestamp`` is refused while determinism is on."""
+    return np.float64(time.perf_counter())

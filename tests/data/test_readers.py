@@ -20,7 +20,9 @@ AXES = ["RAS", "LPS", "SAR", "IPL", "ASR", "PIL"]
 def stored_as(axes: str, array: np.ndarray = CANONICAL) -> nib.Nifti1Image:
     image = nib.Nifti1Image(array, CANONICAL_AFFINE)
     image.header.set_xyzt_units("mm", "sec")
-    return image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(np.eye(4)), nib.orientations.axcodes2ornt(axes)))
+    return image.as_reoriented(
+        nib.orientations.ornt_transform(nib.io_orientation(np.eye(4)), nib.orientations.axcodes2ornt(axes))
+    )
 
 
 def save(image: nib.Nifti1Image, path: Path) -> Path:
@@ -152,7 +154,9 @@ def test_masks_are_rounded_and_lose_their_channel_axis(tmp_path: Path) -> None:
 
 
 def test_channels_are_concatenated_in_order(tmp_path: Path) -> None:
-    paths = [save(nib.Nifti1Image(CANONICAL + shift, np.eye(4)), tmp_path / f"{shift}.nii") for shift in (5, 0)]
+    paths = [
+        save(nib.Nifti1Image(CANONICAL + shift, np.eye(4)), tmp_path / f"{shift}.nii") for shift in (5, 0)
+    ]
     volume = readers.read_channels(paths, 3)
     np.testing.assert_array_equal(volume.array, np.stack([CANONICAL + 5, CANONICAL], axis=-1))
     assert volume.path == paths[0]
@@ -161,7 +165,9 @@ def test_channels_are_concatenated_in_order(tmp_path: Path) -> None:
 def test_channels_on_other_grids_are_refused(tmp_path: Path) -> None:
     one = save(nib.Nifti1Image(CANONICAL, np.eye(4)), tmp_path / "one.nii")
     smaller = save(nib.Nifti1Image(CANONICAL[1:], np.eye(4)), tmp_path / "smaller.nii")
-    shifted = save(nib.Nifti1Image(CANONICAL, nib.affines.from_matvec(np.eye(3), [0, 0, 2])), tmp_path / "shifted.nii")
+    shifted = save(
+        nib.Nifti1Image(CANONICAL, nib.affines.from_matvec(np.eye(3), [0, 0, 2])), tmp_path / "shifted.nii"
+    )
     rounded = save(nib.Nifti1Image(CANONICAL, np.eye(4) + 1e-4 * np.eye(4, k=1)), tmp_path / "rounded.nii")
     readers.read_channels([one, rounded], 3)
     with pytest.raises(UserError, match=r"smaller.nii.*\(1, 3, 4\).*one.nii.*\(2, 3, 4\)"):
@@ -238,7 +244,9 @@ def test_missing_file(tmp_path: Path) -> None:
             readers.read_image(tmp_path / name, 3)
 
 
-@pytest.mark.parametrize(("shape", "rank"), [((4, 4), 3), ((4, 4, 4, 2, 2), 3), ((4, 4, 4, 2), 2), ((4,), 2), ((4, 0, 4), 3)])
+@pytest.mark.parametrize(
+    ("shape", "rank"), [((4, 4), 3), ((4, 4, 4, 2, 2), 3), ((4, 4, 4, 2), 2), ((4,), 2), ((4, 0, 4), 3)]
+)
 def test_wrong_rank(tmp_path: Path, shape: tuple, rank: int) -> None:
     np.save(tmp_path / "a.npy", np.zeros(shape))
     with pytest.raises(UserError, match="a.npy"):
@@ -280,6 +288,8 @@ def test_mask_with_channels(tmp_path: Path) -> None:
 def test_degenerate_affine(tmp_path: Path) -> None:
     image = nib.Nifti1Image(CANONICAL, None)
     image.header.set_sform(np.diag([1, 1, 0, 1]), 1)
-    (tmp_path / "a.nii").write_bytes(nib.Nifti1Image(CANONICAL, np.diag([1, 1, 0, 1]), image.header).to_bytes())
+    (tmp_path / "a.nii").write_bytes(
+        nib.Nifti1Image(CANONICAL, np.diag([1, 1, 0, 1]), image.header).to_bytes()
+    )
     with pytest.raises(UserError, match="a.nii: its affine is degenerate"):
         readers.read_header(tmp_path / "a.nii", 3)

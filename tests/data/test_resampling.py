@@ -18,7 +18,9 @@ def test_doubling_by_hand() -> None:
 def test_halving_by_hand() -> None:
     # Filter of half-width 2 around 0.5: voxels 0, 1, 2 weigh 0.75, 0.75, 0.25, divided by their sum.
     array = np.array([[1.0], [2.0], [3.0], [4.0]], np.float32)
-    np.testing.assert_allclose(resize_linear(array, (2,))[:, 0], [(3 + 6 + 3) / 7, (2 + 9 + 12) / 7], rtol=1e-6)
+    np.testing.assert_allclose(
+        resize_linear(array, (2,))[:, 0], [(3 + 6 + 3) / 7, (2 + 9 + 12) / 7], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("shape", [(9, 8, 12), (5, 16, 7), (10, 7, 13)])

@@ -15,7 +15,9 @@ SEEDS = range(40)
 
 def make_cases(count: int, *, scans: int = 1, folder: str = "scans") -> list[Case]:
     names = [f"s{subject:03}_{scan}" for subject in range(count) for scan in range(scans)]
-    return [Case(name, Path(folder, f"{name}.npy"), Path("masks", name), name.split("_")[0]) for name in names]
+    return [
+        Case(name, Path(folder, f"{name}.npy"), Path("masks", name), name.split("_")[0]) for name in names
+    ]
 
 
 def split(cases, test_cases=None, **options):
@@ -37,7 +39,8 @@ def test_pretraining_parts_cover_everything_and_share_no_subject(seed: int) -> N
 
 
 @pytest.mark.parametrize(
-    ("count", "share", "expected"), [(2, 0.9, 1), (2, 0.1, 1), (15, 0.9, 2), (10, 0.75, 3), (3, 1.0, 0), (1, 1.0, 0)]
+    ("count", "share", "expected"),
+    [(2, 0.9, 1), (2, 0.1, 1), (15, 0.9, 2), (10, 0.75, 3), (3, 1.0, 0), (1, 1.0, 0)],
 )
 def test_pretraining_counts(count: int, share: float, expected: int) -> None:
     assert len(pretraining_split(make_cases(count), share, 0)["validation"]) == expected
@@ -91,7 +94,9 @@ def test_stays_the_same_in_future_versions() -> None:
     assert names == [["s003", "s004", "s005", "s006"], ["s000"], ["s001", "s002"]]
 
 
-@pytest.mark.parametrize(("own_test", "val_split", "needed"), [(False, 0.1, 3), (False, 0, 2), (True, 0.1, 2), (True, 0, 1)])
+@pytest.mark.parametrize(
+    ("own_test", "val_split", "needed"), [(False, 0.1, 3), (False, 0, 2), (True, 0.1, 2), (True, 0, 1)]
+)
 def test_too_few_subjects(own_test: bool, val_split: float, needed: int) -> None:
     test_cases = make_cases(1, folder="test") if own_test else None
     part = split(make_cases(needed), test_cases, val_split=val_split, percent=1)
@@ -101,13 +106,20 @@ def test_too_few_subjects(own_test: bool, val_split: float, needed: int) -> None
 
 
 def test_too_few_subjects_to_pretrain() -> None:
-    with pytest.raises(UserError, match="1 subjects cannot be split into train and validation: expected at least 2"):
+    with pytest.raises(
+        UserError, match="1 subjects cannot be split into train and validation: expected at least 2"
+    ):
         pretraining_split(make_cases(1, scans=9), 0.9, 0)
 
 
 @pytest.mark.parametrize(
     ("options", "key"),
-    [({"percent": 0}, "exp_splits"), ({"percent": 101}, "exp_splits"), ({"val_split": 1}, "val_split"), ({"test_split": 0}, "test_split")],
+    [
+        ({"percent": 0}, "exp_splits"),
+        ({"percent": 101}, "exp_splits"),
+        ({"val_split": 1}, "val_split"),
+        ({"test_split": 0}, "test_split"),
+    ],
 )
 def test_shares_out_of_range(options: dict, key: str) -> None:
     with pytest.raises(UserError, match=key):
@@ -134,7 +146,18 @@ def test_a_test_file_must_not_train(caplog) -> None:
 def test_json_holds_every_value() -> None:
     part = split(make_cases(10), percent=50, repetition=2, seed=3)
     read = json.loads(json.dumps(part.to_json()))
-    assert read["settings"] == {"seed": 3, "percent": 50, "repetition": 2, "val_split": 0.1, "test_split": 0.2}
+    assert read["settings"] == {
+        "seed": 3,
+        "percent": 50,
+        "repetition": 2,
+        "val_split": 0.1,
+        "test_split": 0.2,
+    }
     first = part.train[0]
-    assert read["train"][0] == {"name": first.name, "subject": first.subject, "image": str(first.image), "mask": str(first.mask)}
+    assert read["train"][0] == {
+        "name": first.name,
+        "subject": first.subject,
+        "image": str(first.image),
+        "mask": str(first.mask),
+    }
     assert [len(read[name]) for name in ("train", "validation", "test")] == [4, 1, 2]

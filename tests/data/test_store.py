@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -53,43 +55,31 @@ def test_files_are_decoded_once(make_store, tmp_path: Path, count_reads: Counter
     assert len(count_reads) == 6 and set(count_reads.values()) == {1}
 
 
-def test_disk_cache_is_reused_until_something_changes(make_store, tmp_path: Path, count_reads: Counter) -> None:
+def test_disk_cache_is_reused_until_something_changes(
+    make_store, tmp_path: Path, count_reads: Counter
+) -> None:
     options = {"cache": "disk", "cache_dir": tmp_path / "cache", "data_dim": (5, 6, 4)}
 
-    def decoded(images=IMAGES, **changes) -> int:
+    first = make_store(IMAGES, MASKS, **options)
+    assert sum(count_reads.values()) == 6
+
+    def decoded(preprocessing=first.preprocessing, num_classes=3) -> int:
         count_reads.clear()
-        scans = make_store(images, MASKS, **(options | changes))
-        np.testing.assert_array_equal(scans.image(0)[:5], images[0])
+        again = VolumeStore(
+            first.cases, preprocessing, num_classes=num_classes, cache="disk", cache_dir=tmp_path / "cache"
+        )
+        np.testing.assert_array_equal(again.mask(2), MASKS[2])
         return sum(count_reads.values())
 
-    def write_same_times() -> None:
-        for path in (tmp_path / "scans").iterdir():
-            os.utime(path, ns=(1, 1))
-        for path in (tmp_path / "scans_labels").iterdir():
-            os.utime(path, ns=(1, 1))
-
-    assert decoded() == 6
-    # The fixture writes the scans again: new modification times, so nothing may be reused.
-    assert decoded() == 6
-    write_same_times()
-    cases = find_cases("npy", tmp_path / "scans", labelled=True)
-    preprocessing = Preprocessing((5, 6, 4), 1, intensity_window=(0, 1), volume_fitting="crop")
-
-    def again(**changes) -> int:
-        count_reads.clear()
-        arguments = {"preprocessing": preprocessing, "num_classes": 3} | changes
-        VolumeStore(cases, cache="disk", cache_dir=tmp_path / "cache", **arguments)
-        return sum(count_reads.values())
-
-    assert again() == 6
-    assert again() == 0
-    assert again(num_classes=4) == 6
-    other = Preprocessing((5, 6, 4), 1, intensity_window=(0, 2), volume_fitting="crop")
-    assert again(preprocessing=other) == 6
-    for path in (tmp_path / "cache").iterdir():  # as after a full disk
+    assert decoded() == 0
+    assert decoded(num_classes=4) == 6
+    assert decoded(replace(first.preprocessing, intensity_window=(0, 2))) == 6
+    os.utime(first.cases[1].image, ns=(1, 1))
+    assert decoded() == 2
+    for path in (tmp_path / "cache").iterdir():  # cut off, as by a full disk
         path.write_bytes(path.read_bytes()[:-1])
-    assert again() == 6
-    assert again() == 0
+    assert decoded() == 6
+    assert decoded() == 0
 
 
 def test_auto_cache_goes_by_size(make_store, tmp_path: Path) -> None:
@@ -103,8 +93,10 @@ def test_auto_cache_goes_by_size(make_store, tmp_path: Path) -> None:
         make_store(IMAGES, MASKS, data_dim=(5, 6, 4), memory_limit=num_bytes - 1)
 
 
-def test_full_disk_is_noticed_before_decoding(make_store, tmp_path: Path, monkeypatch, count_reads: Counter) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda _: os.terminal_size((0, 0)) and type("Usage", (), {"free": 10}))
+def test_full_disk_is_noticed_before_decoding(
+    make_store, tmp_path: Path, monkeypatch, count_reads: Counter
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(UserError, match="cache: the decoded scans need"):
         make_store(IMAGES, cache="disk", cache_dir=tmp_path / "cache")
     assert not count_reads
@@ -144,7 +136,7 @@ def test_foreground_voxels_have_labels(make_store, monkeypatch) -> None:
     assert len(drawn) == 7
 
 
-def test_two_dimensional_nifti_with_channels(tmp_path: Path) -> None:
+def test_channel_files_become_channels(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     for name in ("x_a", "x_b"):
         nib.save(nib.Nifti1Image(DRAWS.normal(size=(4, 4, 4)), np.eye(4)), tmp_path / "s" / f"{name}.nii.gz")
@@ -184,7 +176,9 @@ VOXEL_FAULTS = {"nan": "case01.npy: 1 of .* voxels are NaN", "label": r"scans_la
 
 
 @pytest.mark.parametrize(("what", "message"), (HEADER_FAULTS | VOXEL_FAULTS).items())
-def test_bad_files_stop_or_are_skipped(make_store, tmp_path: Path, count_reads: Counter, caplog, what, message) -> None:
+def test_bad_files_stop_or_are_skipped(
+    make_store, tmp_path: Path, count_reads: Counter, caplog, what, message
+) -> None:
     good = make_store(IMAGES, MASKS, data_dim=(5, 6, 4))
     _break(tmp_path, what)
     count_reads.clear()

@@ -1,0 +1,78 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(body, *arguments):
+    """Run a command whose ``main(argv)`` has the given body."""
+    lines = [
+        "import os",
+        "from absl import flags, logging",
+        "from self_supervised_3d_tasks import commands",
+        "from self_supervised_3d_tasks.errors import UserError",
+        "flags.DEFINE_integer('steps', 3, 'number of steps')",
+        f"def main(argv):\n    {body}",
+        "commands.run(main, usage='usage: this')",
+    ]
+    command = [sys.executable, "-c", "\n".join(lines), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        ("raise UserError('key: expected 1, received 2')", 2, "error: key: expected 1, received 2\n"),
+        ("raise KeyboardInterrupt", 130, "interrupted\n"),
+    ],
+)
+def test_what_a_user_may_meet_is_one_message_without_a_traceback(body, code, message):
+    result = run(body)
+    assert (result.returncode, result.stderr) == (code, message)
+
+
+def test_defects_keep_their_traceback():
+    result = run("raise RuntimeError('ours')")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+def test_arguments_and_flags_reach_main():
+    result = run("print(argv[1:], flags.FLAGS.steps)", "a.json", "--steps=5")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "['a.json'] 5\n", "")
+
+
+@pytest.mark.parametrize("arguments", [["--stepz=5"], ["--steps=five"], ["--steps"]])
+def test_a_wrong_flag_is_one_message(arguments):
+    result = run("raise RuntimeError('never called')", *arguments)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert "steps" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_log_goes_to_stderr_from_info_on_with_the_time():
+    result = run("logging.info('epoch %d', 1); logging.debug('detail')")
+    assert result.stdout == ""
+    assert result.stderr[2] == result.stderr[5] == ":"
+    assert result.stderr[8:] == " epoch 1\n"
+
+
+def test_verbosity_is_the_users():
+    assert run("logging.info('epoch')", "--verbosity=-1").stderr == ""
+
+
+def test_tensorflow_is_told_to_be_quiet():
+    assert run("print(os.environ['TF_CPP_MIN_LOG_LEVEL'])").stdout == "3\n"
+
+
+@pytest.mark.parametrize("script", ["train", "finetune", "predict", "prepare"])
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_every_script_says_how_it_is_used(script, flag):
+    command = [sys.executable, f"{script}.py", flag]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"python {script}.py" in result.stdout.splitlines()[0]
