@@ -69,9 +69,9 @@ def measure(name: str, side: int, filters: int, steps: int) -> dict:
         bare(), step()
         bare_seconds, step_seconds = alternate(bare, step, steps)
         clock = pipeline.WaitClock()
-        model.fit(clock.attach(stream()), steps_per_epoch=2, verbose=0)
+        model.fit(clock.attach(stream()), steps_per_epoch=2, verbose=0, shuffle=False)
         waited, began = clock.seconds(), time.perf_counter()
-        model.fit(clock.attach(stream()), steps_per_epoch=steps, verbose=0)
+        model.fit(clock.attach(stream()), steps_per_epoch=steps, verbose=0, shuffle=False)
         share = (clock.seconds() - waited) / (time.perf_counter() - began)
     values = (
         name,

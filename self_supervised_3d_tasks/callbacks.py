@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import lazy_loader as lazy
+import numpy as np
 from absl import logging
 from tqdm import tqdm
 
+from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.checkpoints import Row
 
 if TYPE_CHECKING:
@@ -25,7 +26,18 @@ Logs = dict[str, float] | None
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss became NaN or infinite: no later step can be trusted, so training stops."""
+    """The loss or a weight became NaN or infinite: no later step can be trusted, so training stops."""
+
+
+def check_weights(model: keras.Model, epoch: int) -> None:
+    """Raise `TrainingDiverged` if a weight is not finite.
+
+    The loss does not always show it: on a CPU the maximum of 0 and NaN is 0, so that a ReLU turns the NaN of a broken
+    convolution into zeros and the loss stays at chance.
+    """
+    for variable in model.trainable_variables:
+        if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+            raise TrainingDiverged(f"the weight {variable.path} became NaN or infinite in epoch {epoch}")
 
 
 class Clock(Protocol):
@@ -53,7 +65,7 @@ class EpochRecorder:
 
     phase: int
     steps_per_epoch: int
-    save: Callable[[Row], None]
+    save: Callable[[Row], object]
     progress: tqdm
     clock: Clock | None = None
     samples_per_step: int | None = None

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import lazy_loader as lazy
 import numpy as np
 
+from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.run_folder import (
     TEMPORARY_PREFIX,

@@ -191,6 +191,9 @@ class FinetuneExperiment(Experiment):
     class_weights: list[PositiveFloat] | None = Field(None, description="Per class, for cross-entropy losses.")
     metrics: list[str] = Field(["accuracy"], description="Logged while training.")
     scores: list[str] = Field(["dice"], description="Per case, on the case's own grid.")
+    random_from: str | None = Field(
+        None, description="Finished sweep with the same settings: its from-scratch jobs are taken over, not repeated."
+    )
     channel_map: list[Count] | None = Field(None, description="Pretrained channel that feeds each input channel.")
     allow_partial_load: bool = Field(False, description="Go on when only a part of the encoder could be loaded.")
     overlap: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="Overlap of the sliding windows.")
@@ -217,6 +220,13 @@ class FinetuneExperiment(Experiment):
         """Return the enabled ``(mode, epochs)`` in upstream's order: frozen, initialized, random."""
         epochs = {"frozen": self.epochs_frozen, "initialized": self.epochs_initialized, "random": self.epochs_random}
         return [(mode, count) for mode, count in epochs.items() if count]
+
+    def baseline_settings(self) -> dict[str, Any]:
+        """Return every value that training from scratch depends on: those two sweeps with one baseline must share."""
+        pretext = registry.options(registry.algorithm(self.algorithm)).keys() - registry.options(
+            registry.encoder(self.encoder_name)
+        )
+        return self.model_dump(mode="json", exclude=pretext | _NOT_OF_THE_BASELINE)
 
     def run_location(self) -> tuple[Path, str]:
         """Return the parent and the name of the run folder: as upstream, ``<checkpoint>_test`` beside the checkpoint."""
@@ -249,6 +259,12 @@ class FinetuneExperiment(Experiment):
         self.check_encoder(self.input_shape, decoder=True)
 
 
+_NOT_OF_THE_BASELINE = {
+    *("algorithm", "model_checkpoint", "channel_map", "allow_partial_load", "random_from"),
+    *("epochs_initialized", "epochs_frozen", "epochs_warmup"),
+    *("run_name", "base_workspace", "cache", "log_level", "use_gpu", "tensorboard"),
+}
+
 COMMANDS: dict[str, type[Experiment]] = {"train": TrainExperiment, "finetune": FinetuneExperiment}
 
 
@@ -266,10 +282,15 @@ def load_experiment(command: Literal["train", "finetune"], path: str | Path, ove
     raw = _read(Path(path))
     for item in overrides:
         _override(raw, item)
-    values, warnings = legacy_keys.translate(command, raw)
-    for warning in warnings:
-        logging.warning("%s: %s", path, warning)
-    return _validate(command, values, str(path))
+    try:
+        values, warnings = legacy_keys.translate(command, raw)
+        for warning in warnings:
+            logging.warning("%s: %s", path, warning)
+        return _validate(command, values)
+    except ValidationError as error:
+        raise UserError(f"{path}: " + "; ".join(_sentence(item) for item in error.errors())) from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def experiment_model(command: str, algorithm: str, encoder: str, decoder: str | None) -> type[Experiment]:
@@ -287,26 +308,21 @@ def experiment_model(command: str, algorithm: str, encoder: str, decoder: str | 
     return create_model(f"{base.__name__}_{algorithm}", __base__=base, **fields)
 
 
-def _validate(command: str, values: dict[str, Any], source: str) -> Experiment:
-    try:
-        if not isinstance(values.get("algorithm"), str):
-            names = ", ".join(registry.known("algorithm"))
-            raise UserError(f"algorithm: this key is required and names a pretext task ({names})")
-        values["algorithm"] = registry.canonical("algorithm", values["algorithm"], "algorithm")
-        encoder = registry.canonical("encoder", str(values.get("encoder_architecture") or "unet"), "encoder_architecture")
-        decoder = None
-        if command == "finetune":
-            name = str(values.get("prediction_architecture") or "unet")
-            decoder = registry.canonical("decoder", name, "prediction_architecture")
-        model = experiment_model(command, values["algorithm"], encoder, decoder)
-        legacy_keys.reject_unknown(values, set(model.model_fields), command)
-        experiment = model.model_validate_json(json.dumps(values))
-        experiment.check_geometry()
-        return experiment
-    except ValidationError as error:
-        raise UserError(f"{source}: " + "; ".join(_sentence(item) for item in error.errors())) from None
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from None
+def _validate(command: str, values: dict[str, Any]) -> Experiment:
+    if not isinstance(values.get("algorithm"), str):
+        names = ", ".join(registry.known("algorithm"))
+        raise UserError(f"algorithm: this key is required and names a pretext task ({names})")
+    values["algorithm"] = registry.canonical("algorithm", values["algorithm"], "algorithm")
+    encoder = registry.canonical("encoder", str(values.get("encoder_architecture") or "unet"), "encoder_architecture")
+    decoder = None
+    if command == "finetune":
+        name = str(values.get("prediction_architecture") or "unet")
+        decoder = registry.canonical("decoder", name, "prediction_architecture")
+    model = experiment_model(command, values["algorithm"], encoder, decoder)
+    legacy_keys.reject_unknown(values, set(model.model_fields), command)
+    experiment = model.model_validate_json(json.dumps(values))
+    experiment.check_geometry()
+    return experiment
 
 
 def _sentence(error: dict[str, Any]) -> str:

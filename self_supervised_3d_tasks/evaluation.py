@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import lazy_loader as lazy
 import numpy as np
 from absl import logging
 
-from self_supervised_3d_tasks import inference, losses, metrics, plots, results, training, transfer
-from self_supervised_3d_tasks.config import FinetuneExperiment
+from self_supervised_3d_tasks import inference, lazy, losses, metrics, plots, results, training, transfer
+from self_supervised_3d_tasks.config import FinetuneExperiment, load_experiment
 from self_supervised_3d_tasks.data import layouts, pipeline, readers, splits
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import VolumeStore
+from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.ops import augment
 from self_supervised_3d_tasks.results import ScoreRow
 from self_supervised_3d_tasks.run_folder import RunFolder, atomic_write, environment
@@ -137,6 +139,8 @@ def run(plan: Plan, folder: RunFolder, *, resume: bool = False) -> None:
     _check_test_cases(plan, preprocessing)
     folder.write_json("split.json", _splits_json(plan) | {"skipped": store.skipped})
     logging.info("\n%s", plan.describe())
+    if experiment.random_from:
+        take_over_baseline(plan, folder, RunFolder.open(experiment.random_from))
     rows: list[ScoreRow] = []
     diverged: list[str] = []
     for job in plan.jobs:
@@ -214,6 +218,30 @@ def run_job(plan: Plan, job: Job, store: VolumeStore, folder: Path) -> list[Scor
     rows = _score(plan, job, model)
     _write_scores(folder, rows, best=min(row["val_loss"] for row in history))
     return rows
+
+
+def take_over_baseline(plan: Plan, folder: RunFolder, source: RunFolder) -> None:
+    """Copy the finished from-scratch jobs of another sweep: they do not depend on the pretext task.
+
+    Raises:
+        UserError: The other sweep trained from scratch with other settings, or on another split.
+    """
+    other = load_experiment("finetune", source.path / "config.json")
+    mine, theirs = plan.experiment.baseline_settings(), other.baseline_settings()
+    changed = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+    if changed:
+        raise UserError(f"random_from: {source.path} trained from scratch with other values of {', '.join(changed)}")
+    parts = _splits_json(plan)
+    if any(source.read_json("split.json")[part] != parts[part] for part in parts):
+        raise UserError(f"random_from: {source.path} has another split; the folders of scans have changed since")
+    for job in plan.jobs:
+        theirs, mine = (run.path / "jobs" / job.name for run in (source, folder))
+        if job.mode == "random" and (theirs / "scores.json").exists() and not mine.exists():
+            logging.info("%s: taken over from %s", job.name, source.path)
+            with tempfile.TemporaryDirectory(dir=folder.path) as temporary:
+                shutil.copytree(theirs, Path(temporary) / job.name)
+                mine.parent.mkdir(exist_ok=True)
+                (Path(temporary) / job.name).rename(mine)
 
 
 def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:

@@ -8,9 +8,9 @@ from functools import reduce
 from itertools import islice, product
 from typing import TYPE_CHECKING
 
-import lazy_loader as lazy
 import numpy as np
 
+from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError
 
 if TYPE_CHECKING:

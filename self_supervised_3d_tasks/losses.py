@@ -12,8 +12,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 
-import lazy_loader as lazy
-
+from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.models.layers import Tensor
 

@@ -13,10 +13,9 @@ import operator
 import re
 from collections.abc import Callable, Iterable
 
-import lazy_loader as lazy
 import numpy as np
 
-from self_supervised_3d_tasks import losses
+from self_supervised_3d_tasks import lazy, losses
 from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.models.layers import Tensor
 

@@ -7,8 +7,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import lazy_loader as lazy
-
+from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.run_folder import atomic_write, checksum_path, verify_checksum, write_checksum
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import lazy_loader as lazy
 from absl import logging
 
-from self_supervised_3d_tasks import plots, training
+from self_supervised_3d_tasks import lazy, plots, training
 from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
 from self_supervised_3d_tasks.config import TrainExperiment
 from self_supervised_3d_tasks.data import layouts, pipeline, splits

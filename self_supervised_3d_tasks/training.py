@@ -8,11 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import lazy_loader as lazy
 from absl import logging
 from tqdm import tqdm
 
-from self_supervised_3d_tasks.callbacks import Clock, EpochRecorder, TrainingDiverged, tensorboard_callbacks
+from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.callbacks import (
+    Clock,
+    EpochRecorder,
+    Row,
+    TrainingDiverged,
+    check_weights,
+    tensorboard_callbacks,
+)
 from self_supervised_3d_tasks.checkpoints import (
     Row,
     read_history,
@@ -148,17 +155,17 @@ def fit(
         weights of the last epoch.
 
     Raises:
-        TrainingDiverged: A loss became NaN or infinite. The folder holds the epoch before.
+        TrainingDiverged: A loss or a weight became NaN or infinite. The folder holds the epoch before.
         UserError: ``folder`` holds a training that does not fit the arguments, or its files are damaged.
     """
     if validation is None:
         monitor = monitor.removeprefix("val_")
     finished, ready = _resume(model, phases, steps_per_epoch, folder) if resume else _begin(folder)
+    options = {"steps_per_epoch": steps_per_epoch, "monitor": monitor, "save_every": save_every}
 
     def save(row: Row) -> None:
-        options = {"steps_per_epoch": steps_per_epoch, "monitor": monitor, "save_every": save_every}
+        check_weights(model, row["epoch"])
         write_state(folder, model, row, **options)
-
     total = sum(phase.epochs for phase in phases)
     with tqdm(total=total, initial=finished, unit="epoch", disable=not sys.stderr.isatty()) as progress:
         for number, phase, first, end in _remaining(phases, finished):

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import lazy_loader as lazy
 import numpy as np
 
+from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.model_files import check_model_file, load_model
 

@@ -329,6 +329,21 @@ def test_a_bad_validation_loss_is_not_saved(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_bad_weight_behind_a_good_loss_is_not_saved(tmp_path):
+    model = make_model()
+
+    def spoil(model):
+        prepare(model, learning_rate=0.0)
+        kernel = model.trainable_variables[-1]
+        hide = lambda y_true, y_pred: keras.ops.mean(keras.ops.where(y_pred == y_pred, y_pred, 0.0), axis=-1)  # noqa: E731
+        model.compile(optimizer="sgd", loss=hide)
+        kernel.assign(kernel * np.nan)
+
+    with pytest.raises(TrainingDiverged, match=r"the weight .* became NaN or infinite in epoch 1"):
+        fit(tmp_path, [Phase(1, spoil)], model=model)
+    assert not (tmp_path / "state.json").exists()
+
+
 def test_a_metric_without_a_value_is_kept_as_such(tmp_path):
     def absent(y_true, y_pred):
         return keras.ops.mean(y_pred, axis=-1) * math.nan

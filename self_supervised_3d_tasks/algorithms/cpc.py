@@ -6,11 +6,10 @@ import itertools
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-import lazy_loader as lazy
 import numpy as np
 from pydantic import Field
 
-from self_supervised_3d_tasks import losses
+from self_supervised_3d_tasks import lazy, losses
 from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.models import layers
@@ -208,7 +207,10 @@ class CPC(Algorithm):
         terms = keras.ops.reshape(terms, (-1, len(contexts) // num_columns, self.code_size))
         # (batch * columns, terms, code) -> (batch * columns, context_units)
         summary = _gru(self.context_units, seed=seed, name="context")(terms)
-        rows = [layers.dense(self.code_size, seed=seed, name=f"prediction_{row}") for row in self.target_rows]
+        rows = [
+            layers.logits_dense(self.code_size, seed=seed, name=f"prediction_{row}")
+            for row in self.target_rows
+        ]
         predictions = keras.ops.stack([row(summary) for row in rows], axis=1)
         predictions = keras.ops.reshape(predictions, (-1, num_columns, num_rows, self.code_size))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-import lazy_loader as lazy
 import numpy as np
 from pydantic import Field
 
+from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.models import heads

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import lazy_loader as lazy
 import numpy as np
 
+from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.data.store import VolumeStore
 from self_supervised_3d_tasks.data.wait_clock import WaitClock
 from self_supervised_3d_tasks.errors import UserError

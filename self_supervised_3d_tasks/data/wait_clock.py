@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import lazy_loader as lazy
 import numpy as np
+
+from self_supervised_3d_tasks import lazy
 
 tf = lazy.load("tensorflow")
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import lazy_loader as lazy
-
+from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.layers import Normalization, Tensor
 

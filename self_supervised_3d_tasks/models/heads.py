@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import lazy_loader as lazy
-
+from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.layers import Tensor

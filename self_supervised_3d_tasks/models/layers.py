@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import Literal, TypeAlias
 
-import lazy_loader as lazy
-
+from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError
 
 keras = lazy.load("keras")

@@ -9,8 +9,7 @@ import itertools
 import math
 from typing import NamedTuple
 
-import lazy_loader as lazy
-
+from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.ops import geometry, intensity, seeds
 
 tf = lazy.load("tensorflow")

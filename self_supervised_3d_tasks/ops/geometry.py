@@ -8,8 +8,9 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-import lazy_loader as lazy
 import numpy as np
+
+from self_supervised_3d_tasks import lazy
 
 tf = lazy.load("tensorflow")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import lazy_loader as lazy
+from self_supervised_3d_tasks import lazy
 
 tf = lazy.load("tensorflow")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import lazy_loader as lazy
 import numpy as np
 
+from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError
 
 scipy = lazy.load("scipy")

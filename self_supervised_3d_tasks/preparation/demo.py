@@ -12,12 +12,12 @@ import os
 import tempfile
 from pathlib import Path
 
-import lazy_loader as lazy
 import numpy as np
 from absl import logging
 from pydantic import BaseModel, ConfigDict, Field
 from tqdm import tqdm
 
+from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.preparation import _synthetic_brain as brain
 from self_supervised_3d_tasks.run_folder import atomic_write, read_json, write_json
