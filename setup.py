@@ -11,7 +11,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', SOURCE, re.MULTILINE)[1]
 README = ROOT / "README.md"
 
 DEMO = ["nilearn>=0.11"]
-DEV = ["pytest>=8", "ruff>=0.12", "pre-commit", *DEMO]
+DEV = ["pytest>=8", "ruff>=0.12", "pre-commit", "scikit-learn", *DEMO]
 
 setup(
     name="self_supervised_3d_tasks",
@@ -25,15 +25,13 @@ setup(
     install_requires=[
         "absl-py",
         "keras>=3.15,<3.16",
-        "lazy-loader>=0.4",
         "matplotlib",
         "nibabel>=5",
         "numpy",
         "pydantic>=2",
         "scikit-image",
-        "scikit-learn",
         "scipy",
-        "SimpleITK",
+        "tensorboard",
         "tensorflow>=2.21,<2.22",
         "tqdm",
     ],

@@ -1,20 +1,28 @@
 """Self-supervised pretraining on 3D and 2D medical scans, and what it brings with few labels.
 
-Importing this package loads neither TensorFlow nor Keras; a name below is imported when it is first used.
+Importing this package loads neither TensorFlow nor Keras; a name of `__all__` is imported when it is first used.
 """
 
-import lazy_loader
+import importlib
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "algorithms.base": ["Algorithm"],
-        "config": ["load_experiment"],
-        "errors": ["UserError"],
-        "inference": ["predict_case"],
-        "models.encoders": ["pyramid_outputs"],
-        "transfer": ["load_encoder"],
-    },
-)
+_MODULES = {
+    "Algorithm": "algorithms.base",
+    "UserError": "errors",
+    "load_encoder": "transfer",
+    "load_experiment": "config",
+    "predict_case": "inference",
+    "pyramid_outputs": "models.encoders",
+}
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULES])

@@ -15,7 +15,6 @@ from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.callbacks import (
     Clock,
     EpochRecorder,
-    Row,
     TrainingDiverged,
     check_weights,
     tensorboard_callbacks,
