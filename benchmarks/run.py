@@ -2,9 +2,10 @@
 
     python benchmarks/run.py [--algorithm NAME ...] [--side 64] [--filters 8] [--steps 20]
 
-For each task, in a process of its own: samples/s of the input pipeline alone; seconds per training step; the ratio of the
-step to a bare forward + backward pass of the same encoder over the same voxels; the share of time that `fit` waited for
-data; peak resident memory. Bare passes and training steps alternate, so that a change of the machine's pace meets both.
+For each task, in a process of its own: samples/s of the input pipeline alone; seconds per training step; the ratio of
+the step to a bare forward + backward pass of the same encoder over the same voxels; the share of time that `fit` waited
+for data; peak resident memory. Bare passes and training steps alternate, so that a change of the machine's pace meets
+both.
 """
 
 from __future__ import annotations

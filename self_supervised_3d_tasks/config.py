@@ -1,7 +1,7 @@
 """The experiment file: flat JSON with the predecessor's keys, checked before TensorFlow or any scan is loaded.
 
-A key belongs to the experiment (the classes below) or to whatever consumes it: the algorithm, the encoder, the decoder.
-The keyword-only parameters of those callables declare their keys, types and defaults; `Experiment.options_for` routes the
+A key belongs to the experiment (the classes below) or to what consumes it: the algorithm, the encoder, the decoder. The
+keyword-only parameters of those callables declare their keys, types and defaults; `Experiment.options_for` routes the
 values back to them.
 """
 
@@ -34,7 +34,9 @@ class Experiment(BaseModel):
 
     algorithm: str = Field(description="Pretext task: the name of a file in algorithms/.")
     dataset_name: str = Field(description="Layout of the data folder.")
-    data_dim: PositiveInt | list[PositiveInt] = Field(description="Model input: one edge length or one per axis, in voxels.")
+    data_dim: PositiveInt | list[PositiveInt] = Field(
+        description="Model input: one edge length or one per axis, in voxels."
+    )
     data_is_3D: bool | None = Field(None, description="Rank of the data; default: that of the layout.")
     number_channels: PositiveInt = Field(1, description="Channels (modalities) of a scan.")
     batch_size: PositiveInt = Field(2, description="Examples per step; for cpc context-target pairs, see README.")
@@ -145,7 +147,11 @@ class Experiment(BaseModel):
         """Raise `UserError` if the encoder cannot take ``input_shape``; loads neither Keras nor TensorFlow."""
         check = registry.encoder_check(self.encoder_name)
         names = registry.options(check)
-        check(input_shape, **{key: value for key, value in self.encoder_options().items() if key in names}, decoder=decoder)
+        check(
+            input_shape,
+            **{key: value for key, value in self.encoder_options().items() if key in names},
+            decoder=decoder,
+        )
 
 
 class TrainExperiment(Experiment):
@@ -229,7 +235,7 @@ class FinetuneExperiment(Experiment):
         return self.model_dump(mode="json", exclude=pretext | _NOT_OF_THE_BASELINE)
 
     def run_location(self) -> tuple[Path, str]:
-        """Return the parent and the name of the run folder: as upstream, ``<checkpoint>_test`` beside the checkpoint."""
+        """Return parent and name of the run folder: as upstream, ``<checkpoint>_test`` beside the checkpoint."""
         if self.run_name or not self.model_checkpoint:
             return Path(self.base_workspace).expanduser(), self.run_name or "random_test"
         checkpoint = Path(self.model_checkpoint).expanduser()

@@ -1,7 +1,7 @@
 """The downstream sweep: {frozen, initialized, random} × label fractions × repetitions → scores.
 
-Each combination is one job with its own folder under ``jobs/``. A finished job holds ``scores.json``, written last, and is
-never computed again; an interrupted one continues after its last finished epoch.
+Each combination is one job with its own folder under ``jobs/``. A finished job holds ``scores.json``, written last, and
+is never computed again; an interrupted one continues after its last finished epoch.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from self_supervised_3d_tasks.config import FinetuneExperiment, load_experiment
 from self_supervised_3d_tasks.data import layouts, pipeline, readers, splits
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.store import VolumeStore
+from self_supervised_3d_tasks.data.store import VolumeStore, check_case
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.ops import augment
 from self_supervised_3d_tasks.results import ScoreRow
 from self_supervised_3d_tasks.run_folder import RunFolder, atomic_write, environment
+from self_supervised_3d_tasks.training import TrainingDiverged
 
 keras = lazy.load("keras")
+
+__all__ = ["Job", "Plan", "TrainingDiverged", "plan", "run", "run_job", "take_over_baseline", "write_results"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,12 @@ class Plan:
         """Every case that trains or validates some job, once each."""
         unique = {case.name: case for job in self.jobs for case in (*job.split.train, *job.split.validation)}
         return [unique[name] for name in sorted(unique)]
+
+    def check_headers(self) -> None:
+        """Raise `UserError` for the first scan or mask whose header does not fit; no voxel is read."""
+        preprocessing = Preprocessing(**self.experiment.preprocessing_options())
+        for case in (*self.cases, *self.test):
+            check_case(case, preprocessing, num_classes=self.experiment.num_classes)
 
     def steps_per_epoch(self, job: Job) -> int:
         """Return the number of steps in an epoch of ``job``."""
@@ -95,7 +104,9 @@ def plan(experiment: FinetuneExperiment) -> Plan:
     if any(mode != "random" for mode, _ in experiment.modes()):
         transfer.find_encoder(Path(experiment.model_checkpoint).expanduser())
     train_cases = _find(experiment, experiment.data_dir_train, experiment.label_dir_train)
-    test_cases = _find(experiment, experiment.data_dir_test, experiment.label_dir_test) if experiment.data_dir_test else None
+    test_cases = None
+    if experiment.data_dir_test:
+        test_cases = _find(experiment, experiment.data_dir_test, experiment.label_dir_test)
     jobs = []
     for percent in experiment.exp_splits:
         for repetition in range(experiment.repetitions):
@@ -122,7 +133,7 @@ def run(plan: Plan, folder: RunFolder, *, resume: bool = False) -> None:
 
     Raises:
         UserError: A scan, mask or checkpoint cannot be used (its file is named).
-        training.TrainingDiverged: Some jobs diverged; the tables hold the others.
+        TrainingDiverged: Some jobs diverged; the tables hold the others.
     """
     experiment = plan.experiment
     preprocessing = Preprocessing(**experiment.preprocessing_options())
@@ -147,13 +158,13 @@ def run(plan: Plan, folder: RunFolder, *, resume: bool = False) -> None:
         job_folder = folder.path / "jobs" / job.name
         try:
             rows += _finished_rows(job, job_folder) or run_job(plan, job, store, job_folder)
-        except training.TrainingDiverged as error:
-            # One unlucky seed must not discard a sweep of hours: the other jobs go on and the failure is told at the end.
+        except TrainingDiverged as error:
+            # One unlucky seed must not discard a sweep of hours: the other jobs go on, the failure is told at the end.
             diverged.append(f"{job.name}: {error}")
             logging.error("%s", diverged[-1])
     write_results(plan, folder, rows)
     if diverged:
-        raise training.TrainingDiverged("; ".join(diverged))
+        raise TrainingDiverged("; ".join(diverged))
 
 
 def run_job(plan: Plan, job: Job, store: VolumeStore, folder: Path) -> list[ScoreRow]:

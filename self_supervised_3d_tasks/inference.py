@@ -212,7 +212,5 @@ def _call(predict: Predict, windows: np.ndarray, num_classes: int) -> np.ndarray
     probabilities = np.asarray(predict(windows), np.float32)
     expected = (*windows.shape[:-1], num_classes)
     if probabilities.shape != expected:
-        raise ValueError(
-            f"predict returned shape {probabilities.shape} for {windows.shape}, expected {expected}."
-        )
+        raise ValueError(f"predict returned shape {probabilities.shape} for {windows.shape}, expected {expected}.")
     return probabilities

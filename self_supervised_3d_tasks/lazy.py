@@ -1,8 +1,8 @@
 """Modules that are imported when they are first used, so that a command answers before TensorFlow has loaded.
 
-`importlib.util.LazyLoader`, and lazy_loader which is built on it, put their stand-in into ``sys.modules``. TensorFlow and
-Keras import each other, and such a stand-in for Keras, met by TensorFlow half-way, stays half-initialised for good. The
-stand-ins here are known to nobody but the module that asked for them.
+`importlib.util.LazyLoader`, and lazy_loader which is built on it, put their stand-in into ``sys.modules``. TensorFlow
+and Keras import each other, and such a stand-in for Keras, met by TensorFlow half-way, stays half-initialised for good.
+The stand-ins here are known to nobody but the module that asked for them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The predecessor's spellings: aliases, keys that never had an effect, and nested loader arguments.
 
-Every experiment file of HealthML/self-supervised-3d-tasks is accepted. A key that means something else or nothing here is
-reported with one warning; any other unknown key is an error that names the nearest known one.
+Experiment files of HealthML/self-supervised-3d-tasks keep their meaning. A key that is called something else now, or
+means nothing here, is reported with one warning; any other unknown key is an error that names the nearest known one.
 """
 
 from __future__ import annotations

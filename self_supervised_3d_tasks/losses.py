@@ -72,9 +72,7 @@ def weighted_categorical_crossentropy(
     return _mean_per_sample(values)
 
 
-def weighted_sum_loss(
-    y_true: Tensor, y_pred: Tensor, *, class_weights: Sequence[float] | None = None
-) -> Tensor:
+def weighted_sum_loss(y_true: Tensor, y_pred: Tensor, *, class_weights: Sequence[float] | None = None) -> Tensor:
     """Return 0.5 · `weighted_categorical_crossentropy` + 0.5 · `jaccard_distance`, ``(batch,)``.
 
     The predecessor scaled its Jaccard term by 1e-5, which left it without effect.
@@ -83,9 +81,7 @@ def weighted_sum_loss(
     return 0.5 * crossentropy + 0.5 * jaccard_distance(y_true, y_pred)
 
 
-def dice_crossentropy(
-    y_true: Tensor, y_pred: Tensor, *, class_weights: Sequence[float] | None = None
-) -> Tensor:
+def dice_crossentropy(y_true: Tensor, y_pred: Tensor, *, class_weights: Sequence[float] | None = None) -> Tensor:
     """Return 1 − the mean soft Dice over the foreground classes, plus the cross-entropy, ``(batch,)``.
 
     The common loss of medical segmentation (Isensee et al. 2021, nnU-Net): cross-entropy gives every voxel a

@@ -28,9 +28,7 @@ def save_model(model: keras.Model, path: Path | str) -> None:
         path: File name that ends in ``.keras``; an older file is replaced.
     """
     path = Path(path)
-    bare = keras.Model(
-        model.input, model.output, name=model.name
-    )  # the same layers and weights, never compiled
+    bare = keras.Model(model.input, model.output, name=model.name)  # the same layers and weights, never compiled
     # In this order a process killed between two lines leaves a model without a checksum, never one with a
     # wrong checksum.
     checksum_path(path).unlink(missing_ok=True)
@@ -58,8 +56,7 @@ def load_model(path: Path | str) -> keras.Model:
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{path}: expected a model of this package or of plain Keras 3 layers, but Keras cannot load it: "
-            f"{reason}"
+            f"{path}: expected a model of this package or of plain Keras 3 layers, but Keras cannot load it: {reason}"
         ) from error
 
 

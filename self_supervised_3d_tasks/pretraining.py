@@ -13,10 +13,13 @@ from self_supervised_3d_tasks.config import TrainExperiment
 from self_supervised_3d_tasks.data import layouts, pipeline, splits
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.store import VolumeStore
+from self_supervised_3d_tasks.data.store import VolumeStore, check_case
 from self_supervised_3d_tasks.run_folder import RunFolder, environment
+from self_supervised_3d_tasks.training import TrainingDiverged
 
 keras = lazy.load("keras")
+
+__all__ = ["Plan", "TrainingDiverged", "build_model", "plan", "run"]
 
 NUM_PREVIEWS = 3
 
@@ -31,6 +34,12 @@ class Plan:
     validation: list[Case]
     scans_per_step: int
     steps_per_epoch: int
+
+    def check_headers(self) -> None:
+        """Raise `UserError` for the first scan whose header does not fit the experiment; no voxel is read."""
+        preprocessing = Preprocessing(**self.experiment.preprocessing_options())
+        for case in (*self.train, *self.validation):
+            check_case(case, preprocessing, num_classes=None)
 
     def describe(self) -> str:
         """Return the plan as text; builds the model to count its parameters."""
@@ -88,7 +97,7 @@ def run(plan: Plan, folder: RunFolder, *, resume: bool = False) -> None:
 
     Raises:
         UserError: A scan cannot be used (its file is named), or a checkpoint is damaged.
-        training.TrainingDiverged: The loss became NaN or infinite.
+        TrainingDiverged: The loss or a weight became NaN or infinite.
     """
     experiment, algorithm = plan.experiment, plan.algorithm
     train_store, validation_store = _stores(plan, folder)
@@ -119,9 +128,7 @@ def run(plan: Plan, folder: RunFolder, *, resume: bool = False) -> None:
     model = build_model(experiment, algorithm)
 
     def prepare(model: keras.Model) -> None:
-        optimizer = training.make_optimizer(
-            experiment.lr, clipnorm=experiment.clipnorm, clipvalue=experiment.clipvalue
-        )
+        optimizer = training.make_optimizer(experiment.lr, clipnorm=experiment.clipnorm, clipvalue=experiment.clipvalue)
         model.compile(optimizer=optimizer, loss=algorithm.loss, metrics=algorithm.metrics())
 
     history = training.fit(

@@ -1,7 +1,7 @@
 """Names in experiment files are module names: ``"rotation"`` is ``algorithms/rotation.py``.
 
-There is no list to edit. A new file in ``algorithms/``, ``models/encoders/`` or ``models/decoders/`` is known at once, and
-its signature declares the JSON keys that it takes.
+There is no list to edit. A new file in ``algorithms/``, ``models/encoders/`` or ``models/decoders/`` is known at once,
+and its signature declares the JSON keys that it takes.
 """
 
 from __future__ import annotations

@@ -124,11 +124,7 @@ def write_summary(
         line = [f"{percent:g}%"]
         for mode, metric in columns:
             values = list(repetition_means(groups[percent, metric, mode]).values())
-            line += (
-                map(_number, (min(values), sum(values) / len(values), max(values)))
-                if values
-                else ["", "", ""]
-            )
+            line += map(_number, (min(values), sum(values) / len(values), max(values))) if values else ["", "", ""]
         lines.append(line)
     _write(path, header, lines)
 
@@ -264,23 +260,16 @@ def _absent_note(rows: Sequence[ScoreRow]) -> str:
 
 def _align(lines: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     return [text[0], "-" * max(map(len, text)), *text[1:]]
 
 
 def _row(path: Path, line: int, cells: Sequence[str]) -> ScoreRow:
     try:
         split, mode, repetition, case, metric, value = cells
-        return ScoreRow(
-            float(split), mode, int(repetition), case, metric, float(value) if value else math.nan
-        )
+        return ScoreRow(float(split), mode, int(repetition), case, metric, float(value) if value else math.nan)
     except ValueError as error:
-        raise UserError(
-            f"{path}, line {line}: expected split,mode,repetition,case,metric,value; {error}."
-        ) from error
+        raise UserError(f"{path}, line {line}: expected split,mode,repetition,case,metric,value; {error}.") from error
 
 
 def _number(value: float | None) -> str:

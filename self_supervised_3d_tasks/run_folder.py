@@ -178,9 +178,7 @@ class RunFolder:
                     return cls(path)
                 number += 1
         except OSError as error:
-            raise UserError(
-                f"{base}: no run folder can be made here ({error}); choose another place"
-            ) from error
+            raise UserError(f"{base}: no run folder can be made here ({error}); choose another place") from error
 
     @classmethod
     def open(cls, path: Path | str) -> RunFolder:

@@ -32,14 +32,20 @@ def json_schema(command: str) -> dict[str, Any]:
             if value not in variants:
                 variants.append(value)
     merged = {key: variants[0] if len(variants) == 1 else {"anyOf": variants} for key, variants in properties.items()}
-    for kind, key in (("algorithm", "algorithm"), ("encoder", "encoder_architecture"), ("decoder", "prediction_architecture")):
+    for kind, key in (
+        ("algorithm", "algorithm"),
+        ("encoder", "encoder_architecture"),
+        ("decoder", "prediction_architecture"),
+    ):
         if key in merged:
             names = [*registry.known(kind), *registry.ALIASES[kind]]
             merged[key] = {**merged[key], "enum": names + ([None] if kind == "encoder" else [])}
     merged["dataset_name"]["enum"] = sorted(registry.layouts())
     legacy = [*legacy_keys.ALIASES, *legacy_keys.WITHOUT_EFFECT, *legacy_keys.UPSTREAM_KEYS, *legacy_keys.LOADER_GROUPS]
     for key in sorted({*legacy, "$schema"} - merged.keys()):
-        merged[key] = {"description": "Accepted from the predecessor's files."} if key != "$schema" else {"type": "string"}
+        merged[key] = (
+            {"description": "Accepted from the predecessor's files."} if key != "$schema" else {"type": "string"}
+        )
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"Experiment file of {command}.py",

@@ -165,6 +165,7 @@ def fit(
     def save(row: Row) -> None:
         check_weights(model, row["epoch"])
         write_state(folder, model, row, **options)
+
     total = sum(phase.epochs for phase in phases)
     with tqdm(total=total, initial=finished, unit="epoch", disable=not sys.stderr.isatty()) as progress:
         for number, phase, first, end in _remaining(phases, finished):
@@ -190,9 +191,7 @@ def _begin(folder: Path) -> tuple[int, int]:
     return 0, 0
 
 
-def _resume(
-    model: keras.Model, phases: Sequence[Phase], steps_per_epoch: int, folder: Path
-) -> tuple[int, int]:
+def _resume(model: keras.Model, phases: Sequence[Phase], steps_per_epoch: int, folder: Path) -> tuple[int, int]:
     """Bring the model to where it was; return the numbers of finished epochs and of the compiled phase."""
     state = read_state(folder)
     if state is None:

@@ -57,9 +57,7 @@ class LoadReport:
             f"{len(self.adapted)} adapted, {len(self.left)} left, {len(self.unused)} unused"
         )
         rows = [
-            f"  {status:<8} {tensor}"
-            for status in ("adapted", "left", "unused")
-            for tensor in getattr(self, status)
+            f"  {status:<8} {tensor}" for status in ("adapted", "left", "unused") for tensor in getattr(self, status)
         ]
         return "\n".join([head, *rows])
 
@@ -178,9 +176,7 @@ def _check(report: LoadReport, channels: list[int] | None, *, allow_partial: boo
             + (", or set allow_partial_load to go on with what matched." if found else ".")
         )
     if channels and not (report.adapted or report.left):
-        raise UserError(
-            f"channel_map: {channels} has no effect, for no kernel of the encoder sees the input itself"
-        )
+        raise UserError(f"channel_map: {channels} has no effect, for no kernel of the encoder sees the input itself")
 
 
 def _channel_map(old: int, new: int, given: Sequence[int] | None) -> list[int] | None:

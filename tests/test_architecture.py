@@ -188,9 +188,7 @@ def test_sizes(path):
 def test_the_rules_find_what_they_forbid(file, source, found):
     path, tree = PACKAGE / file, ast.parse(source)
     checks = [layer_violations, library_violations, construct_violations]
-    violations = [line for check in checks for line in check(tree, path)] + list(
-        size_violations(source, tree)
-    )
+    violations = [line for check in checks for line in check(tree, path)] + list(size_violations(source, tree))
     assert len(violations) == 1
     assert found in violations[0]
 

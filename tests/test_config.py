@@ -138,7 +138,9 @@ def test_the_predecessors_spellings_are_translated_with_one_warning_each():
     )
     assert values == {"number_channels": 4, "data_is_3D": True, "patches_per_side": 4, "train_val_split": 0.95}
     assert len(warnings) == 5
-    values, warnings = legacy_keys.translate("finetune", {"epochs": 150, "patch_dim": 64, "clipnorm": 1, "clipvalue": 1})
+    values, warnings = legacy_keys.translate(
+        "finetune", {"epochs": 150, "patch_dim": 64, "clipnorm": 1, "clipvalue": 1}
+    )
     assert values == {"epochs_initialized": 150, "clipnorm": 1}
     assert len(warnings) == 3
 
@@ -176,7 +178,10 @@ def test_rank_and_input_shape(tmp_path, rank):
 def test_run_folders_are_placed_as_upstream_placed_them(tmp_path):
     assert train(tmp_path, base_workspace="w").run_location() == (Path("w"), "rotation_nifti")
     assert finetune(tmp_path).run_location() == (Path("runs"), "cpc_test")
-    assert finetune(tmp_path, model_checkpoint="runs/cpc_1/encoder.keras").run_location() == (Path("runs"), "cpc_1_test")
+    assert finetune(tmp_path, model_checkpoint="runs/cpc_1/encoder.keras").run_location() == (
+        Path("runs"),
+        "cpc_1_test",
+    )
     assert finetune(tmp_path, run_name="mine").run_location() == (Path("runs"), "mine")
 
 

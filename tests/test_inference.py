@@ -59,9 +59,7 @@ def test_blending_weights_are_the_normalised_gaussians():
     np.testing.assert_allclose(weights[1], [*(bump[:2] / (bump[2:] + bump[:2])), 1, 1], rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("length", "window", "overlap"), [(10, 4, 0.5), (37, 16, 0.25), (20, 7, 0.8), (9, 9, 0.5)]
-)
+@pytest.mark.parametrize(("length", "window", "overlap"), [(10, 4, 0.5), (37, 16, 0.25), (20, 7, 0.8), (9, 9, 0.5)])
 def test_blending_weights_sum_to_one(length, window, overlap):
     starts = window_starts(length, window, overlap)
     total = np.zeros(length)
@@ -89,9 +87,7 @@ def test_a_constant_predictor_gives_its_constant_everywhere(shape, window, batch
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.75])
 def test_an_identity_predictor_is_reproduced(shape, window, overlap):
     image = np.random.default_rng(0).random((*shape, 3)).astype(np.float32)
-    result = sliding_window(
-        lambda batch: batch[..., :2], image, window, num_classes=2, overlap=overlap, batch_size=3
-    )
+    result = sliding_window(lambda batch: batch[..., :2], image, window, num_classes=2, overlap=overlap, batch_size=3)
     np.testing.assert_allclose(result, image[..., :2], rtol=2e-6)
 
 
@@ -99,9 +95,7 @@ def test_the_blend_equals_the_weighted_mean_over_all_windows():
     """The slow formula: sum of weight * prediction over sum of weight, with the n-dimensional Gaussian."""
     rng = np.random.default_rng(1)
     image = rng.random((7, 9, 1)).astype(np.float32)
-    ramp = rng.random((4, 6)).astype(np.float32)[
-        ..., None
-    ]  # depends on the place in the window: windows disagree
+    ramp = rng.random((4, 6)).astype(np.float32)[..., None]  # depends on the place in the window: windows disagree
 
     weight = np.multiply.outer(gaussian_weights(4), gaussian_weights(6))[..., None]
     total, norm = np.zeros((7, 9, 1)), np.zeros((7, 9, 1))
@@ -231,9 +225,7 @@ def test_predictor_follows_the_model_and_does_not_trace_again():
             return x
 
     inputs = keras.Input((None, 1))
-    model = keras.Model(
-        inputs, keras.layers.Dense(2, use_bias=False, kernel_initializer="zeros")(Counting()(inputs))
-    )
+    model = keras.Model(inputs, keras.layers.Dense(2, use_bias=False, kernel_initializer="zeros")(Counting()(inputs)))
     image = np.ones((11, 1), np.float32)
 
     first = sliding_window(predictor(model), image, (4,), num_classes=2, batch_size=2)

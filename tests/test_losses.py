@@ -141,9 +141,7 @@ def test_weights_belong_to_the_true_class():
 def test_the_jaccard_term_is_not_scaled_away():
     """The predecessor's was multiplied by 1e-5."""
     mask, logits = example((1, 6, 6))
-    terms = [
-        losses.get(name, num_classes=CLASSES) for name in ("categorical_crossentropy", "jaccard_distance")
-    ]
+    terms = [losses.get(name, num_classes=CLASSES) for name in ("categorical_crossentropy", "jaccard_distance")]
     total = losses.get("weighted_sum_loss", num_classes=CLASSES)(mask, logits)
     np.testing.assert_allclose(total, 0.5 * sum(np.array(term(mask, logits)) for term in terms), rtol=1e-6)
 
@@ -212,7 +210,5 @@ def test_names():
         losses.get("weighted_dice", num_classes=2)
     with pytest.raises(UserError, match="expected 2 numbers, received 3"):
         losses.get("dice_crossentropy", num_classes=2, class_weights=[1, 2, 3])
-    with pytest.raises(
-        UserError, match="weighted_dice_loss takes none; .* weighted_categorical_crossentropy"
-    ):
+    with pytest.raises(UserError, match="weighted_dice_loss takes none; .* weighted_categorical_crossentropy"):
         losses.get("weighted_dice_loss", num_classes=2, class_weights=[1, 2])

@@ -42,9 +42,7 @@ def test_scores_agree_with_scikit_learn(seed):
     per_class = f1_score(*flat, labels=range(4), average=None)
     for label in range(4):
         assert metrics.score(f"dice_class_{label}", truth, prediction, 4) == pytest.approx(per_class[label])
-        assert metrics.score(f"dice_pancreas_{label}", truth, prediction, 4) == pytest.approx(
-            per_class[label]
-        )
+        assert metrics.score(f"dice_pancreas_{label}", truth, prediction, 4) == pytest.approx(per_class[label])
     for name, labels in {"brats_wt": [1, 2, 3], "brats_tc": [1, 3], "brats_et": [3]}.items():
         expected = f1_score(union(labels, truth), union(labels, prediction))
         assert metrics.score(name, truth, prediction, 4) == pytest.approx(expected)
@@ -117,9 +115,7 @@ def test_expand():
         "dice_class_3",
         "brats_wt",
     ]
-    assert (
-        metrics.expand(["dice", "jaccard", "dice_pancreas_0", "dice_pancreas_2"], 3)[-1] == "dice_pancreas_2"
-    )
+    assert metrics.expand(["dice", "jaccard", "dice_pancreas_0", "dice_pancreas_2"], 3)[-1] == "dice_pancreas_2"
 
 
 @pytest.mark.parametrize(
@@ -147,9 +143,7 @@ def test_training_metrics_per_sample(shape):
     (accuracy,) = metrics.get("accuracy", num_classes=4)
     expected = [accuracy_score(t.ravel(), p.ravel()) for t, p in samples]
     np.testing.assert_allclose(accuracy(truth, logits), expected, rtol=1e-6)
-    for label, metric in enumerate(
-        metrics.get("weighted_dice_coefficient_per_class_pancreas", num_classes=4)
-    ):
+    for label, metric in enumerate(metrics.get("weighted_dice_coefficient_per_class_pancreas", num_classes=4)):
         assert metric.__name__ == f"dice_class_{label}"
         expected = [metrics.score(metric.__name__, t, p, 4) for t, p in samples]
         np.testing.assert_allclose(metric(truth, logits), expected, rtol=1e-5)
@@ -162,9 +156,7 @@ def test_the_dice_coefficient_is_the_losss_complement():
     truth, prediction = maps(1, shape=(2, 8, 8))
     (metric,) = metrics.get("weighted_dice_coefficient", num_classes=4)
     logits = logits_of(prediction, 4)
-    np.testing.assert_allclose(
-        metric(truth, logits), 1 - np.array(losses.weighted_dice_loss(truth, logits)), rtol=1e-6
-    )
+    np.testing.assert_allclose(metric(truth, logits), 1 - np.array(losses.weighted_dice_loss(truth, logits)), rtol=1e-6)
 
 
 def test_a_training_metric_counts_an_absent_class_as_right():
@@ -178,9 +170,7 @@ def test_a_training_metric_counts_an_absent_class_as_right():
 
 def test_accuracy_of_a_classification():
     (accuracy,) = metrics.get("accuracy", num_classes=3)
-    np.testing.assert_array_equal(
-        accuracy(np.array([0, 2]), np.array([[1, 0, 0], [1, 0, 0]], "float32")), [1, 0]
-    )
+    np.testing.assert_array_equal(accuracy(np.array([0, 2]), np.array([[1, 0, 0], [1, 0, 0]], "float32")), [1, 0])
 
 
 def test_keras_names_and_averages_the_metrics():

@@ -12,9 +12,7 @@ from self_supervised_3d_tasks.model_files import load_model, save_model
 
 def make_model():
     inputs = keras.Input((4,))
-    outputs = keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(seed=1), name="head")(
-        inputs
-    )
+    outputs = keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(seed=1), name="head")(inputs)
     return keras.Model(inputs, outputs)
 
 

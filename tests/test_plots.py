@@ -90,9 +90,7 @@ def test_score_over_epochs(tmp_path):
     assert shows(picture, canvas.VERMILION, tolerance=40)
 
 
-@pytest.mark.parametrize(
-    "history", [[], HISTORY[:1], HISTORY, [{"loss": math.nan, "val_loss": math.nan}] * 2]
-)
+@pytest.mark.parametrize("history", [[], HISTORY[:1], HISTORY, [{"loss": math.nan, "val_loss": math.nan}] * 2])
 def test_loss_curves(tmp_path, history):
     plots.loss_curves(tmp_path / "loss.png", history)
     picture = read_png(tmp_path / "loss.png")
@@ -202,9 +200,7 @@ def test_overlay_shows_every_label(tmp_path, shape, channels, with_truth):
 @pytest.mark.parametrize("value", [0, 1])
 def test_overlay_of_an_empty_and_a_full_mask(tmp_path, value):
     image = np.zeros((8, 8, 8), np.float32)
-    plots.overlay(
-        tmp_path / "overlay.png", image, np.full(image.shape, value, np.uint8), "x" * 200, (1, 1, 1)
-    )
+    plots.overlay(tmp_path / "overlay.png", image, np.full(image.shape, value, np.uint8), "x" * 200, (1, 1, 1))
     picture = read_png(tmp_path / "overlay.png")
     assert shows(picture, LABEL_COLOURS[0]) == bool(value)
     assert (picture[-1] == 255).all()

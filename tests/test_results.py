@@ -35,8 +35,7 @@ def test_long_table_by_hand(tmp_path):
     ]
     write_long(tmp_path / "results_long.csv", rows)
     assert (tmp_path / "results_long.csv").read_text() == (
-        "split,mode,repetition,case,metric,value\n50,frozen,0,a,dice,0.5\n"
-        '2.5,random,1,"odd, ""name""",dice,\n'
+        'split,mode,repetition,case,metric,value\n50,frozen,0,a,dice,0.5\n2.5,random,1,"odd, ""name""",dice,\n'
     )
 
 
@@ -44,9 +43,7 @@ def test_long_table_reads_back_the_same_numbers(tmp_path):
     rng = np.random.default_rng(0)
     rows = [
         ScoreRow(float(percent), mode, repetition, f"case{case}", "dice", float(rng.random()))
-        for percent, mode, repetition, case in itertools.product(
-            [5, 100], ["frozen", "random"], range(3), range(4)
-        )
+        for percent, mode, repetition, case in itertools.product([5, 100], ["frozen", "random"], range(3), range(4))
     ]
     write_long(tmp_path / "long.csv", [*rows, ScoreRow(5, "random", 0, "x", "dice", np.float32(0.1))])
     *read, last = read_long(tmp_path / "long.csv")
@@ -163,9 +160,7 @@ def test_statistics_file(tmp_path):
 
 
 def test_table_by_hand():
-    rows = rows_of(100, "random", [[0.5] * 6, [0.7] * 6]) + rows_of(
-        100, "initialized", [[0.75] * 6, [0.75] * 6]
-    )
+    rows = rows_of(100, "random", [[0.5] * 6, [0.7] * 6]) + rows_of(100, "initialized", [[0.75] * 6, [0.75] * 6])
     rows += rows_of(5, "random", [[0.25, math.nan]], "dice_class_2")
     assert table(rows).splitlines() == [
         "Labels  Score         initialized        random             initialized - random",

@@ -79,9 +79,7 @@ def test_duplicated_channels_give_the_old_activations(tmp_path, rank, padded):
     report = transfer.load_encoder(target, tmp_path / "encoder.keras")
     assert len(report.adapted) == 1 and report.adapted[0].startswith("one/kernel") and not report.left
     x = image(3, *(8,) * rank, 2)
-    np.testing.assert_allclose(
-        target.predict_on_batch(x[..., [0, 0, 1, 1]]), source.predict_on_batch(x), atol=1e-5
-    )
+    np.testing.assert_allclose(target.predict_on_batch(x[..., [0, 0, 1, 1]]), source.predict_on_batch(x), atol=1e-5)
 
 
 def test_unscaled_copies_double_the_activations(saved):
@@ -118,9 +116,7 @@ def test_channel_map_against_a_loop(tmp_path, old, new, channel_map, used):
     transfer.load_encoder(target, tmp_path / "encoder.keras", channel_map=channel_map)
     kernel, received = source.get_layer("one").kernel.numpy(), target.get_layer("one").kernel.numpy()
     for channel, origin in enumerate(used):
-        np.testing.assert_allclose(
-            received[:, :, channel], kernel[:, :, origin] / used.count(origin), rtol=1e-6
-        )
+        np.testing.assert_allclose(received[:, :, channel], kernel[:, :, origin] / used.count(origin), rtol=1e-6)
     # As many filters as channels in some rows: the deeper kernel must not be permuted for that.
     assert_same([source.get_layer("two").kernel], [target.get_layer("two").kernel])
 

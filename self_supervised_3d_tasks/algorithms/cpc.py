@@ -207,10 +207,7 @@ class CPC(Algorithm):
         terms = keras.ops.reshape(terms, (-1, len(contexts) // num_columns, self.code_size))
         # (batch * columns, terms, code) -> (batch * columns, context_units)
         summary = _gru(self.context_units, seed=seed, name="context")(terms)
-        rows = [
-            layers.logits_dense(self.code_size, seed=seed, name=f"prediction_{row}")
-            for row in self.target_rows
-        ]
+        rows = [layers.logits_dense(self.code_size, seed=seed, name=f"prediction_{row}") for row in self.target_rows]
         predictions = keras.ops.stack([row(summary) for row in rows], axis=1)
         predictions = keras.ops.reshape(predictions, (-1, num_columns, num_rows, self.code_size))
 
@@ -277,10 +274,7 @@ class CPC(Algorithm):
         *context, anchor = self.context(column)
         roles = {cell: "context" for cell in context} | {anchor: "anchor"}
         roles |= {cell: "predicted" for cell in self.targets(column)}
-        return [
-            Panel(f"{role} {cell}", np.asarray(inputs[self.cells.index(cell)]))
-            for cell, role in roles.items()
-        ]
+        return [Panel(f"{role} {cell}", np.asarray(inputs[self.cells.index(cell)])) for cell, role in roles.items()]
 
 
 def _gru(units: int, *, seed: int, name: str) -> keras.layers.Layer:

@@ -16,9 +16,7 @@ HELP = ("--help", "-help", "-h")
 PACKAGE = __name__.partition(".")[0]
 
 
-def run(
-    main: Callable[[list[str]], None], *, usage: str | None = None, argv: Sequence[str] | None = None
-) -> None:
+def run(main: Callable[[list[str]], None], *, usage: str | None = None, argv: Sequence[str] | None = None) -> None:
     """Parse the command line, run ``main`` and leave the process with the right exit code.
 
     0: done. 2: the user can put it right; one message on stderr, no traceback. 130: interrupted from the

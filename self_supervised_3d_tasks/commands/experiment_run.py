@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
+import sys
 
 from absl import flags, logging
 
@@ -42,6 +44,7 @@ def execute(command: str, argv: list[str]) -> None:
     module = importlib.import_module(f"self_supervised_3d_tasks.{MODULES[command]}")
     plan = module.plan(experiment)
     if flags.FLAGS.dry_run:
+        plan.check_headers()
         print(plan.describe())
         return
     folder, resume = claim(experiment, resume=flags.FLAGS.resume)
@@ -49,7 +52,14 @@ def execute(command: str, argv: list[str]) -> None:
         logging.info("already finished: %s", folder.path)
     else:
         folder.mark("running")
-        module.run(plan, folder, resume=resume)
+        try:
+            module.run(plan, folder, resume=resume)
+        except UserError:
+            discard_unstarted(folder)
+            raise
+        except module.TrainingDiverged as error:
+            print(f"error: training diverged: {error}", file=sys.stderr)
+            sys.exit(1)
         folder.mark("finished")
     print(f"run folder: {folder.path}")
 
@@ -57,8 +67,8 @@ def execute(command: str, argv: list[str]) -> None:
 def claim(experiment: Experiment, *, resume: bool) -> tuple[RunFolder, bool]:
     """Return the run folder and whether it holds an earlier run to continue.
 
-    Without ``resume`` the folder is always new. With it, the newest folder of this experiment is taken, finished or not;
-    where there is none, a new one is made, so that a cluster job can always be started with ``--resume``.
+    Without ``resume`` the folder is always new. With it, the newest folder of this experiment is taken, finished or
+    not; where there is none, a new one is made, so that a cluster job can always be started with ``--resume``.
 
     Raises:
         UserError: The folder to resume was made by a different experiment file.
@@ -80,8 +90,13 @@ def claim(experiment: Experiment, *, resume: bool) -> tuple[RunFolder, bool]:
     return earlier, True
 
 
+def discard_unstarted(folder: RunFolder) -> None:
+    """Remove a run folder in which no epoch has finished: after a mistake in the data there is nothing to keep."""
+    if not any(folder.path.rglob("state.json")):
+        shutil.rmtree(folder.path)
+
+
 def main(command: str) -> None:
     """Entry point of ``train.py`` and ``finetune.py``."""
     define_flags(command)
     commands.run(lambda argv: execute(command, argv))
-

@@ -113,8 +113,7 @@ def find_cases(
         masks = _find_masks(groups, label_folder, label_stem, layout.suffixes)
     subjects = _subjects(groups, subject_pattern)
     return [
-        Case(name, images[0], masks.get(name), subjects[name], images[1:])
-        for name, images in sorted(groups.items())
+        Case(name, images[0], masks.get(name), subjects[name], images[1:]) for name, images in sorted(groups.items())
     ]
 
 
@@ -128,9 +127,7 @@ def _files_by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     for path in list_files(folder, suffixes):
         stem = stem_of(path)
         if stem in files:
-            raise UserError(
-                f"{files[stem]} and {path}: expected one file of this name. Remove one of the two."
-            )
+            raise UserError(f"{files[stem]} and {path}: expected one file of this name. Remove one of the two.")
         files[stem] = path
     return files
 

@@ -162,9 +162,7 @@ class _Source:
     def batches(
         self, example: Callable[..., tuple[Any, Any]], batch_size: int, *, first_step: int, training: bool
     ) -> tf.data.Dataset:
-        addresses = (
-            self._shuffled(first_step * batch_size) if training else self._in_order(first_step * batch_size)
-        )
+        addresses = self._shuffled(first_step * batch_size) if training else self._in_order(first_step * batch_size)
         return addresses.map(example, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=training)
 
     def _shuffled(self, first_position: int) -> tf.data.Dataset:
@@ -197,13 +195,9 @@ class _Source:
     def _read(self, index: int, uniforms: np.ndarray) -> list[np.ndarray]:
         """Read a crop; through a memory map nothing else is read from the disk."""
         use_foreground, voxel, *place = uniforms
-        centre = (
-            self.store.foreground_voxel(index, voxel) if use_foreground < self.foreground_fraction else None
-        )
+        centre = self.store.foreground_voxel(index, voxel) if use_foreground < self.foreground_fraction else None
         origin = crop_origin(self.store.shape(index)[:-1], self.crop_shape, np.array(place), centre)
-        inside = tuple(
-            slice(first, first + size) for first, size in zip(origin, self.crop_shape, strict=True)
-        )
+        inside = tuple(slice(first, first + size) for first, size in zip(origin, self.crop_shape, strict=True))
         sources = [self.store.image(index), *([self.store.mask(index)] if self.labelled else [])]
         # A copy each time: TensorFlow may take over the memory of an array that it is given.
         return [np.array(source[inside], order="C", subok=False) for source in sources]

@@ -187,6 +187,4 @@ def _integer_map(label_map: Mapping) -> dict[int, int]:
     try:
         return dict(sorted((int(source), int(target)) for source, target in label_map.items()))
     except (TypeError, ValueError) as error:
-        raise UserError(
-            f'label_map: expected integers as in {{"4": 3}}, received {dict(label_map)}.'
-        ) from error
+        raise UserError(f'label_map: expected integers as in {{"4": 3}}, received {dict(label_map)}.') from error

@@ -173,9 +173,7 @@ def write_mask(path: Path, mask: np.ndarray, reference: Path) -> None:
         UserError: ``reference`` cannot be read, the shapes differ, or the suffix of ``path`` is unknown.
     """
     if suffix_of(path) == "":
-        raise UserError(
-            f"{path}: expected a mask file that ends in {' or '.join(SUFFIXES)}. Change its name."
-        )
+        raise UserError(f"{path}: expected a mask file that ends in {' or '.join(SUFFIXES)}. Change its name.")
     header = read_header(reference, mask.ndim)
     if header.shape[:-1] != mask.shape:
         raise UserError(f"{path}: the mask has shape {mask.shape}, but {reference} has {header.shape[:-1]}.")
@@ -202,9 +200,7 @@ def _stored_grid(image: nib.Nifti1Image, path: Path, rank: int) -> StoredGrid:
     finite = np.isfinite(image.affine).all()
     orientation = nib.io_orientation(image.affine) if finite else np.full((3, 2), np.nan)
     if np.isnan(orientation).any():
-        raise UserError(
-            f"{path}: its affine is degenerate; expected three independent axes. Repair the header."
-        )
+        raise UserError(f"{path}: its affine is degenerate; expected three independent axes. Repair the header.")
     return StoredGrid(spatial, int(np.prod(others)), image.affine, orientation, rank)
 
 

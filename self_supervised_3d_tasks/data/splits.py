@@ -36,9 +36,7 @@ class Split:
     def to_json(self) -> dict:
         """Return settings, names, subjects and files, ready for ``json.dump``."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {"settings": self.settings} | {
-            name: [_to_json(case) for case in part] for name, part in parts.items()
-        }
+        return {"settings": self.settings} | {name: [_to_json(case) for case in part] for name, part in parts.items()}
 
 
 def pretraining_split(cases: Sequence[Case], train_val_split: float, seed: int) -> dict[str, list[Case]]:

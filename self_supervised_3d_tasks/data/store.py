@@ -90,9 +90,7 @@ class VolumeStore:
         self.cases = list(self._entries)
 
     def _decode(self, cases: list[Case], folder: Path | None) -> dict[Case, _Entry]:
-        load = functools.partial(
-            _load, preprocessing=self.preprocessing, num_classes=self.num_classes, folder=folder
-        )
+        load = functools.partial(_load, preprocessing=self.preprocessing, num_classes=self.num_classes, folder=folder)
         pool = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
         try:
             loaded = pool.map(_caught(load), cases)
@@ -101,9 +99,7 @@ class VolumeStore:
         finally:
             pool.shutdown(cancel_futures=True)  # after an error, or Ctrl-C, do not decode the rest first
 
-    def _keep_good(
-        self, cases: Sequence[Case], results: Iterable[Any], *, max_errors: int
-    ) -> dict[Case, Any]:
+    def _keep_good(self, cases: Sequence[Case], results: Iterable[Any], *, max_errors: int) -> dict[Case, Any]:
         """Return the results that are no errors; with "stop", raise the first ``max_errors`` errors."""
         good, errors = {}, []
         for case, result in zip(cases, results, strict=True):
@@ -135,9 +131,7 @@ class VolumeStore:
         view = copy.copy(self)
         view.cases = [case for case in cases if case in self._entries]
         if not view.cases:
-            raise UserError(
-                "None of the scans of this part of the split can be used. See the warnings above."
-            )
+            raise UserError("None of the scans of this part of the split can be used. See the warnings above.")
         return view
 
     def shape(self, index: int) -> tuple[int, ...]:

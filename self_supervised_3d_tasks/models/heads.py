@@ -70,9 +70,7 @@ def get(name: str) -> Callable[..., Tensor]:
     """
     if name not in HEADS:
         known = ", ".join(HEADS)
-        raise UserError(
-            f"top_architecture: no head is called {name!r}; known: {known}.{nearest(name, HEADS)}"
-        )
+        raise UserError(f"top_architecture: no head is called {name!r}; known: {known}.{nearest(name, HEADS)}")
     return HEADS[name]
 
 

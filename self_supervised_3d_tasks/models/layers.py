@@ -70,9 +70,7 @@ def convolution(
     )
 
 
-def transposed_convolution(
-    rank: int, filters: int, factor: int | Sequence[int], *, seed: int, name: str
-) -> Layer:
+def transposed_convolution(rank: int, filters: int, factor: int | Sequence[int], *, seed: int, name: str) -> Layer:
     """Return a transposed convolution that enlarges each axis by ``factor``, without overlap."""
     factor = as_tuple(factor, rank, "factor")
     return _ranked("Conv", rank, "Transpose")(

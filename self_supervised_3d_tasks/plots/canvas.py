@@ -64,9 +64,7 @@ def place(figure: Figure, left: float, top: float, width: float, height: float) 
     """Return axes for a picture, without ticks and frame; lengths in inches from the upper left corner."""
     full_width, full_height = figure.get_size_inches()
     bottom = full_height - top - height
-    axes = figure.add_axes(
-        (left / full_width, bottom / full_height, width / full_width, height / full_height)
-    )
+    axes = figure.add_axes((left / full_width, bottom / full_height, width / full_width, height / full_height))
     axes.grid(False)
     axes.spines[:].set_visible(False)
     axes.set_xticks([])
@@ -74,11 +72,7 @@ def place(figure: Figure, left: float, top: float, width: float, height: float) 
     return axes
 
 
-def write(
-    figure: Figure, left: float, top: float, text: str, *, fontsize: float, rotation: float = 0
-) -> None:
+def write(figure: Figure, left: float, top: float, text: str, *, fontsize: float, rotation: float = 0) -> None:
     """Write text centred at a place; lengths in inches from the upper left corner."""
     width, height = figure.get_size_inches()
-    figure.text(
-        left / width, 1 - top / height, text, ha="center", va="center", fontsize=fontsize, rotation=rotation
-    )
+    figure.text(left / width, 1 - top / height, text, ha="center", va="center", fontsize=fontsize, rotation=rotation)

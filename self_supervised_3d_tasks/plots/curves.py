@@ -102,9 +102,7 @@ def score_over_fraction(path: Path, rows: Iterable[ScoreRow], metric: str) -> No
         _finish(figure, axes)
 
 
-def score_over_epochs(
-    path: Path, histories: Mapping[str, Sequence[Mapping[str, object]]], column: str
-) -> None:
+def score_over_epochs(path: Path, histories: Mapping[str, Sequence[Mapping[str, object]]], column: str) -> None:
     """Draw one column of several training histories.
 
     Args:

@@ -118,10 +118,7 @@ def overlay(
     image = image[..., 0] if image.ndim > mask.ndim else image
     slices = largest_slices(mask if truth is None or not truth.any() else truth)
     masks = {"": mask} if truth is None else {"Reference": truth, "Prediction": mask}
-    rows = {
-        name: views(image, labels, spacing, slices=slices, canonical=canonical)
-        for name, labels in masks.items()
-    }
+    rows = {name: views(image, labels, spacing, slices=slices, canonical=canonical) for name, labels in masks.items()}
     labels = sorted({int(label) for labels in masks.values() for label in np.unique(labels)} - {0})
     legend = {label: (names or {}).get(label, f"label {label}") for label in labels}
     _draw(path, title, rows, np.percentile(image, (0.5, 99.5)), legend)

@@ -156,6 +156,4 @@ def draw_channel(
 
 def smooth_field(control_points: np.ndarray, size: int) -> np.ndarray:
     """Interpolate ``(n, n, n)`` control points smoothly to ``(size, size, size)``."""
-    return scipy.ndimage.zoom(
-        control_points, size / control_points.shape[0], order=3, mode="nearest", grid_mode=True
-    )
+    return scipy.ndimage.zoom(control_points, size / control_points.shape[0], order=3, mode="nearest", grid_mode=True)

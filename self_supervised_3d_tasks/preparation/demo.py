@@ -142,9 +142,7 @@ def _is_complete(output: Path, options: Options) -> bool:
     manifest = output / MANIFEST
     if not manifest.is_file() or read_json(manifest) != options.model_dump():
         return False
-    return all(
-        (output / path).is_file() for image, mask, _ in _files(options) for path in (image, mask) if path
-    )
+    return all((output / path).is_file() for image, mask, _ in _files(options) for path in (image, mask) if path)
 
 
 def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:

@@ -154,9 +154,7 @@ def test_same_seed_same_example(shape):
     algorithm = CPC(shape)
     images = volumes(3, shape)
     first, second = (list(examples(algorithm, images, seed=3)) for _ in range(2))
-    eager = [
-        algorithm.make_example(tf.constant(image), tf.constant([i, 3])) for i, image in enumerate(images)
-    ]
+    eager = [algorithm.make_example(tf.constant(image), tf.constant([i, 3])) for i, image in enumerate(images)]
     for one, two, three in zip(first, second, eager, strict=True):
         for a, b, c in zip(one, two, three, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -211,9 +209,7 @@ def test_info_nce_and_accuracy_agree_with_a_slow_loop():
         expected[b] += np.log(np.exp(candidates).sum()) - candidates[b, c]
         hits[b] += candidates[b, c] == candidates.max()
     count = y_pred.shape[1] * y_pred.shape[2]
-    np.testing.assert_allclose(
-        algorithm.loss(np.zeros((3, 5), np.float32), y_pred), expected / count, rtol=1e-5
-    )
+    np.testing.assert_allclose(algorithm.loss(np.zeros((3, 5), np.float32), y_pred), expected / count, rtol=1e-5)
     np.testing.assert_allclose(algorithm.accuracy(None, y_pred), hits / count)
 
 
@@ -261,8 +257,7 @@ def test_temperature_divides_the_scores():
 def test_initial_weights_depend_on_the_seed_alone():
     algorithm = CPC((16, 16, 1), **SMALL)
     first, second, third = (
-        algorithm.make_model(tiny_encoder(algorithm.encoder_shape), seed=seed).get_weights()
-        for seed in (0, 0, 1)
+        algorithm.make_model(tiny_encoder(algorithm.encoder_shape), seed=seed).get_weights() for seed in (0, 0, 1)
     )
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -289,9 +284,7 @@ def test_model_reloads_in_safe_mode(tmp_path):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_description_shows_roles(shape):
     algorithm = CPC(shape)
-    inputs, targets = (
-        value.numpy() for value in algorithm.make_example(tf.constant(volumes(1, shape)[0]), [0, 1])
-    )
+    inputs, targets = (value.numpy() for value in algorithm.make_example(tf.constant(volumes(1, shape)[0]), [0, 1]))
     panels = algorithm.describe(inputs, targets)
     roles = [panel.title.split()[0] for panel in panels]
     assert roles.count("anchor") == 1

@@ -45,16 +45,12 @@ def test_same_seed_same_example():
     algorithm = Rotation((8, 8, 8, 1))
     images = volumes(6, (8, 8, 8, 1))
     first, second = (list(examples(algorithm, images, seed=3)) for _ in range(2))
-    eager = [
-        algorithm.make_example(tf.constant(image), tf.constant([i, 3])) for i, image in enumerate(images)
-    ]
+    eager = [algorithm.make_example(tf.constant(image), tf.constant([i, 3])) for i, image in enumerate(images)]
     for one, two, three in zip(first, second, eager, strict=True):
         for a, b, c in zip(one, two, three, strict=True):
             np.testing.assert_array_equal(a, b)
             np.testing.assert_array_equal(a, c)
-    assert any(
-        int(a[1]) != int(b[1]) for a, b in zip(first, examples(algorithm, images, seed=4), strict=True)
-    )
+    assert any(int(a[1]) != int(b[1]) for a, b in zip(first, examples(algorithm, images, seed=4), strict=True))
 
 
 def test_oblong_scans_get_the_classes_that_keep_their_shape():

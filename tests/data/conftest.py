@@ -27,8 +27,6 @@ def make_store(tmp_path: Path) -> Callable[..., VolumeStore]:
         preprocessing = Preprocessing(
             data_dim or spatial, np.shape(images[0])[-1], intensity_window=(0, 1), volume_fitting="crop"
         )
-        return VolumeStore(
-            cases, preprocessing, num_classes=num_classes if masks is not None else None, **options
-        )
+        return VolumeStore(cases, preprocessing, num_classes=num_classes if masks is not None else None, **options)
 
     return make

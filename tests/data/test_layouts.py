@@ -55,9 +55,7 @@ def test_masks_beside_the_scans_are_no_scans(tmp_path: Path) -> None:
 
 
 def test_channel_suffixes_group_files(tmp_path: Path) -> None:
-    scans = touch(
-        tmp_path / "s", *(f"{case}{end}.nii.gz" for case in "xy" for end in ("_t1", "_ce_t1", "_seg"))
-    )
+    scans = touch(tmp_path / "s", *(f"{case}{end}.nii.gz" for case in "xy" for end in ("_t1", "_ce_t1", "_seg")))
     cases = find_cases(
         "nifti", scans, labelled=True, label_dir=scans, label_stem="_seg", channel_suffixes=["_ce_t1", "_t1"]
     )
@@ -105,9 +103,7 @@ def test_unknown_layout_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_upstream_layouts() -> None:
-    assert {
-        name: (layout.rank, layout.volume_fitting, layout.label_stem) for name, layout in LAYOUTS.items()
-    } == {
+    assert {name: (layout.rank, layout.volume_fitting, layout.label_stem) for name, layout in LAYOUTS.items()} == {
         "pancreas3d": (3, "exact", "_label"),
         "brats": (3, "crop", "_label"),
         "ukb3d": (3, "crop", "_label"),

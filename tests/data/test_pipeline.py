@@ -40,9 +40,7 @@ def assert_equal(one, other) -> None:
 @pytest.mark.parametrize("num_scans", [1, 2, 5, 12])
 @pytest.mark.parametrize("seed", [0, 1, -5, 2**40])
 def test_each_epoch_visits_every_scan_once(make_store, num_scans: int, seed: int) -> None:
-    dataset = pretraining_dataset(
-        make_store(numbered(num_scans)), make_example=identity, batch_size=1, seed=seed
-    )
+    dataset = pretraining_dataset(make_store(numbered(num_scans)), make_example=identity, batch_size=1, seed=seed)
     numbers = scan_numbers(take(dataset, 4 * num_scans))
     for epoch in range(4):
         assert sorted(numbers[epoch * num_scans : (epoch + 1) * num_scans]) == list(range(num_scans))
@@ -75,9 +73,7 @@ def test_epochs_differ_in_order_and_seeds(make_store) -> None:
 def test_seeds_of_experiments_differ(make_store) -> None:
     store = make_store(numbered(8))
     orders = {
-        tuple(
-            scan_numbers(take(pretraining_dataset(store, make_example=identity, batch_size=8, seed=seed), 1))
-        )
+        tuple(scan_numbers(take(pretraining_dataset(store, make_example=identity, batch_size=8, seed=seed), 1)))
         for seed in (0, 1, 2, 3, -1)
     }
     assert len(orders) == 5
@@ -87,9 +83,7 @@ def test_seeds_of_experiments_differ(make_store) -> None:
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_stream_continues_bit_for_bit(make_store, first_step: int, batch_size: int) -> None:
     images = [DRAWS.uniform(size=(5 + i, 6, 7, 2)).astype(np.float32) for i in range(4)]
-    store = make_store(
-        images, [DRAWS.integers(0, 3, size=image.shape[:-1]) for image in images], data_dim=(4, 4, 4)
-    )
+    store = make_store(images, [DRAWS.integers(0, 3, size=image.shape[:-1]) for image in images], data_dim=(4, 4, 4))
     options = {"batch_size": batch_size, "crop_shape": (4, 4, 4), "crops_per_scan": 2, "seed": 9}
 
     def example(image, seed):
@@ -114,9 +108,7 @@ def test_stream_continues_bit_for_bit(make_store, first_step: int, batch_size: i
 
 
 def test_validation_is_one_pass_in_order_the_same_each_time(make_store) -> None:
-    dataset = pretraining_dataset(
-        make_store(numbered(5)), make_example=identity, batch_size=2, seed=0, training=False
-    )
+    dataset = pretraining_dataset(make_store(numbered(5)), make_example=identity, batch_size=2, seed=0, training=False)
     assert dataset.cardinality() == 3
     first, second = list(dataset.as_numpy_iterator()), list(dataset.as_numpy_iterator())
     assert scan_numbers(first) == [0, 1, 2, 3, 4]
@@ -232,9 +224,7 @@ def test_image_and_mask_are_cropped_and_augmented_together(make_store) -> None:
 def test_stored_scans_never_change(make_store) -> None:
     store = make_store(numbered(2))
     before = [store.image(index).copy() for index in range(2)]
-    dataset = pretraining_dataset(
-        store, make_example=lambda image, seed: (image * 0 + 5, seed), batch_size=2, seed=0
-    )
+    dataset = pretraining_dataset(store, make_example=lambda image, seed: (image * 0 + 5, seed), batch_size=2, seed=0)
     take(dataset, 3)
     assert_equal(before, [store.image(index) for index in range(2)])
 

@@ -29,9 +29,7 @@ def test_each_channel_has_its_own_range() -> None:
 
 
 def test_window_clips_and_scales() -> None:
-    scaled = make(intensity_window=(-100, 300)).normalize(
-        np.array([[-500, -100, 100, 300, 999]], np.float32).T
-    )
+    scaled = make(intensity_window=(-100, 300)).normalize(np.array([[-500, -100, 100, 300, 999]], np.float32).T)
     np.testing.assert_array_equal(scaled[:, 0], [0, 0, 0.5, 1, 1])
 
 
@@ -90,9 +88,7 @@ def test_exact_refuses_other_shapes_and_changes_nothing() -> None:
     array = DRAWS.uniform(size=(3, 4, 5, 1)).astype(np.float32)
     np.testing.assert_array_equal(preprocessing.image(volume(array)), array)
     np.testing.assert_array_equal(preprocessing.restore(array, (3, 4, 5)), array)
-    with pytest.raises(
-        UserError, match=r"scan.npy: has shape \(3, 4, 4\).*data_dim = \(3, 4, 5\).*volume_fitting"
-    ):
+    with pytest.raises(UserError, match=r"scan.npy: has shape \(3, 4, 4\).*data_dim = \(3, 4, 5\).*volume_fitting"):
         preprocessing.image(volume(array[:, :, :4]))
 
 

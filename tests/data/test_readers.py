@@ -154,9 +154,7 @@ def test_masks_are_rounded_and_lose_their_channel_axis(tmp_path: Path) -> None:
 
 
 def test_channels_are_concatenated_in_order(tmp_path: Path) -> None:
-    paths = [
-        save(nib.Nifti1Image(CANONICAL + shift, np.eye(4)), tmp_path / f"{shift}.nii") for shift in (5, 0)
-    ]
+    paths = [save(nib.Nifti1Image(CANONICAL + shift, np.eye(4)), tmp_path / f"{shift}.nii") for shift in (5, 0)]
     volume = readers.read_channels(paths, 3)
     np.testing.assert_array_equal(volume.array, np.stack([CANONICAL + 5, CANONICAL], axis=-1))
     assert volume.path == paths[0]
@@ -165,9 +163,7 @@ def test_channels_are_concatenated_in_order(tmp_path: Path) -> None:
 def test_channels_on_other_grids_are_refused(tmp_path: Path) -> None:
     one = save(nib.Nifti1Image(CANONICAL, np.eye(4)), tmp_path / "one.nii")
     smaller = save(nib.Nifti1Image(CANONICAL[1:], np.eye(4)), tmp_path / "smaller.nii")
-    shifted = save(
-        nib.Nifti1Image(CANONICAL, nib.affines.from_matvec(np.eye(3), [0, 0, 2])), tmp_path / "shifted.nii"
-    )
+    shifted = save(nib.Nifti1Image(CANONICAL, nib.affines.from_matvec(np.eye(3), [0, 0, 2])), tmp_path / "shifted.nii")
     rounded = save(nib.Nifti1Image(CANONICAL, np.eye(4) + 1e-4 * np.eye(4, k=1)), tmp_path / "rounded.nii")
     readers.read_channels([one, rounded], 3)
     with pytest.raises(UserError, match=r"smaller.nii.*\(1, 3, 4\).*one.nii.*\(2, 3, 4\)"):
@@ -288,8 +284,6 @@ def test_mask_with_channels(tmp_path: Path) -> None:
 def test_degenerate_affine(tmp_path: Path) -> None:
     image = nib.Nifti1Image(CANONICAL, None)
     image.header.set_sform(np.diag([1, 1, 0, 1]), 1)
-    (tmp_path / "a.nii").write_bytes(
-        nib.Nifti1Image(CANONICAL, np.diag([1, 1, 0, 1]), image.header).to_bytes()
-    )
+    (tmp_path / "a.nii").write_bytes(nib.Nifti1Image(CANONICAL, np.diag([1, 1, 0, 1]), image.header).to_bytes())
     with pytest.raises(UserError, match="a.nii: its affine is degenerate"):
         readers.read_header(tmp_path / "a.nii", 3)

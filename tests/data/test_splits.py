@@ -15,9 +15,7 @@ SEEDS = range(40)
 
 def make_cases(count: int, *, scans: int = 1, folder: str = "scans") -> list[Case]:
     names = [f"s{subject:03}_{scan}" for subject in range(count) for scan in range(scans)]
-    return [
-        Case(name, Path(folder, f"{name}.npy"), Path("masks", name), name.split("_")[0]) for name in names
-    ]
+    return [Case(name, Path(folder, f"{name}.npy"), Path("masks", name), name.split("_")[0]) for name in names]
 
 
 def split(cases, test_cases=None, **options):
@@ -106,9 +104,7 @@ def test_too_few_subjects(own_test: bool, val_split: float, needed: int) -> None
 
 
 def test_too_few_subjects_to_pretrain() -> None:
-    with pytest.raises(
-        UserError, match="1 subjects cannot be split into train and validation: expected at least 2"
-    ):
+    with pytest.raises(UserError, match="1 subjects cannot be split into train and validation: expected at least 2"):
         pretraining_split(make_cases(1, scans=9), 0.9, 0)
 
 

@@ -55,9 +55,7 @@ def test_files_are_decoded_once(make_store, tmp_path: Path, count_reads: Counter
     assert len(count_reads) == 6 and set(count_reads.values()) == {1}
 
 
-def test_disk_cache_is_reused_until_something_changes(
-    make_store, tmp_path: Path, count_reads: Counter
-) -> None:
+def test_disk_cache_is_reused_until_something_changes(make_store, tmp_path: Path, count_reads: Counter) -> None:
     options = {"cache": "disk", "cache_dir": tmp_path / "cache", "data_dim": (5, 6, 4)}
 
     first = make_store(IMAGES, MASKS, **options)
@@ -93,9 +91,7 @@ def test_auto_cache_goes_by_size(make_store, tmp_path: Path) -> None:
         make_store(IMAGES, MASKS, data_dim=(5, 6, 4), memory_limit=num_bytes - 1)
 
 
-def test_full_disk_is_noticed_before_decoding(
-    make_store, tmp_path: Path, monkeypatch, count_reads: Counter
-) -> None:
+def test_full_disk_is_noticed_before_decoding(make_store, tmp_path: Path, monkeypatch, count_reads: Counter) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(UserError, match="cache: the decoded scans need"):
         make_store(IMAGES, cache="disk", cache_dir=tmp_path / "cache")
@@ -176,9 +172,7 @@ VOXEL_FAULTS = {"nan": "case01.npy: 1 of .* voxels are NaN", "label": r"scans_la
 
 
 @pytest.mark.parametrize(("what", "message"), (HEADER_FAULTS | VOXEL_FAULTS).items())
-def test_bad_files_stop_or_are_skipped(
-    make_store, tmp_path: Path, count_reads: Counter, caplog, what, message
-) -> None:
+def test_bad_files_stop_or_are_skipped(make_store, tmp_path: Path, count_reads: Counter, caplog, what, message) -> None:
     good = make_store(IMAGES, MASKS, data_dim=(5, 6, 4))
     _break(tmp_path, what)
     count_reads.clear()

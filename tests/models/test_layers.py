@@ -87,10 +87,7 @@ def test_logits_are_small_and_float32_under_mixed_precision():
     try:
         layer = layers.logits_dense(10, seed=0, name="logits")
         assert layer(x).dtype == "float32"
-        assert (
-            layers.logits_convolution(2, 3, seed=0, name="conv")(np.ones((1, 4, 4, 2), "float32")).dtype
-            == "float32"
-        )
+        assert layers.logits_convolution(2, 3, seed=0, name="conv")(np.ones((1, 4, 4, 2), "float32")).dtype == "float32"
         assert layers.dense(4, seed=0, name="hidden")(x).dtype == "bfloat16"
     finally:
         keras.config.set_dtype_policy(policy)

@@ -19,9 +19,7 @@ def labelled(spatial):
 
 
 def draws(rank, number=1500):
-    dataset = tf.data.Dataset.range(number).map(
-        lambda i: augment.draw(tf.stack([tf.cast(i, tf.int32), 5]), rank)
-    )
+    dataset = tf.data.Dataset.range(number).map(lambda i: augment.draw(tf.stack([tf.cast(i, tf.int32), 5]), rank))
     return augment.Augmentation(*(value.numpy() for value in dataset.batch(number).get_single_element()))
 
 

@@ -34,9 +34,7 @@ def test_sizes(spatial, per_side, overlap, stride, patch):
 def test_stitching_the_patches_gives_the_image(spatial):
     image = numbered((*spatial, 2))
     grid = patches.PatchGrid(spatial, 3, (0,) * len(spatial))
-    cut = patches.extract(
-        tf.constant(image), [grid.origin(cell) for cell in grid.cells()], grid.patch_shape
-    ).numpy()
+    cut = patches.extract(tf.constant(image), [grid.origin(cell) for cell in grid.cells()], grid.patch_shape).numpy()
     stitched = np.full_like(image, -1)
     for patch, cell in zip(cut, itertools.product(range(3), repeat=len(spatial)), strict=True):
         place = tuple(slice(i * s, (i + 1) * s) for i, s in zip(cell, grid.patch_shape, strict=True))
@@ -47,9 +45,7 @@ def test_stitching_the_patches_gives_the_image(spatial):
 def test_overlapping_patches_share_voxels():
     image = numbered((8, 8, 1))
     grid = patches.PatchGrid((8, 8), 3, (2, 2))
-    first, second = patches.extract(
-        tf.constant(image), [grid.origin((0, 0)), grid.origin((1, 0))], grid.patch_shape
-    )
+    first, second = patches.extract(tf.constant(image), [grid.origin((0, 0)), grid.origin((1, 0))], grid.patch_shape)
     assert grid.patch_shape == (4, 4)
     np.testing.assert_array_equal(first[2:], second[:2])
 

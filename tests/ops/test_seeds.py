@@ -24,7 +24,5 @@ def test_fold_is_nested_and_keeps_the_form_of_a_seed():
 
 
 def test_both_halves_of_the_seed_matter():
-    draws = {
-        float(tf.random.stateless_uniform((), seeds.fold([a, b], 0))) for a in range(4) for b in range(4)
-    }
+    draws = {float(tf.random.stateless_uniform((), seeds.fold([a, b], 0))) for a in range(4) for b in range(4)}
     assert len(draws) == 16

@@ -62,11 +62,7 @@ def test_folders_and_names(cohort):
 
 
 def test_no_two_scans_are_the_same(cohort):
-    scans = [
-        value
-        for name, value in contents(cohort).items()
-        if name.endswith(".nii.gz") and "_labels" not in name
-    ]
+    scans = [value for name, value in contents(cohort).items() if name.endswith(".nii.gz") and "_labels" not in name]
     assert len(set(scans)) == 5
 
 
@@ -207,9 +203,7 @@ def test_subjects_look_like_brains(template, seed):
 @pytest.mark.parametrize("seed", range(6))
 def test_tissues_differ_in_signal_as_in_the_sequences_imitated(template, seed):
     image, mask, _ = brain.make_subject(template, 32, 2, np.random.default_rng(seed))
-    t1, flair = (
-        [np.median(image[..., channel][mask == label]) for label in range(4)] for channel in range(2)
-    )
+    t1, flair = ([np.median(image[..., channel][mask == label]) for label in range(4)] for channel in range(2))
     assert t1[0] < t1[3] < t1[1] < t1[2]
     assert flair[0] < flair[2] < flair[1] < flair[3]
 

@@ -98,9 +98,7 @@ def check_input_shape(
     ways_out = [_sizes_that_fit(spatial, multiple, decoder)]
     if final and fits(multiple // 2):
         ways_out.append('pooling="none"')
-    fewer_layers = [
-        f"num_layers={fewer}" for fewer in range(num_layers - 1, 0, -1) if fits(2 ** (fewer + final))
-    ]
+    fewer_layers = [f"num_layers={fewer}" for fewer in range(num_layers - 1, 0, -1) if fits(2 ** (fewer + final))]
     ways_out += fewer_layers[:1]
     need = "a multiple of" if decoder else "at least"
     raise UserError(

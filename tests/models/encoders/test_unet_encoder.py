@@ -54,9 +54,7 @@ def test_the_paper_has_residual_blocks_of_32_to_512_filters():
 
 
 def test_a_residual_block_without_change_of_channels_adds_its_input():
-    encoder = unet(
-        (4, 4, 2), unet_preset="paper", enc_filters=2, num_layers=1, normalization="none", dropout=0.0
-    )
+    encoder = unet((4, 4, 2), unet_preset="paper", enc_filters=2, num_layers=1, normalization="none", dropout=0.0)
     assert "level_0_shortcut_conv" not in [layer.name for layer in encoder.layers]
     encoder.get_layer("level_0_conv_2").set_weights([np.zeros((3, 3, 2, 2)), np.zeros(2)])
     x = np.random.default_rng(0).normal(size=(1, 4, 4, 2)).astype("float32")
