@@ -11,7 +11,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help install format lint test test-slow bench demo clean
+.PHONY: help install format lint test test-slow schema bench demo clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ test: $(STAMP)  ## run the fast tests
 
 test-slow: $(STAMP)  ## run the slow tests
 	$(RUN) -m pytest -m slow
+
+schema: $(STAMP)  ## rewrite configs_json/schema/ after a change of keys
+	$(RUN) -m self_supervised_3d_tasks.schema configs_json/schema
 
 bench: $(STAMP)  ## measure speed and memory of every pretext task
 	$(RUN) benchmarks/run.py
