@@ -218,6 +218,8 @@ class FinetuneExperiment(Experiment):
             raise ValueError(f"model_checkpoint: needed by {' and '.join(needs)}; give the run folder of a pretraining")
         if self.class_weights is not None and len(self.class_weights) != self.num_classes:
             raise ValueError(f"class_weights: expected {self.num_classes} numbers, received {len(self.class_weights)}")
+        if self.class_names is not None and len(self.class_names) != self.num_classes:
+            raise ValueError(f"class_names: expected {self.num_classes} names, received {len(self.class_names)}")
         if self.channel_map is not None and len(self.channel_map) != self.number_channels:
             raise ValueError(f"channel_map: expected {self.number_channels} entries, received {len(self.channel_map)}")
         return self
@@ -246,6 +248,11 @@ class FinetuneExperiment(Experiment):
     def preprocessing_options(self) -> dict[str, Any]:
         """Return the keyword arguments of `data.preprocessing.Preprocessing`."""
         return super().preprocessing_options() | {"label_map": {int(k): v for k, v in self.label_map.items()}}
+
+    @property
+    def label_names(self) -> dict[int, str]:
+        """``class_names`` by label, for pictures."""
+        return dict(enumerate(self.class_names or []))
 
     @property
     def decoder_name(self) -> str:

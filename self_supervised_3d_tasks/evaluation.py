@@ -1,52 +1,30 @@
 """The downstream sweep: {frozen, initialized, random} × label fractions × repetitions → scores.
 
-Each combination is one job with its own folder under ``jobs/``. A finished job holds ``scores.json``, written last, and
-is never computed again; an interrupted one continues after its last finished epoch.
+Each combination is one job (see `finetuning`) with its own folder under ``jobs/``. A finished job is never computed
+again; an interrupted one continues after its last finished epoch.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from absl import logging
 
-from self_supervised_3d_tasks import inference, lazy, losses, metrics, plots, results, training, transfer
+from self_supervised_3d_tasks import finetuning, losses, metrics, plots, results, training, transfer
 from self_supervised_3d_tasks.config import FinetuneExperiment, load_experiment
-from self_supervised_3d_tasks.data import layouts, pipeline, readers, splits
+from self_supervised_3d_tasks.data import layouts, readers, splits
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import VolumeStore, check_case
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.ops import augment
 from self_supervised_3d_tasks.results import ScoreRow
-from self_supervised_3d_tasks.run_folder import RunFolder, atomic_write, environment
+from self_supervised_3d_tasks.run_folder import RunFolder, environment
 from self_supervised_3d_tasks.training import TrainingDiverged
 
-keras = lazy.load("keras")
-
-__all__ = ["Job", "Plan", "TrainingDiverged", "plan", "run", "run_job", "take_over_baseline", "write_results"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training of the sweep."""
-
-    percent: float
-    mode: str
-    repetition: int
-    epochs: int
-    split: splits.Split
-
-    @property
-    def name(self) -> str:
-        """Folder name, for example ``005_initialized_2``; sorts by fraction."""
-        return f"{self.percent:03g}_{self.mode}_{self.repetition}"
+__all__ = ["Plan", "TrainingDiverged", "plan", "run", "take_over_baseline", "write_results"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +32,7 @@ class Plan:
     """What a finetuning sweep will do, known before any voxel is read."""
 
     experiment: FinetuneExperiment
-    jobs: list[Job]
+    jobs: list[finetuning.Job]
     test: list[Case]
 
     @property
@@ -69,11 +47,6 @@ class Plan:
         for case in (*self.cases, *self.test):
             check_case(case, preprocessing, num_classes=self.experiment.num_classes)
 
-    def steps_per_epoch(self, job: Job) -> int:
-        """Return the number of steps in an epoch of ``job``."""
-        crops = len(job.split.train) * self.experiment.crops_per_scan
-        return self.experiment.steps_per_epoch or math.ceil(crops / self.experiment.batch_size)
-
     def describe(self) -> str:
         """Return the plan as text; builds the model to count its parameters."""
         experiment = self.experiment
@@ -87,7 +60,7 @@ class Plan:
         for job in self.jobs:
             lines.append(
                 f"{job.name:<25} {len(job.split.train)} train, {len(job.split.validation)} validation scans, "
-                f"{job.epochs} epochs of {self.steps_per_epoch(job)} steps"
+                f"{job.epochs} epochs of {finetuning.steps_per_epoch(experiment, job)} steps"
             )
         return "\n".join(lines)
 
@@ -99,7 +72,7 @@ def plan(experiment: FinetuneExperiment) -> Plan:
         UserError: A folder or mask is missing, there are too few subjects, or the checkpoint does not exist.
     """
     losses.get(experiment.loss, num_classes=experiment.num_classes, class_weights=experiment.class_weights)
-    _training_metrics(experiment)
+    finetuning.training_metrics(experiment)
     metrics.expand(experiment.scores, experiment.num_classes)
     if any(mode != "random" for mode, _ in experiment.modes()):
         transfer.find_encoder(Path(experiment.model_checkpoint).expanduser())
@@ -119,7 +92,7 @@ def plan(experiment: FinetuneExperiment) -> Plan:
                 repetition=repetition,
                 seed=experiment.seed,
             )
-            jobs += [Job(percent, mode, repetition, epochs, split) for mode, epochs in experiment.modes()]
+            jobs += [finetuning.Job(percent, mode, repetition, epochs, split) for mode, epochs in experiment.modes()]
     return Plan(experiment, jobs, jobs[0].split.test)
 
 
@@ -157,7 +130,9 @@ def run(plan: Plan, folder: RunFolder, *, resume: bool = False) -> None:
     for job in plan.jobs:
         job_folder = folder.path / "jobs" / job.name
         try:
-            rows += _finished_rows(job, job_folder) or run_job(plan, job, store, job_folder)
+            rows += finetuning.finished_rows(job, job_folder) or finetuning.run_job(
+                experiment, job, store, plan.test, job_folder
+            )
         except TrainingDiverged as error:
             # One unlucky seed must not discard a sweep of hours: the other jobs go on, the failure is told at the end.
             diverged.append(f"{job.name}: {error}")
@@ -165,70 +140,6 @@ def run(plan: Plan, folder: RunFolder, *, resume: bool = False) -> None:
     write_results(plan, folder, rows)
     if diverged:
         raise TrainingDiverged("; ".join(diverged))
-
-
-def run_job(plan: Plan, job: Job, store: VolumeStore, folder: Path) -> list[ScoreRow]:
-    """Train one model, keep its best weights as ``model.keras`` and score it on the test cases.
-
-    Args:
-        plan: The sweep's plan.
-        job: Which fraction, mode and repetition.
-        store: Prepared scans of all jobs.
-        folder: The job's folder; an interrupted training in it is continued.
-
-    Returns:
-        One row per test case and score.
-    """
-    experiment = plan.experiment
-    # The repetition is the seed of all modes alike: they start from the same decoder and see the same batches.
-    seed = experiment.seed + job.repetition
-    keras.utils.clear_session()
-    training.set_determinism(seed, experiment.deterministic)
-    logging.info("%s: training", job.name)
-    encoder, model = experiment.make_model(seed=seed)
-    if job.mode != "random":
-        report = transfer.load_encoder(
-            encoder,
-            Path(experiment.model_checkpoint).expanduser(),
-            channel_map=experiment.channel_map,
-            allow_partial=experiment.allow_partial_load,
-        )
-        logging.info("%s", report)
-    train_store, validation_store = store.subset(job.split.train), store.subset(job.split.validation)
-    clock = pipeline.WaitClock()
-
-    def stream(store: VolumeStore, *, first_step: int, training: bool):
-        return pipeline.segmentation_dataset(
-            store,
-            batch_size=experiment.batch_size,
-            crop_shape=experiment.crop_shape,
-            crops_per_scan=experiment.crops_per_scan,
-            foreground_fraction=experiment.foreground_fraction,
-            augment=augment.augment_segmentation if experiment.augment and training else None,
-            seed=seed,
-            first_step=first_step,
-            training=training,
-        )
-
-    history = training.fit(
-        model,
-        phases=_phases(experiment, job, encoder),
-        train=lambda first_step: clock.attach(stream(train_store, first_step=first_step, training=True)),
-        validation=stream(validation_store, first_step=0, training=False),
-        steps_per_epoch=plan.steps_per_epoch(job),
-        folder=folder,
-        resume=(folder / "state.json").exists(),
-        save_every=experiment.save_checkpoint_every_n_epochs,
-        clock=clock,
-        samples_per_step=experiment.batch_size,
-        tensorboard=experiment.tensorboard,
-    )
-    training.restore_best(model, folder)
-    training.save_model(model, folder / "model.keras")
-    plots.loss_curves(folder / "loss.png", history)
-    rows = _score(plan, job, model)
-    _write_scores(folder, rows, best=min(row["val_loss"] for row in history))
-    return rows
 
 
 def take_over_baseline(plan: Plan, folder: RunFolder, source: RunFolder) -> None:
@@ -275,56 +186,6 @@ def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
     logging.info("\n%s", results.table(rows))
 
 
-def _phases(experiment: FinetuneExperiment, job: Job, encoder: keras.Model) -> list[training.Phase]:
-    """Return the training phases of a mode; each compiles anew, so Adam's moments start afresh as upstream."""
-
-    def prepare(*, trainable: bool):
-        def compile_model(model: keras.Model) -> None:
-            encoder.trainable = trainable
-            model.compile(
-                optimizer=training.make_optimizer(
-                    experiment.lr, clipnorm=experiment.clipnorm, clipvalue=experiment.clipvalue
-                ),
-                loss=losses.get(
-                    experiment.loss, num_classes=experiment.num_classes, class_weights=experiment.class_weights
-                ),
-                metrics=_training_metrics(experiment),
-            )
-
-        return compile_model
-
-    if job.mode == "frozen":
-        return [training.Phase(job.epochs, prepare(trainable=False))]
-    if job.mode == "random" or not experiment.epochs_warmup:
-        return [training.Phase(job.epochs, prepare(trainable=True))]
-    return [
-        training.Phase(experiment.epochs_warmup, prepare(trainable=False)),
-        training.Phase(job.epochs - experiment.epochs_warmup, prepare(trainable=True)),
-    ]
-
-
-def _training_metrics(experiment: FinetuneExperiment) -> list:
-    return [metric for name in experiment.metrics for metric in metrics.get(name, num_classes=experiment.num_classes)]
-
-
-def _score(plan: Plan, job: Job, model: keras.Model) -> list[ScoreRow]:
-    """Score every test case on its own grid."""
-    experiment = plan.experiment
-    preprocessing = Preprocessing(**experiment.preprocessing_options())
-    predict = inference.predictor(model)
-    rows = []
-    for case in plan.test:
-        volume = readers.read_channels(case.images, experiment.rank)
-        truth = preprocessing.labels(readers.read_mask(case.mask, experiment.rank), experiment.num_classes)
-        mask = inference.predict_case(
-            predict, volume, preprocessing, num_classes=experiment.num_classes, overlap=experiment.overlap
-        )
-        for name in metrics.expand(experiment.scores, experiment.num_classes):
-            value = metrics.score(name, truth, mask, experiment.num_classes)
-            rows.append(ScoreRow(job.percent, job.mode, job.repetition, case.name, name, value))
-    return rows
-
-
 def _check_test_cases(plan: Plan, preprocessing: Preprocessing) -> None:
     """Read every test case once, so that a bad one stops the sweep before hours of training, not after."""
     for case in plan.test:
@@ -354,24 +215,3 @@ def _splits_json(plan: Plan) -> dict:
             for job in plan.jobs
         },
     }
-
-
-def _write_scores(folder: Path, rows: list[ScoreRow], *, best: float) -> None:
-    content = {
-        "best_val_loss": best,
-        # JSON has no NaN: null marks a class that is absent from the case.
-        "scores": [[row.case, row.metric, None if np.isnan(row.value) else row.value] for row in rows],
-    }
-    with atomic_write(folder / "scores.json") as path:
-        path.write_text(json.dumps(content, indent=1))
-
-
-def _finished_rows(job: Job, folder: Path) -> list[ScoreRow]:
-    """Return the rows of a finished job, or an empty list."""
-    path = folder / "scores.json"
-    if not path.exists():
-        return []
-    return [
-        ScoreRow(job.percent, job.mode, job.repetition, case, metric, np.nan if value is None else value)
-        for case, metric, value in json.loads(path.read_text())["scores"]
-    ]

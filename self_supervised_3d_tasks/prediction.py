@@ -82,7 +82,14 @@ class Predictor:
             readers.write_mask(path, mask, reference=volume.path)
             if overlay:
                 picture = path.with_name(_stem(path) + ".png")
-                plots.overlay(picture, volume.array, mask, title=case.name, spacing=volume.spacing)
+                plots.overlay(
+                    picture,
+                    volume.array,
+                    mask,
+                    title=case.name,
+                    spacing=volume.spacing,
+                    names=self.experiment.label_names,
+                )
             yield path
 
     def _outputs(self, source: Path, target: Path) -> list[tuple[Case, Path]]:

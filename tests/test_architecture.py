@@ -22,6 +22,7 @@ LAYERS = [
         "callbacks",
         "checkpoints",
         "evaluation",
+        "finetuning",
         "inference",
         "model_files",
         "plots",

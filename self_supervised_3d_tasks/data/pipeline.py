@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.data.exit_guard import stop_iterators_at_exit
 from self_supervised_3d_tasks.data.store import VolumeStore
 from self_supervised_3d_tasks.data.wait_clock import WaitClock
 from self_supervised_3d_tasks.errors import UserError
@@ -221,6 +222,7 @@ def _checked_crop_shape(store: VolumeStore, crop_shape: Sequence[int] | None) ->
 
 
 def _finished(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    stop_iterators_at_exit()
     options = tf.data.Options()
     options.deterministic = True
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
