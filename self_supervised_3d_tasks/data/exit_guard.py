@@ -11,7 +11,7 @@ import atexit
 import functools
 import gc
 
-import lazy_loader as lazy
+from self_supervised_3d_tasks import lazy
 
 tf = lazy.load("tensorflow")
 

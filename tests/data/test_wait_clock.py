@@ -5,6 +5,7 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework import config
 
 from self_supervised_3d_tasks.data.wait_clock import WaitClock
 
@@ -58,8 +59,7 @@ def test_fit_and_determinism_accept_a_timed_dataset() -> None:
     try:
         model.fit(clock.attach(dataset), steps_per_epoch=2, epochs=2, shuffle=False, verbose=0)
     finally:
-        # The public function can only turn it on.
-        tf.python.framework.config.disable_op_determinism()
+        config.disable_op_determinism()  # no public function turns it off
     assert clock.seconds() > 0
 
 
