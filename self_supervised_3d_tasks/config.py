@@ -198,7 +198,7 @@ class FinetuneExperiment(Experiment):
     metrics: list[str] = Field(["accuracy"], description="Logged while training.")
     scores: list[str] = Field(["dice"], description="Per case, on the case's own grid.")
     random_from: str | None = Field(
-        None, description="Finished sweep with the same settings: its from-scratch jobs are taken over, not repeated."
+        None, description="Sweep with the same settings: its finished from-scratch jobs are taken over, not repeated."
     )
     channel_map: list[Count] | None = Field(None, description="Pretrained channel that feeds each input channel.")
     allow_partial_load: bool = Field(False, description="Go on when only a part of the encoder could be loaded.")

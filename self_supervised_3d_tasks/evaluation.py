@@ -24,7 +24,7 @@ from self_supervised_3d_tasks.results import ScoreRow
 from self_supervised_3d_tasks.run_folder import RunFolder, environment
 from self_supervised_3d_tasks.training import TrainingDiverged
 
-__all__ = ["Plan", "TrainingDiverged", "plan", "run", "take_over_baseline", "write_results"]
+__all__ = ["Plan", "TrainingDiverged", "plan", "run", "write_results"]
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,15 @@ def run(plan: Plan, folder: RunFolder, *, resume: bool = False) -> None:
     _check_test_cases(plan, preprocessing)
     folder.write_json("split.json", _splits_json(plan) | {"skipped": store.skipped})
     logging.info("\n%s", plan.describe())
-    if experiment.random_from:
-        take_over_baseline(plan, folder, RunFolder.open(experiment.random_from))
+    baseline = RunFolder.open(experiment.random_from) if experiment.random_from else None
+    if baseline:
+        check_baseline(plan, baseline)
     rows: list[ScoreRow] = []
     diverged: list[str] = []
     for job in plan.jobs:
         job_folder = folder.path / "jobs" / job.name
+        if baseline and job.mode == "random":
+            take_over(job, baseline, folder)
         try:
             rows += finetuning.finished_rows(job, job_folder) or finetuning.run_job(
                 experiment, job, store, plan.test, job_folder
@@ -142,28 +145,28 @@ def run(plan: Plan, folder: RunFolder, *, resume: bool = False) -> None:
         raise TrainingDiverged("; ".join(diverged))
 
 
-def take_over_baseline(plan: Plan, folder: RunFolder, source: RunFolder) -> None:
-    """Copy the finished from-scratch jobs of another sweep: they do not depend on the pretext task.
-
-    Raises:
-        UserError: The other sweep trained from scratch with other settings, or on another split.
-    """
-    other = load_experiment("finetune", source.path / "config.json")
+def check_baseline(plan: Plan, baseline: RunFolder) -> None:
+    """Raise `UserError` if another sweep trained from scratch with other settings, or on another split."""
+    other = load_experiment("finetune", baseline.path / "config.json")
     mine, theirs = plan.experiment.baseline_settings(), other.baseline_settings()
     changed = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
     if changed:
-        raise UserError(f"random_from: {source.path} trained from scratch with other values of {', '.join(changed)}")
+        raise UserError(f"random_from: {baseline.path} trained from scratch with other values of {', '.join(changed)}")
     parts = _splits_json(plan)
-    if any(source.read_json("split.json")[part] != parts[part] for part in parts):
-        raise UserError(f"random_from: {source.path} has another split; the folders of scans have changed since")
-    for job in plan.jobs:
-        theirs, mine = (run.path / "jobs" / job.name for run in (source, folder))
-        if job.mode == "random" and (theirs / "scores.json").exists() and not mine.exists():
-            logging.info("%s: taken over from %s", job.name, source.path)
-            with tempfile.TemporaryDirectory(dir=folder.path) as temporary:
-                shutil.copytree(theirs, Path(temporary) / job.name)
-                mine.parent.mkdir(exist_ok=True)
-                (Path(temporary) / job.name).rename(mine)
+    if any(baseline.read_json("split.json")[part] != parts[part] for part in parts):
+        raise UserError(f"random_from: {baseline.path} has another split; the folders of scans have changed since")
+
+
+def take_over(job: finetuning.Job, baseline: RunFolder, folder: RunFolder) -> None:
+    """Copy a job that another sweep has finished, where this one has not begun it."""
+    theirs, mine = (run.path / "jobs" / job.name for run in (baseline, folder))
+    if mine.exists() or not (theirs / "scores.json").exists():
+        return
+    logging.info("%s: taken over from %s", job.name, baseline.path)
+    with tempfile.TemporaryDirectory(dir=folder.path) as temporary:
+        shutil.copytree(theirs, Path(temporary) / job.name)
+        mine.parent.mkdir(exist_ok=True)
+        (Path(temporary) / job.name).rename(mine)
 
 
 def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
