@@ -47,7 +47,6 @@ class Experiment(BaseModel):
     deterministic: bool = Field(False, description="Deterministic kernels: slower on a GPU, bit-identical reruns.")
     mixed_precision: Literal["none", "bfloat16", "float16"] = Field("none", description="Compute type of the layers.")
     encoder_architecture: str | None = Field(None, description="File in models/encoders/; default: unet.")
-    model_params: dict[str, bool | float] = Field({}, description="Encoder options under upstream's names.")
     intensity_window: tuple[float, float] | None = Field(
         None, description="[low, high]: intensities are clipped and scaled with it (CT); default: min-max per scan."
     )
@@ -60,6 +59,7 @@ class Experiment(BaseModel):
     subject_pattern: str | None = Field(None, description="Regular expression; its group is the subject of a file.")
     on_bad_file: Literal["stop", "skip"] = Field("stop", description="What an unreadable scan does to the run.")
     cache: Literal["auto", "memory", "disk"] = Field("auto", description="Where prepared scans are kept.")
+    cache_dir: str | None = Field(None, description="Disk cache, can be shared; default: <base_workspace>/cache.")
     base_workspace: str = Field("runs", description="Folder in which run folders are made.")
     run_name: str | None = Field(None, description="Name of the run folder; default: upstream's naming.")
     save_checkpoint_every_n_epochs: PositiveInt | None = Field(None, description="Keep a checkpoint every n epochs.")
@@ -79,6 +79,11 @@ class Experiment(BaseModel):
             raise ValueError(f"data_dim: {self.data_dim} has {len(self.data_dim)} axes, but the data are {self.rank}D")
         if self.intensity_window and self.intensity_window[0] >= self.intensity_window[1]:
             raise ValueError(f"intensity_window: low must be below high, received {list(self.intensity_window)}")
+        if self.patches_per_scan > 1 and self.fitting != "crop":
+            raise ValueError(
+                f"patches_per_scan: only crops can be drawn {self.patches_per_scan} times per scan; set volume_fitting "
+                'to "crop" or remove the key'
+            )
         if self.clipnorm and self.clipvalue:
             raise ValueError("clipnorm, clipvalue: only one of them can be in force; remove one")
         return self
@@ -101,6 +106,11 @@ class Experiment(BaseModel):
     def fitting(self) -> str:
         """``volume_fitting``, or what the layout does by default."""
         return self.volume_fitting or registry.layouts()[self.dataset_name].volume_fitting
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where prepared scans are kept when they do not fit into memory."""
+        return Path(self.cache_dir or Path(self.base_workspace) / "cache").expanduser()
 
     @property
     def crop_shape(self) -> tuple[int, ...] | None:
@@ -131,8 +141,8 @@ class Experiment(BaseModel):
         }
 
     def encoder_options(self) -> dict[str, Any]:
-        """Return the encoder's keyword arguments, ``model_params`` included."""
-        return self.options_for(registry.encoder(self.encoder_name)) | legacy_keys.encoder_options(self.model_params)
+        """Return the encoder's keyword arguments."""
+        return self.options_for(registry.encoder(self.encoder_name))
 
     def make_algorithm(self) -> Any:
         """Return the pretext task, built with its own keys."""
@@ -179,7 +189,7 @@ class FinetuneExperiment(Experiment):
     label_dir_train: str | None = Field(None, description="Masks; default: <data_dir_train>_labels.")
     label_dir_test: str | None = Field(None, description="Masks; default: <data_dir_test>_labels.")
     label_stem: str | None = Field(None, description="Added to the image's stem to name its mask.")
-    label_map: dict[str, Count] = Field({}, description="Source label -> class, applied before num_classes.")
+    label_map: dict[int, Count] = Field({}, description="Source label -> class, applied before num_classes.")
     num_classes: Annotated[int, Field(ge=2)] = Field(3, description="Classes of the masks, background included.")
     class_names: list[str] | None = Field(None, description="Names of the classes, for tables and pictures.")
     prediction_architecture: str = Field("unet", description="File in models/decoders/.")
@@ -196,7 +206,7 @@ class FinetuneExperiment(Experiment):
     loss: str = Field("dice_crossentropy", description="Loss of the downstream task.")
     class_weights: list[PositiveFloat] | None = Field(None, description="Per class, for cross-entropy losses.")
     metrics: list[str] = Field(["accuracy"], description="Logged while training.")
-    scores: list[str] = Field(["dice"], description="Per case, on the case's own grid.")
+    scores: list[str] = Field(["dice"], min_length=1, description="Per case, on the case's own grid.")
     random_from: str | None = Field(
         None, description="Sweep with the same settings: its finished from-scratch jobs are taken over, not repeated."
     )
@@ -211,7 +221,9 @@ class FinetuneExperiment(Experiment):
                 f"epochs_warmup: {self.epochs_warmup} must be below epochs_initialized ({self.epochs_initialized}), "
                 "which includes the warm-up"
             )
-        if not any(epochs for _, epochs in self.modes()):
+        if len(set(self.exp_splits)) < len(self.exp_splits):
+            raise ValueError(f"exp_splits: each fraction once, received {self.exp_splits}")
+        if not self.modes():
             raise ValueError("epochs_initialized, epochs_random, epochs_frozen: at least one must be above 0")
         needs = [mode for mode, _ in self.modes() if mode != "random"]
         if needs and self.model_checkpoint is None:
@@ -247,7 +259,7 @@ class FinetuneExperiment(Experiment):
 
     def preprocessing_options(self) -> dict[str, Any]:
         """Return the keyword arguments of `data.preprocessing.Preprocessing`."""
-        return super().preprocessing_options() | {"label_map": {int(k): v for k, v in self.label_map.items()}}
+        return super().preprocessing_options() | {"label_map": self.label_map}
 
     @property
     def label_names(self) -> dict[int, str]:
@@ -275,7 +287,7 @@ class FinetuneExperiment(Experiment):
 _NOT_OF_THE_BASELINE = {
     *("algorithm", "model_checkpoint", "channel_map", "allow_partial_load", "random_from"),
     *("epochs_initialized", "epochs_frozen", "epochs_warmup"),
-    *("run_name", "base_workspace", "cache", "log_level", "use_gpu", "tensorboard"),
+    *("run_name", "base_workspace", "cache", "cache_dir", "log_level", "use_gpu", "tensorboard"),
 }
 
 COMMANDS: dict[str, type[Experiment]] = {"train": TrainExperiment, "finetune": FinetuneExperiment}
@@ -294,7 +306,7 @@ def load_experiment(command: Literal["train", "finetune"], path: str | Path, ove
     """
     raw = _read(Path(path))
     for item in overrides:
-        _override(raw, item)
+        override(raw, item)
     try:
         values, warnings = legacy_keys.translate(command, raw)
         for warning in warnings:
@@ -363,7 +375,12 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
-def _override(values: dict[str, Any], item: str) -> None:
+def override(values: dict[str, Any], item: str) -> None:
+    """Set one ``key=value`` of ``--set`` in ``values``; the value is JSON, or else a string.
+
+    Raises:
+        UserError: Not of that form.
+    """
     key, separator, text = item.partition("=")
     if not separator or not key:
         raise UserError(f"--set {item}: expected key=value")

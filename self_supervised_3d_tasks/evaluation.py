@@ -15,7 +15,7 @@ from absl import logging
 
 from self_supervised_3d_tasks import finetuning, losses, metrics, plots, results, training, transfer
 from self_supervised_3d_tasks.config import FinetuneExperiment, load_experiment
-from self_supervised_3d_tasks.data import layouts, readers, splits
+from self_supervised_3d_tasks.data import layouts, splits
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import VolumeStore, check_case
@@ -96,13 +96,12 @@ def plan(experiment: FinetuneExperiment) -> Plan:
     return Plan(experiment, jobs, jobs[0].split.test)
 
 
-def run(plan: Plan, folder: RunFolder, *, resume: bool = False) -> None:
+def run(plan: Plan, folder: RunFolder) -> None:
     """Run every job and write ``results.csv``, ``results_long.csv``, ``statistics.csv`` and the plots.
 
     Args:
         plan: The sweep's plan.
-        folder: A new run folder, or with ``resume`` an unfinished one.
-        resume: Keep finished jobs and continue the interrupted one.
+        folder: A new run folder, or an unfinished one: finished jobs are kept, the interrupted one is continued.
 
     Raises:
         UserError: A scan, mask or checkpoint cannot be used (its file is named).
@@ -117,11 +116,11 @@ def run(plan: Plan, folder: RunFolder, *, resume: bool = False) -> None:
         preprocessing,
         num_classes=experiment.num_classes,
         cache=experiment.cache,
-        cache_dir=folder.path / "cache",
+        cache_dir=experiment.cache_folder,
         on_bad_file=experiment.on_bad_file,
     )
     _check_test_cases(plan, preprocessing)
-    folder.write_json("split.json", _splits_json(plan) | {"skipped": store.skipped})
+    folder.pin_json("split.json", _splits_json(plan) | {"skipped": store.skipped})
     logging.info("\n%s", plan.describe())
     baseline = RunFolder.open(experiment.random_from) if experiment.random_from else None
     if baseline:
@@ -185,15 +184,17 @@ def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
             for job in plan.jobs
             if job.percent == percent and (folder.path / "jobs" / job.name / "scores.json").exists()
         }
-        plots.score_over_epochs(folder.path / "plots" / f"validation_{percent:g}_percent.png", histories, "val_loss")
+        scored = [f"val_{metric.__name__}" for metric in finetuning.training_metrics(experiment)]
+        for column in ("val_loss", *scored):
+            plots.score_over_epochs(folder.path / "plots" / f"{column}_{percent:g}_percent.png", histories, column)
     logging.info("\n%s", results.table(rows))
 
 
 def _check_test_cases(plan: Plan, preprocessing: Preprocessing) -> None:
     """Read every test case once, so that a bad one stops the sweep before hours of training, not after."""
     for case in plan.test:
-        preprocessing.image(readers.read_channels(case.images, plan.experiment.rank))
-        preprocessing.labels(readers.read_mask(case.mask, plan.experiment.rank), plan.experiment.num_classes)
+        volume, _ = finetuning.read_labelled(case, preprocessing, plan.experiment.num_classes)
+        preprocessing.image(volume)
 
 
 def _find(experiment: FinetuneExperiment, data_dir: str, label_dir: str | None) -> list[Case]:

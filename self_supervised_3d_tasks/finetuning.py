@@ -18,8 +18,9 @@ from self_supervised_3d_tasks.config import FinetuneExperiment
 from self_supervised_3d_tasks.data import pipeline, readers
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
+from self_supervised_3d_tasks.data.readers import Volume
 from self_supervised_3d_tasks.data.splits import Split
-from self_supervised_3d_tasks.data.store import VolumeStore
+from self_supervised_3d_tasks.data.store import VolumeStore, check_case
 from self_supervised_3d_tasks.ops import augment
 from self_supervised_3d_tasks.results import ScoreRow
 from self_supervised_3d_tasks.run_folder import read_json, write_json
@@ -156,8 +157,7 @@ def _score(
     predict = inference.predictor(model)
     rows = []
     for case in test:
-        volume = readers.read_channels(case.images, experiment.rank)
-        truth = preprocessing.labels(readers.read_mask(case.mask, experiment.rank), experiment.num_classes)
+        volume, truth = read_labelled(case, preprocessing, experiment.num_classes)
         mask = inference.predict_case(
             predict, volume, preprocessing, num_classes=experiment.num_classes, overlap=experiment.overlap
         )
@@ -176,6 +176,17 @@ def _score(
             value = metrics.score(name, truth, mask, experiment.num_classes)
             rows.append(ScoreRow(job.percent, job.mode, job.repetition, case.name, name, value))
     return rows
+
+
+def read_labelled(case: Case, preprocessing: Preprocessing, num_classes: int) -> tuple[Volume, np.ndarray]:
+    """Return a scan and its labels ``(*spatial)``, both on the scan's own grid.
+
+    Raises:
+        UserError: A file cannot be read or does not fit the experiment, or the grids differ.
+    """
+    check_case(case, preprocessing, num_classes=num_classes)
+    volume = readers.read_channels(case.images, preprocessing.rank)
+    return volume, preprocessing.labels(readers.read_mask(case.mask, preprocessing.rank), num_classes)
 
 
 def finished_rows(job: Job, folder: Path) -> list[ScoreRow]:

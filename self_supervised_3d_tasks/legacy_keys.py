@@ -54,6 +54,7 @@ def translate(command: str, raw: dict[str, Any]) -> tuple[dict[str, Any], list[s
         if key in values:
             del values[key]
             warnings.append(f"{key} is ignored: {reason}")
+    _flatten_model_params(values)
     _flatten_loaders(values, warnings)
     if values.get("clipnorm") is not None and values.get("clipvalue") is not None:
         del values["clipvalue"]
@@ -78,22 +79,6 @@ def reject_unknown(values: dict[str, Any], known: set[str], command: str) -> Non
         raise UserError("; ".join(f"{key}: unknown key.{nearest(key, known)}" for key in unknown))
 
 
-def encoder_options(model_params: dict[str, Any]) -> dict[str, Any]:
-    """Translate the nested ``model_params`` to the encoder's own keywords.
-
-    Raises:
-        UserError: A name that is not ``use_batch_norm``, ``dropout`` or ``dropout_change_per_layer``.
-    """
-    names = ("use_batch_norm", "dropout", "dropout_change_per_layer")
-    for key in model_params:
-        if key not in names:
-            raise UserError(f"model_params.{key}: unknown key.{nearest(key, names)}")
-    options = dict(model_params)
-    if not options.pop("use_batch_norm", True):
-        options["normalization"] = "none"
-    return options
-
-
 def _rename(values: dict[str, Any], old: str, new: str, warnings: list[str]) -> None:
     if old in values:
         _set(values, new, values.pop(old), old)
@@ -116,6 +101,22 @@ def _load_weights(values: dict[str, Any], warnings: list[str]) -> None:
         warnings.append("load_weights: false is read as epochs_random only")
     else:
         warnings.append("load_weights: true is the default and can be removed")
+
+
+def _flatten_model_params(values: dict[str, Any]) -> None:
+    """Move the encoder's nested options to flat keys, which the decoder shares where it has them."""
+    arguments = values.pop("model_params", None) or {}
+    if not isinstance(arguments, dict):
+        raise UserError(f"model_params: expected a group of keys, received {arguments!r}")
+    names = ("use_batch_norm", "dropout", "dropout_change_per_layer")
+    for key, value in arguments.items():
+        if key not in names:
+            raise UserError(f"model_params.{key}: unknown key.{nearest(key, names)}")
+        if key == "use_batch_norm":
+            if not isinstance(value, bool):
+                raise UserError(f"model_params.use_batch_norm: expected true or false, received {value!r}")
+            key, value = "normalization", "batch" if value else "none"
+        _set(values, key, value, f"model_params.{key}")
 
 
 def _flatten_loaders(values: dict[str, Any], warnings: list[str]) -> None:

@@ -30,6 +30,7 @@ METRICS = (
     "brats_metrics",
 )
 # "dice_class" stands for one score per foreground class.
+CLASSIFICATION_SCORES = ("qw_kappa", "qw_kappa_kaggle", "cat_accuracy", "cat_acc_kaggle", "bin_accuracy")
 SCORES = ("dice", "jaccard", "dice_class", "dice_class_K", "dice_pancreas_K", *BRATS_REGIONS)
 _DICE_OF_CLASS = re.compile(r"dice_(?:class|pancreas)_(\d+)")
 
@@ -125,6 +126,10 @@ def _labels(name: str, num_classes: int) -> tuple[int, ...]:
     """Return the labels whose union the score ``name`` compares."""
     match = _DICE_OF_CLASS.fullmatch(name)
     if match is None and name not in BRATS_REGIONS:
+        if name in CLASSIFICATION_SCORES:
+            raise UserError(
+                f"scores: {name} is a score of classification, but the masks of this data need a segmentation score"
+            )
         known = ", ".join(SCORES)
         raise UserError(f"scores: no score is called {name!r}; known: {known}.{nearest(name, SCORES)}")
     labels = (int(match[1]),) if match else BRATS_REGIONS[name]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from self_supervised_3d_tasks import inference, plots, training
+from absl import logging
+
+from self_supervised_3d_tasks import inference, plots, registry, training
 from self_supervised_3d_tasks.config import FinetuneExperiment, load_experiment
 from self_supervised_3d_tasks.data import layouts, readers
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
+from self_supervised_3d_tasks.data.store import check_case
 from self_supervised_3d_tasks.errors import UserError, nearest
+from self_supervised_3d_tasks.run_folder import read_json
 
-SUFFIXES = (".nii.gz", ".nii")
+NIFTI = (".nii", ".nii.gz")
 
 
 @dataclass(frozen=True)
@@ -27,22 +30,29 @@ class Predictor:
     model: Any
 
     @classmethod
-    def load(cls, run: Path, *, job: str | None = None, overlap: float | None = None) -> Predictor:
+    def load(cls, run: Path, *, job: str | None = None, overrides: Sequence[str] = ()) -> Predictor:
         """Load a model of a finetuning run.
 
         Args:
             run: Run folder of ``finetune.py``.
             job: Folder name under ``jobs/``. Default: among the jobs with most labels the one with the lowest
                 validation loss.
-            overlap: Overlap of the sliding windows; default: the run's.
+            overrides: ``key=value`` items for the run's experiment, for example ``overlap=0.25``.
 
         Raises:
             UserError: Not the run folder of a finetuning, no such finished job, or a damaged model file.
         """
         if not (run / "jobs").is_dir():
             raise UserError(f"{run}: not the run folder of a finetuning; give the folder that finetune.py printed")
-        overrides = [] if overlap is None else [f"overlap={overlap}"]
         experiment = load_experiment("finetune", run / "config.json", overrides)
+        if registry.layouts()[experiment.dataset_name].suffixes == (".npy",):
+            logging.warning(
+                "%s: trained on .npy arrays, whose axes have no directions. A scan is turned to RAS axes before it is "
+                "predicted: check that the arrays were stored in that order.",
+                run,
+            )
+        if experiment.label_map:
+            logging.info("masks hold classes, not the labels they were made from: label_map %s", experiment.label_map)
         name = job or _best_job(run)
         if not (run / "jobs" / name / "model.keras").exists():
             finished = sorted(path.parent.name for path in run.glob("jobs/*/model.keras"))
@@ -63,11 +73,8 @@ class Predictor:
         Raises:
             UserError: An input cannot be read, or an output exists already.
         """
-        jobs = self._outputs(source, target)
-        existing = [str(path) for _, path in jobs if path.exists()]
-        if existing:
-            raise UserError(f"{existing[0]}: exists already; move it away or choose another OUTPUT")
         preprocessing = Preprocessing(**self.experiment.preprocessing_options())
+        jobs = self.plan(source, target)
         predict = inference.predictor(self.model)
         for case, path in jobs:
             volume = readers.read_channels(case.images, self.experiment.rank)
@@ -81,7 +88,7 @@ class Predictor:
             path.parent.mkdir(parents=True, exist_ok=True)
             readers.write_mask(path, mask, reference=volume.path)
             if overlay:
-                picture = path.with_name(_stem(path) + ".png")
+                picture = path.with_name(readers.stem_of(path) + ".png")
                 plots.overlay(
                     picture,
                     volume.array,
@@ -92,6 +99,21 @@ class Predictor:
                 )
             yield path
 
+    def plan(self, source: Path, target: Path) -> list[tuple[Case, Path]]:
+        """Return each scan with the path of its mask; headers are checked, no voxel is read.
+
+        Raises:
+            UserError: A header cannot be read or does not fit the model, or an output exists already.
+        """
+        jobs = self._outputs(source, target)
+        existing = [str(path) for _, path in jobs if path.exists()]
+        if existing:
+            raise UserError(f"{existing[0]}: exists already; move it away or choose another OUTPUT")
+        preprocessing = Preprocessing(**self.experiment.preprocessing_options())
+        for case, _ in jobs:
+            check_case(case, preprocessing, num_classes=None)
+        return jobs
+
     def _outputs(self, source: Path, target: Path) -> list[tuple[Case, Path]]:
         if source.is_dir():
             cases = layouts.find_cases(
@@ -100,11 +122,11 @@ class Predictor:
             return [(case, target / f"{case.name}.nii.gz") for case in cases]
         if not source.exists():
             raise UserError(f"{source}: no such file or folder")
-        if not source.name.endswith(SUFFIXES):
+        if readers.suffix_of(source) not in NIFTI:
             raise UserError(f"{source}: expected a NIfTI file (.nii or .nii.gz)")
-        case = Case(name=_stem(source), image=source, mask=None, subject=_stem(source))
-        named = target.name.endswith(SUFFIXES) and not target.is_dir()
-        return [(case, target if named else target / f"{_stem(source)}.nii.gz")]
+        case = Case(name=readers.stem_of(source), image=source, mask=None, subject=readers.stem_of(source))
+        named = readers.suffix_of(target) in NIFTI and not target.is_dir()
+        return [(case, target if named else target / f"{readers.stem_of(source)}.nii.gz")]
 
 
 def _best_job(run: Path) -> str:
@@ -112,11 +134,7 @@ def _best_job(run: Path) -> str:
     jobs = []
     for path in run.glob("jobs/*/scores.json"):
         percent = float(path.parent.name.split("_")[0])
-        jobs.append((-percent, json.loads(path.read_text())["best_val_loss"], path.parent.name))
+        jobs.append((-percent, read_json(path)["best_val_loss"], path.parent.name))
     if not jobs:
         raise UserError(f"{run}: no job has finished; run finetune.py with --resume")
     return min(jobs)[2]
-
-
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".nii")

@@ -87,13 +87,12 @@ def plan(experiment: TrainExperiment) -> Plan:
     )
 
 
-def run(plan: Plan, folder: RunFolder, *, resume: bool = False) -> None:
+def run(plan: Plan, folder: RunFolder) -> None:
     """Train the pretext model and leave ``encoder.keras`` (best validation loss) in the run folder.
 
     Args:
         plan: The run's plan.
-        folder: A new run folder, or with ``resume`` an unfinished one.
-        resume: Continue after the last finished epoch.
+        folder: A new run folder, or an unfinished one, which is continued after its last finished epoch.
 
     Raises:
         UserError: A scan cannot be used (its file is named), or a checkpoint is damaged.
@@ -103,7 +102,7 @@ def run(plan: Plan, folder: RunFolder, *, resume: bool = False) -> None:
     train_store, validation_store = _stores(plan, folder)
     parts = {"train": train_store, "validation": validation_store}
     names = {part: [case.name for case in store.cases] for part, store in parts.items()}
-    folder.write_json("split.json", names | {"skipped": train_store.skipped + validation_store.skipped})
+    folder.pin_json("split.json", names | {"skipped": train_store.skipped + validation_store.skipped})
     folder.write_json("environment.json", environment(seed=experiment.seed))
     training.set_determinism(experiment.seed, experiment.deterministic)
     training.set_precision(experiment.mixed_precision)
@@ -138,7 +137,7 @@ def run(plan: Plan, folder: RunFolder, *, resume: bool = False) -> None:
         validation=stream(validation_store, first_step=0, training=False),
         steps_per_epoch=plan.steps_per_epoch,
         folder=folder.path,
-        resume=resume,
+        resume=(folder.path / "state.json").exists(),
         save_every=experiment.save_checkpoint_every_n_epochs,
         clock=clock,
         samples_per_step=plan.scans_per_step,
@@ -163,7 +162,7 @@ def _stores(plan: Plan, folder: RunFolder) -> list[VolumeStore]:
             cases,
             Preprocessing(**experiment.preprocessing_options()),
             cache=experiment.cache,
-            cache_dir=folder.path / "cache",
+            cache_dir=experiment.cache_folder,
             on_bad_file=experiment.on_bad_file,
         )
         for cases in (plan.train, plan.validation)

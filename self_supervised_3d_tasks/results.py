@@ -22,6 +22,7 @@ MODES = ("frozen", "initialized", "random")
 BASELINE = "random"
 # With five pairs the smallest two-sided p of the signed-rank test is 2 / 2**5 = 0.06: never significant.
 MIN_PAIRS = 6
+MIN_REPETITIONS = 3
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class Comparison:
         num_cases: cases with a score in both modes.
         difference: mean over cases of (mode - random), None without such a case.
         sd: sample standard deviation over repetitions of the mean difference, None for a single repetition.
-        p_value: two-sided Wilcoxon signed-rank test over cases, None for less than six cases.
+        p_value: two-sided Wilcoxon signed-rank test over cases, each averaged over repetitions; None below six cases
+            or three repetitions. It tests the cases; what another seed would give is seen in ``sd``.
     """
 
     split: float
@@ -190,7 +192,10 @@ def table(rows: Iterable[ScoreRow]) -> str:
         lines.append([f"{split:g}%", metric, *means, *cells])
     notes = ["mean ± sd over repetitions (number of repetitions) of the mean over test cases"]
     if compared:
-        notes.append("p: two-sided Wilcoxon signed-rank test over cases, uncorrected, from six cases on")
+        notes.append(
+            "p: two-sided Wilcoxon signed-rank test over cases, uncorrected, from six cases and three repetitions on;\n"
+            "   other seeds are not part of the test: compare the difference with the sd over repetitions"
+        )
     return "\n".join([*_align(lines), *notes, _absent_note(rows)])
 
 
@@ -220,7 +225,7 @@ def _compare(
         num_cases=len(cases),
         difference=float(cases.mean()) if len(cases) else None,
         sd=float(np.std(repetitions, ddof=1)) if len(repetitions) > 1 else None,
-        p_value=_signed_rank(cases) if len(cases) >= MIN_PAIRS else None,
+        p_value=_signed_rank(cases) if len(cases) >= MIN_PAIRS and len(repetitions) >= MIN_REPETITIONS else None,
     )
 
 

@@ -193,8 +193,8 @@ class RunFolder:
         return cls(path)
 
     @classmethod
-    def newest(cls, base: Path | str, name: str) -> RunFolder | None:
-        """Return the folder that `create` made last for ``name`` (``_10`` follows ``_9``), or None."""
+    def all(cls, base: Path | str, name: str) -> list[RunFolder]:
+        """Return the folders that `create` has made for ``name``, oldest first (by number: ``_10`` follows ``_9``)."""
         base = Path(base).expanduser()
         pattern = re.compile(rf"{re.escape(name)}(?:_([1-9]\d*))?")
         found = {}
@@ -202,7 +202,7 @@ class RunFolder:
             match = pattern.fullmatch(path.name)
             if match and path.is_dir():
                 found[int(match[1] or 0)] = path
-        return cls(found[max(found)]) if found else None
+        return [cls(found[number]) for number in sorted(found)]
 
     def write_json(self, name: str, data: Any) -> None:
         """Write ``data`` atomically as the folder's file ``name``."""
@@ -211,6 +211,20 @@ class RunFolder:
     def read_json(self, name: str) -> Any:
         """Return the content of the folder's JSON file ``name``; `UserError` if it is missing or damaged."""
         return read_json(self.path / name)
+
+    def pin_json(self, name: str, data: Any) -> None:
+        """Write the file ``name`` once; later it must hold the same.
+
+        Raises:
+            UserError: It holds something else: what it describes has changed since the run began.
+        """
+        if not (self.path / name).exists():
+            self.write_json(name, data)
+        elif self.read_json(name) != json.loads(json.dumps(data)):
+            raise UserError(
+                f"{self.path / name}: the run was started with other scans than it finds now, so that going on would "
+                "mix two splits; restore the folders of scans, or start a new run without --resume"
+            )
 
     def mark(self, status: Literal["running", "finished"]) -> None:
         """Record how far the run is in ``status.json``."""

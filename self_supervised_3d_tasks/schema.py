@@ -42,6 +42,7 @@ def json_schema(command: str) -> dict[str, Any]:
             merged[key] = {**merged[key], "enum": names + ([None] if kind == "encoder" else [])}
     merged["dataset_name"]["enum"] = sorted(registry.layouts())
     legacy = [*legacy_keys.ALIASES, *legacy_keys.WITHOUT_EFFECT, *legacy_keys.UPSTREAM_KEYS, *legacy_keys.LOADER_GROUPS]
+    legacy += {"train": ["val_split"], "finetune": ["epochs", "load_weights"]}[command] + ["model_params"]
     for key in sorted({*legacy, "$schema"} - merged.keys()):
         merged[key] = (
             {"description": "Accepted from the predecessor's files."} if key != "$schema" else {"type": "string"}

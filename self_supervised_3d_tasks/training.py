@@ -134,8 +134,7 @@ def fit(
     Args:
         model: Built; need not be compiled.
         phases: Run one after the other, epochs numbered through.
-        train: Gives the endless stream of batches from a step on: ``train(n)`` begins with the batch of step
-            n, counted from 0 over all phases. Resuming relies on that.
+        train: ``train(n)`` gives the endless stream of batches from step n on, counted from 0 over all phases.
         validation: Finite, the same batches every time; None for no validation.
         steps_per_epoch: Training steps per epoch.
         folder: Run folder; made if it does not exist.
@@ -143,8 +142,7 @@ def fit(
         monitor: Column of the history that chooses the best weights, lower is better. Without validation the
             same column of training.
         save_every: Also keep the weights of every this many epochs.
-        clock: Gives the column ``wait_share``: the share of the training time that went into waiting for
-            data.
+        clock: Gives the column ``wait_share``: the share of the training time spent on waiting for data.
         samples_per_step: Gives the column ``samples_per_second``.
         tensorboard: Write TensorBoard logs, if the package tensorboard is installed.
 

@@ -124,8 +124,9 @@ def load_encoder(
         What became of every tensor.
 
     Raises:
-        UserError: A tensor of the encoder was not found or has another shape (the message is the report),
-            nothing at all was found, ``channel_map`` does not fit, or the source cannot be read.
+        UserError: A tensor of the encoder was not found or has another shape, or one of the file has no place in
+            the encoder (the message is the report), nothing at all was found, ``channel_map`` does not fit, or the
+            source cannot be read.
     """
     pretrained = read_encoder(source)
     channels = _channel_map(pretrained.input_shape[-1], encoder.input_shape[-1], channel_map)
@@ -133,7 +134,9 @@ def load_encoder(
     tensors = _tensors(encoder)
     input_kernels = _input_kernels(encoder) if channels else set()
     values: dict[Name, np.ndarray] = {}
-    report = LoadReport(str(source), unused=["/".join(name) for name in stored if name not in tensors])
+    # A finetuned model may be the source: its decoder is not expected here.
+    unused = ["/".join(name) for name in stored if name not in tensors and not name[0].startswith("decoder_")]
+    report = LoadReport(str(source), unused=unused)
     for name, tensor in tensors.items():
         label, shape, value = "/".join(name), tuple(tensor.shape), stored.get(name)
         if value is None:
@@ -170,7 +173,7 @@ def duplicate_channels(kernel: np.ndarray, channels: Sequence[int], *, rescale: 
 def _check(report: LoadReport, channels: list[int] | None, *, allow_partial: bool) -> None:
     """Raise `UserError` if the report is not one to go on with."""
     found = bool(report.matched or report.adapted)
-    if report.left and not (allow_partial and found):
+    if (report.left or report.unused) and not (allow_partial and found):
         raise UserError(
             f"{report}\nThe encoder was not loaded completely. Give the encoder options of the pretraining"
             + (", or set allow_partial_load to go on with what matched." if found else ".")

@@ -52,6 +52,10 @@ def test_model_params_reach_the_encoder_under_their_own_names(tmp_path):
     options = experiment.encoder_options()
     assert options["normalization"] == "none"
     assert options["dropout"] == 0.25
+    with pytest.raises(UserError, match="use_batch_norm: expected true or false, received 0.5"):
+        train(tmp_path, model_params={"use_batch_norm": 0.5})
+    with pytest.raises(UserError, match="dropout"):
+        train(tmp_path, model_params={"dropout": 2})
 
 
 @pytest.mark.parametrize(
@@ -73,6 +77,7 @@ def test_model_params_reach_the_encoder_under_their_own_names(tmp_path):
         ({"intensity_window": [100, -100]}, ["intensity_window", "low"]),
         ({"model_params": {"droput": 0.1}}, ["model_params.droput", "'dropout'"]),
         ({"rotation_axes": "x"}, ["rotation_axes", "auto"]),
+        ({"patches_per_scan": 5}, ["patches_per_scan", "volume_fitting"]),
         ({"train_data_generator_args": {"agument": True}}, ["train_data_generator_args.agument", "'augment'"]),
         ({"n_channels": 2, "number_channels": 3}, ["n_channels", "number_channels", "disagree"]),
     ],
@@ -97,6 +102,10 @@ def test_a_mistake_names_key_value_and_remedy(tmp_path, keys, parts):
         ({"data_dim": 40}, ["data_dim", "multiple of 32"]),
         ({"prediction_architecture": "none"}, ["prediction_architecture", "'unet'"]),
         ({"class_weights": [1, 2]}, ["class_weights", "expected 3"]),
+        ({"exp_splits": [100, 100]}, ["exp_splits", "each fraction once"]),
+        ({"label_map": {"a": 1}}, ["label_map", "integer"]),
+        ({"scores": []}, ["scores", "at least 1 item"]),
+        ({"class_names": ["a"]}, ["class_names", "expected 3"]),
         ({"exp_splits": [0]}, ["exp_splits", "greater than 0"]),
         ({"channel_map": [0, 0]}, ["channel_map", "expected 1"]),
     ],
@@ -124,7 +133,7 @@ def test_overrides_are_typed_and_reach_nested_groups(tmp_path):
     overrides = ["epochs=3", "lr=0.5", "data_dir=123abc", "model_params.dropout=0.1", "data_dim=[32, 32, 64]"]
     experiment = load_experiment("train", path, overrides)
     assert (experiment.epochs, experiment.lr, experiment.data_dir) == (3, 0.5, "123abc")
-    assert experiment.model_params == {"dropout": 0.1}
+    assert experiment.dropout == 0.1
     assert experiment.input_shape == (32, 32, 64, 1)
     with pytest.raises(UserError, match="--set epochs: expected key=value"):
         load_experiment("train", path, ["epochs"])

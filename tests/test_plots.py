@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from self_supervised_3d_tasks import plots
+from self_supervised_3d_tasks.algorithms.base import Panel
 from self_supervised_3d_tasks.plots import canvas
 from self_supervised_3d_tasks.plots.curves import epoch_series, fraction_series
 from self_supervised_3d_tasks.plots.masks import LABEL_COLOURS, largest_slices, views
@@ -110,7 +111,7 @@ def test_central_slice():
 def test_pretext_preview(tmp_path, shape):
     image = np.random.default_rng(0).random(shape).astype(np.float32)
     constant = np.zeros(shape, np.float32)
-    block = [("original", image), plots.Panel("a long title that needs several lines of text", constant)]
+    block = [("original", image), Panel("a long title that needs several lines of text", constant)]
     plots.pretext_preview(tmp_path / "preview.png", [block, [], block * 6])
     width = round((0.3 + 9 * (1.0 + 0.08)) * canvas.DPI)  # twelve pictures are wrapped after nine
     assert read_png(tmp_path / "preview.png").shape[1] == width

@@ -100,29 +100,36 @@ def test_summary_of_a_fractional_split(tmp_path):
 
 
 def test_statistics_by_hand():
-    # Six cases; the differences, averaged over the two repetitions, are 1..6 hundredths: all positive, so the
+    # Six cases; the differences, averaged over the three repetitions, are 1..6 hundredths: all positive, so the
     # exact two-sided p is 2 / 2**6.
-    baseline = [[0.5] * 6, [0.4] * 6]
-    differences = [[0.0, 0.01, 0.02, 0.03, 0.04, 0.05], [0.02, 0.03, 0.04, 0.05, 0.06, 0.07]]
+    baseline = [[0.5] * 6, [0.4] * 6, [0.3] * 6]
+    middle = np.array([0.01, 0.02, 0.03, 0.04, 0.05, 0.06])
+    differences = [middle - 0.01, middle, middle + 0.01]
     pretrained = np.add(baseline, differences).tolist()
     (result,) = statistics(rows_of(10, "random", baseline) + rows_of(10, "frozen", pretrained))
     assert (result.split, result.metric, result.mode, result.num_cases) == (10, "dice", "frozen", 6)
     assert result.difference == pytest.approx(0.035)
-    assert result.sd == pytest.approx(0.02 / math.sqrt(2))  # of the repetition means 0.025 and 0.045
+    assert result.sd == pytest.approx(0.01)  # of the repetition means 0.025, 0.035 and 0.045
     assert result.p_value == pytest.approx(2 / 2**6)
 
 
 def test_signed_rank_against_the_exact_null_distribution():
     rng = np.random.default_rng(5)
     differences = rng.normal(0.01, 0.02, 8)
-    rows = rows_of(10, "random", [[0.5] * 8]) + rows_of(10, "initialized", [(0.5 + differences).tolist()])
+    rows = rows_of(10, "random", [[0.5] * 8] * 3) + rows_of(10, "initialized", [(0.5 + differences).tolist()] * 3)
     (result,) = statistics(rows)
 
     ranks = np.abs(differences).argsort().argsort() + 1
     observed = abs((ranks * np.sign(differences)).sum())
     signs = np.array(list(itertools.product([-1, 1], repeat=8)))
     assert result.p_value == pytest.approx(np.mean(np.abs(signs @ ranks) >= observed))
-    assert result.sd is None
+
+
+def test_no_test_from_fewer_than_three_repetitions():
+    """Over cases alone, two seeds that differ by luck look like a difference between the modes."""
+    (result,) = statistics(rows_of(10, "random", [[0.5] * 8] * 2) + rows_of(10, "frozen", [[0.6] * 8] * 2))
+    assert result.difference == pytest.approx(0.1)
+    assert result.p_value is None
 
 
 def test_statistics_without_enough_cases_or_without_random():
@@ -144,9 +151,9 @@ def test_statistics_pair_cases_by_name_and_leave_nan_out():
     assert result.difference == pytest.approx((0.3 + 0.1) / 2)
 
 
-@pytest.mark.parametrize(("values", "difference"), [([[math.nan] * 7], None), ([[0.5] * 7], 0.0)])
+@pytest.mark.parametrize(("values", "difference"), [([[math.nan] * 7] * 3, None), ([[0.5] * 7] * 3, 0.0)])
 def test_statistics_of_nothing_and_of_equal_scores(values, difference):
-    (result,) = statistics(rows_of(10, "random", [[0.5] * 7]) + rows_of(10, "frozen", values))
+    (result,) = statistics(rows_of(10, "random", [[0.5] * 7] * 3) + rows_of(10, "frozen", values))
     assert result.difference == difference
     assert result.p_value == (None if difference is None else 1.0)
 
@@ -160,16 +167,17 @@ def test_statistics_file(tmp_path):
 
 
 def test_table_by_hand():
-    rows = rows_of(100, "random", [[0.5] * 6, [0.7] * 6]) + rows_of(100, "initialized", [[0.75] * 6, [0.75] * 6])
+    rows = rows_of(100, "random", [[0.5] * 6, [0.7] * 6, [0.6] * 6]) + rows_of(100, "initialized", [[0.75] * 6] * 3)
     rows += rows_of(5, "random", [[0.25, math.nan]], "dice_class_2")
     assert table(rows).splitlines() == [
         "Labels  Score         initialized        random             initialized - random",
         "-" * 87,
-        "100%    dice          0.750 ± 0.000 (2)  0.600 ± 0.141 (2)  +0.150, p = 0.031 (6 cases)",
+        "100%    dice          0.750 ± 0.000 (3)  0.600 ± 0.100 (3)  +0.150, p = 0.031 (6 cases)",
         "5%      dice_class_2  -                  0.250 (1)          -",
         "mean ± sd over repetitions (number of repetitions) of the mean over test cases",
-        "p: two-sided Wilcoxon signed-rank test over cases, uncorrected, from six cases on",
-        "left out, class absent from truth and prediction: 1 of 26 case scores (dice_class_2 1)",
+        "p: two-sided Wilcoxon signed-rank test over cases, uncorrected, from six cases and three repetitions on;",
+        "   other seeds are not part of the test: compare the difference with the sd over repetitions",
+        "left out, class absent from truth and prediction: 1 of 38 case scores (dice_class_2 1)",
     ]
 
 

@@ -76,23 +76,32 @@ def test_checksum_without_file_or_sidecar_is_an_error(tmp_path):
         run_folder.verify_checksum(file)
 
 
-def test_create_takes_the_next_free_suffix_and_newest_finds_it(tmp_path):
+def test_create_takes_the_next_free_suffix_and_all_lists_them(tmp_path):
     base = tmp_path / "not" / "there" / "yet"
-    assert RunFolder.newest(base, "run") is None
+    assert RunFolder.all(base, "run") == []
     for number in range(12):
         folder = RunFolder.create(base, "run")
         assert folder.path == base / (f"run_{number}" if number else "run")
     RunFolder.create(base, "run_cpc")
     (base / "run_99").touch()
     # By number: as text, run_9 would follow run_11.
-    assert RunFolder.newest(base, "run").path == base / "run_11"
-    assert RunFolder.newest(base, "run_cpc").path == base / "run_cpc"
-    assert RunFolder.newest(base, "ru") is None
+    names = [folder.path.name for folder in RunFolder.all(base, "run")]
+    assert names == ["run", *(f"run_{number}" for number in range(1, 12))]
+    assert [folder.path for folder in RunFolder.all(base, "run_cpc")] == [base / "run_cpc"]
+    assert RunFolder.all(base, "ru") == []
+
+
+def test_pinned_files_cannot_change(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.pin_json("split.json", {"train": ["a"], "test": ("b",)})
+    folder.pin_json("split.json", {"train": ["a"], "test": ["b"]})
+    with pytest.raises(UserError, match=r"split\.json: the run was started with other scans"):
+        folder.pin_json("split.json", {"train": ["a", "b"], "test": []})
 
 
 def test_name_is_no_pattern(tmp_path):
     RunFolder.create(tmp_path, "axb")
-    assert RunFolder.newest(tmp_path, "a.b") is None
+    assert RunFolder.all(tmp_path, "a.b") == []
 
 
 def _create(base):

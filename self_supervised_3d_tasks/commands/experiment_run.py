@@ -20,7 +20,7 @@ MODULES = {"train": "pretraining", "finetune": "evaluation"}
 def define_flags(command: str) -> None:
     """Define the flags of ``train.py`` or ``finetune.py``."""
     flags.DEFINE_multi_string("set", [], "key=value: overrides a key of the experiment file; repeatable.")
-    flags.DEFINE_bool("resume", False, "Continue this experiment's newest unfinished run folder, if there is one.")
+    flags.DEFINE_bool("resume", False, "Continue this experiment's newest unfinished run, if there is one.")
     flags.DEFINE_bool("dry_run", False, f"Check the file and the data, print what {command} would do, and stop.")
 
 
@@ -37,7 +37,8 @@ def execute(command: str, argv: list[str]) -> None:
     if len(argv) != 2:
         raise UserError(f"usage: python {command}.py FILE.json [--set key=value] [--resume] [--dry_run]")
     experiment = load_experiment(command, argv[1], flags.FLAGS["set"].value)
-    logging.set_verbosity(getattr(logging, experiment.log_level))
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(getattr(logging, experiment.log_level))
     if experiment.use_gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, experiment.use_gpu))
     # The module that trains pulls in everything else, so it is imported only once the file is known to be right.
@@ -47,13 +48,13 @@ def execute(command: str, argv: list[str]) -> None:
         plan.check_headers()
         print(plan.describe())
         return
-    folder, resume = claim(experiment, resume=flags.FLAGS.resume)
+    folder = claim(experiment, resume=flags.FLAGS.resume)
     if folder.is_finished:
         logging.info("already finished: %s", folder.path)
     else:
         folder.mark("running")
         try:
-            module.run(plan, folder, resume=resume)
+            module.run(plan, folder)
         except UserError:
             discard_unstarted(folder)
             raise
@@ -64,30 +65,39 @@ def execute(command: str, argv: list[str]) -> None:
     print(f"run folder: {folder.path}")
 
 
-def claim(experiment: Experiment, *, resume: bool) -> tuple[RunFolder, bool]:
-    """Return the run folder and whether it holds an earlier run to continue.
+def claim(experiment: Experiment, *, resume: bool) -> RunFolder:
+    """Return the run folder.
 
-    Without ``resume`` the folder is always new. With it, the newest folder of this experiment is taken, finished or
-    not; where there is none, a new one is made, so that a cluster job can always be started with ``--resume``.
+    Without ``resume`` it is always new. With it, it is the newest unfinished folder with the same experiment, or else
+    the newest finished one; where there is none, a new one, so that a cluster job can always be given ``--resume``.
 
     Raises:
-        UserError: The folder to resume was made by a different experiment file.
+        UserError: There is an unfinished folder of that name, but of another experiment.
     """
     base, name = experiment.run_location()
     config = experiment.model_dump(mode="json")
-    earlier = RunFolder.newest(base, name) if resume else None
-    if earlier is None:
-        folder = RunFolder.create(base, name)
-        folder.write_json("config.json", config)
-        return folder, False
-    before = earlier.read_json("config.json")
-    changed = sorted(key for key in config.keys() | before.keys() if config.get(key) != before.get(key))
-    if changed:
-        raise UserError(
-            f"--resume: {earlier.path} was started with other values of {', '.join(changed)}; "
-            "restore them, or start a new run without --resume"
-        )
-    return earlier, True
+    if resume:
+        found = [folder for folder in RunFolder.all(base, name) if (folder.path / "config.json").exists()]
+        changes = {folder.path: _changed(folder.read_json("config.json"), config) for folder in found}
+        same = [folder for folder in found if not changes[folder.path]]
+        others = [folder for folder in found if changes[folder.path] and not folder.is_finished]
+        # Newest last; among the same, unfinished ones come behind finished ones.
+        for folder in sorted(same, key=lambda folder: not folder.is_finished)[-1:]:
+            return folder
+        for folder in others[-1:]:
+            raise UserError(
+                f"--resume: {folder.path} is unfinished, but was started with other values of "
+                f"{', '.join(changes[folder.path])}; restore them, or start a new run without --resume"
+            )
+    folder = RunFolder.create(base, name)
+    folder.write_json("config.json", config)
+    return folder
+
+
+def _changed(before: dict, after: dict) -> list[str]:
+    """Return the keys that differ, without those that do not touch the result."""
+    keys = (before.keys() | after.keys()) - {"log_level", "use_gpu", "tensorboard", "cache", "cache_dir"}
+    return sorted(key for key in keys if before.get(key) != after.get(key))
 
 
 def discard_unstarted(folder: RunFolder) -> None:

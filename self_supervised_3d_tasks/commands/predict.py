@@ -8,15 +8,17 @@ from absl import flags, logging
 
 from self_supervised_3d_tasks import commands
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.prediction import Predictor
 
-USAGE = "usage: python predict.py RUN_DIR INPUT OUTPUT [--job NAME] [--overlap SHARE] [--overlay]"
+USAGE = "usage: python predict.py RUN_DIR INPUT OUTPUT [--job NAME] [--set key=value] [--overlay] [--dry_run]"
 
 
 def main() -> None:
     """Run the command."""
-    flags.DEFINE_string("job", None, "Which finetuned model: a folder name under RUN_DIR/jobs; default: see README.")
-    flags.DEFINE_float("overlap", None, "Overlap of the sliding windows, 0 to below 1; default: the run's.", 0, 0.99)
+    flags.DEFINE_string("job", None, "Folder name under RUN_DIR/jobs; default: most labels, then best validation.")
+    flags.DEFINE_multi_string("set", [], "key=value: overrides a key of the run, such as overlap; repeatable.")
     flags.DEFINE_bool("overlay", False, "Also write a picture of the mask on the scan beside each mask.")
+    flags.DEFINE_bool("dry_run", False, "Check model and headers, print what would be written, and stop.")
     commands.run(execute)
 
 
@@ -31,10 +33,12 @@ def execute(argv: list[str]) -> None:
     """
     if len(argv) != 4:
         raise UserError(USAGE)
-    from self_supervised_3d_tasks.prediction import Predictor
-
     run, source, target = (Path(item).expanduser() for item in argv[1:])
-    predictor = Predictor.load(run, job=flags.FLAGS.job, overlap=flags.FLAGS.overlap)
+    predictor = Predictor.load(run, job=flags.FLAGS.job, overrides=flags.FLAGS["set"].value)
     logging.info("model: %s", predictor.name)
+    if flags.FLAGS.dry_run:
+        for case, mask in predictor.plan(source, target):
+            print(f"{case.image} -> {mask}")
+        return
     for written in predictor.predict_path(source, target, overlay=flags.FLAGS.overlay):
         print(written)

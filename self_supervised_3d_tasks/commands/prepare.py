@@ -12,6 +12,7 @@ from absl import flags, logging
 from pydantic import BaseModel, ValidationError
 
 from self_supervised_3d_tasks import commands, preparation
+from self_supervised_3d_tasks.config import override
 from self_supervised_3d_tasks.errors import UserError, nearest
 
 DEFINE = {
@@ -43,6 +44,8 @@ def known() -> list[str]:
 def define_flags(options: type[BaseModel]) -> None:
     """Define ``--output`` and one flag per field of a preparation's options."""
     flags.DEFINE_string("output", None, "folder to make")
+    flags.DEFINE_multi_string("set", [], "key=value: another way to give an option below; repeatable")
+    flags.DEFINE_bool("dry_run", False, "print the options and stop")
     for name, field in options.model_fields.items():
         DEFINE[field.annotation](name, field.default, field.description)
 
@@ -61,12 +64,19 @@ def execute(module: ModuleType, argv: list[str]) -> None:
         raise UserError(f"unexpected argument {argv[2]!r}; {_usage(argv[1])}")
     if not flags.FLAGS["output"].value:
         raise UserError(f"--output is missing; {_usage(argv[1])}")
+    values = {name: flags.FLAGS[name].value for name in module.Options.model_fields}
+    for item in flags.FLAGS["set"].value:
+        override(values, item)
     try:
-        options = module.Options(**{name: flags.FLAGS[name].value for name in module.Options.model_fields})
+        options = module.Options(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"--{first['loc'][0]}: {first['msg']}, received {first['input']!r}") from error
+        hint = nearest(first["loc"][0], module.Options.model_fields) if first["type"] == "extra_forbidden" else ""
+        raise UserError(f"--{first['loc'][0]}: {first['msg']}, received {first['input']!r}.{hint}") from error
     output = Path(flags.FLAGS["output"].value)
+    if flags.FLAGS.dry_run:
+        print("\n".join([f"output {output}", *(f"{name} {value}" for name, value in options)]))
+        return
     module.prepare(output, options)
     logging.info("ready: %s", output)
 

@@ -111,6 +111,12 @@ def find_cases(
     if labelled:
         label_folder = folder.parent / f"{folder.name}_labels" if label_dir is None else _absolute(label_dir)
         masks = _find_masks(groups, label_folder, label_stem, layout.suffixes)
+    if layout.rank == 2 and subject_pattern is None:
+        logging.warning(
+            "%s: every slice counts as a subject of its own, so that slices of one scan can fall on both sides of a "
+            'split. Set subject_pattern, for example "^(.+)_[0-9]+$" for <scan>_<slice>.npy.',
+            folder,
+        )
     subjects = _subjects(groups, subject_pattern)
     return [
         Case(name, images[0], masks.get(name), subjects[name], images[1:]) for name, images in sorted(groups.items())
@@ -165,7 +171,9 @@ def _find_masks(
     groups: dict[str, tuple[Path, ...]], folder: Path, label_stem: str, suffixes: Sequence[str]
 ) -> dict[str, Path]:
     if not folder.is_dir():
-        raise UserError(f"{folder}: this folder of masks does not exist. Create it, or set label_dir.")
+        raise UserError(
+            f"{folder}: this folder of masks does not exist. Create it, or set label_dir_train or label_dir_test."
+        )
     files = _files_by_stem(folder, suffixes)
     missing = [name for name in sorted(groups) if f"{name}{label_stem}" not in files]
     if missing:

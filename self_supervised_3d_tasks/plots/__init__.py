@@ -2,6 +2,6 @@
 
 from self_supervised_3d_tasks.plots.curves import loss_curves, score_over_epochs, score_over_fraction
 from self_supervised_3d_tasks.plots.masks import overlay
-from self_supervised_3d_tasks.plots.preview import Panel, pretext_preview
+from self_supervised_3d_tasks.plots.preview import pretext_preview
 
-__all__ = ["Panel", "loss_curves", "overlay", "pretext_preview", "score_over_epochs", "score_over_fraction"]
+__all__ = ["loss_curves", "overlay", "pretext_preview", "score_over_epochs", "score_over_fraction"]

@@ -5,18 +5,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
+from self_supervised_3d_tasks.algorithms.base import Panel
 from self_supervised_3d_tasks.plots import canvas
-
-
-class Panel(NamedTuple):
-    """One picture of a preview: ``image`` is ``(*spatial, channels)``."""
-
-    title: str
-    image: np.ndarray
 
 
 def central_slice(image: np.ndarray) -> np.ndarray:

@@ -72,7 +72,13 @@ def unet(
 
 
 def check_input_shape(
-    input_shape: tuple[int | None, ...], *, num_layers: int = 4, pooling: str = "max", decoder: bool = False
+    input_shape: tuple[int | None, ...],
+    *,
+    num_layers: int = 4,
+    pooling: str = "max",
+    dropout: float = 0.5,
+    dropout_change_per_layer: float = 0.0,
+    decoder: bool = False,
 ) -> None:
     """Raise if the network cannot take ``input_shape``; loads no Keras.
 
@@ -80,12 +86,15 @@ def check_input_shape(
         input_shape: ``(*spatial, channels)`` of what the encoder sees.
         num_layers: Number of pooled levels.
         pooling: Final pooling; ``"none"`` leaves it out.
+        dropout: Dropout rate inside the first level's block.
+        dropout_change_per_layer: Added to the rate at each further level.
         decoder: Whether a decoder follows. Then each axis must be a multiple of 2**(number of poolings), so
             that the way up meets the way down; alone, the encoder only has to keep one voxel per axis.
 
     Raises:
-        UserError: With sizes and settings that would work.
+        UserError: With sizes and settings that would work, or a level's dropout rate leaves [0, 1).
     """
+    _dropout_rates(dropout, dropout_change_per_layer, num_layers + 1)
     final = int(pooling != "none")
     multiple = 2 ** (num_layers + final)
     spatial = tuple(size for size in input_shape[:-1] if size is not None)
