@@ -155,6 +155,16 @@ def test_an_incomplete_match_changes_nothing_and_shows_the_report(saved, options
     assert_same(before, snapshot(target))
 
 
+def test_an_encoder_with_fewer_layers_is_another_architecture(saved):
+    """Every tensor finds its value, yet the network computes something else than the pretrained one."""
+    whole = make_encoder(2, seed=9)
+    encoder = keras.Model(whole.input, whole.get_layer("relu").output, name="encoder")
+    before = snapshot(encoder)
+    with pytest.raises(UserError, match=r"2 unused(.|\n)*was not loaded completely"):
+        transfer.load_encoder(encoder, saved[1])
+    assert_same(before, snapshot(encoder))
+
+
 def test_a_partial_match_when_allowed(saved):
     encoder, run = saved
     target = make_encoder(2, names=("one", "three"), seed=1)
