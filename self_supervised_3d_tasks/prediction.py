@@ -59,13 +59,16 @@ class Predictor:
             raise UserError(f"--job: {run / 'jobs' / name} holds no model.keras.{nearest(name, finished)}")
         return cls(name, experiment, training.load_model(run / "jobs" / name / "model.keras"))
 
-    def predict_path(self, source: Path, target: Path, *, overlay: bool = False) -> Iterator[Path]:
+    def predict_path(
+        self, source: Path, target: Path, *, overlay: bool = False, resume: bool = False
+    ) -> Iterator[Path]:
         """Predict a scan into a file, or every scan of a folder into a folder.
 
         Args:
             source: NIfTI file, or a folder of them.
             target: File name (``.nii`` or ``.nii.gz``) or folder for a file; folder for a folder.
             overlay: Also write ``<name>.png``, the mask drawn on the scan.
+            resume: Leave out scans whose mask exists already.
 
         Yields:
             The path of each mask, once it is complete.
@@ -74,7 +77,7 @@ class Predictor:
             UserError: An input cannot be read, or an output exists already.
         """
         preprocessing = Preprocessing(**self.experiment.preprocessing_options())
-        jobs = self.plan(source, target)
+        jobs = self.plan(source, target, resume=resume)
         predict = inference.predictor(self.model)
         for case, path in jobs:
             volume = readers.read_channels(case.images, self.experiment.rank)
@@ -99,16 +102,17 @@ class Predictor:
                 )
             yield path
 
-    def plan(self, source: Path, target: Path) -> list[tuple[Case, Path]]:
+    def plan(self, source: Path, target: Path, *, resume: bool = False) -> list[tuple[Case, Path]]:
         """Return each scan with the path of its mask; headers are checked, no voxel is read.
 
         Raises:
             UserError: A header cannot be read or does not fit the model, or an output exists already.
         """
         jobs = self._outputs(source, target)
-        existing = [str(path) for _, path in jobs if path.exists()]
-        if existing:
-            raise UserError(f"{existing[0]}: exists already; move it away or choose another OUTPUT")
+        existing = [path for _, path in jobs if path.exists()]
+        if existing and not resume:
+            raise UserError(f"{existing[0]}: exists already; choose another OUTPUT, or go on behind it with --resume")
+        jobs = [(case, path) for case, path in jobs if path not in existing]
         preprocessing = Preprocessing(**self.experiment.preprocessing_options())
         for case, _ in jobs:
             check_case(case, preprocessing, num_classes=None)

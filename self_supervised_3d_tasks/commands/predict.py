@@ -10,7 +10,9 @@ from self_supervised_3d_tasks import commands
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.prediction import Predictor
 
-USAGE = "usage: python predict.py RUN_DIR INPUT OUTPUT [--job NAME] [--set key=value] [--overlay] [--dry_run]"
+USAGE = (
+    "usage: python predict.py RUN_DIR INPUT OUTPUT [--job NAME] [--set key=value] [--overlay] [--resume] [--dry_run]"
+)
 
 
 def main() -> None:
@@ -18,6 +20,7 @@ def main() -> None:
     flags.DEFINE_string("job", None, "Folder name under RUN_DIR/jobs; default: most labels, then best validation.")
     flags.DEFINE_multi_string("set", [], "key=value: overrides a key of the run, such as overlap; repeatable.")
     flags.DEFINE_bool("overlay", False, "Also write a picture of the mask on the scan beside each mask.")
+    flags.DEFINE_bool("resume", False, "Leave out scans whose mask exists already.")
     flags.DEFINE_bool("dry_run", False, "Check model and headers, print what would be written, and stop.")
     commands.run(execute)
 
@@ -37,8 +40,9 @@ def execute(argv: list[str]) -> None:
     predictor = Predictor.load(run, job=flags.FLAGS.job, overrides=flags.FLAGS["set"].value)
     logging.info("model: %s", predictor.name)
     if flags.FLAGS.dry_run:
-        for case, mask in predictor.plan(source, target):
+        for case, mask in predictor.plan(source, target, resume=flags.FLAGS.resume):
             print(f"{case.image} -> {mask}")
         return
-    for written in predictor.predict_path(source, target, overlay=flags.FLAGS.overlay):
+    options = {"overlay": flags.FLAGS.overlay, "resume": flags.FLAGS.resume}
+    for written in predictor.predict_path(source, target, **options):
         print(written)

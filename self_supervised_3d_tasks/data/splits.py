@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from absl import logging
 
@@ -25,18 +25,11 @@ class Split:
         train: the label fraction.
         validation: the same for every fraction and repetition.
         test: the same for every fraction and repetition.
-        settings: every value that the split depends on.
     """
 
     train: list[Case]
     validation: list[Case]
     test: list[Case]
-    settings: dict[str, float | int | None] = field(default_factory=dict)
-
-    def to_json(self) -> dict:
-        """Return settings, names, subjects and files, ready for ``json.dump``."""
-        parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {"settings": self.settings} | {name: [_to_json(case) for case in part] for name, part in parts.items()}
 
 
 def pretraining_split(cases: Sequence[Case], train_val_split: float, seed: int) -> dict[str, list[Case]]:
@@ -105,13 +98,6 @@ def finetuning_split(
         train=_of_subjects(cases, pool[:num_train]),
         validation=_of_subjects(cases, subjects[:num_validation]),
         test=test,
-        settings={
-            "seed": seed,
-            "percent": percent,
-            "repetition": repetition,
-            "val_split": val_split,
-            "test_split": test_split if test_cases is None else None,
-        },
     )
 
 
@@ -165,12 +151,3 @@ def _check_apart(cases: Sequence[Case], test_cases: Sequence[Case]) -> None:
             len(subjects),
             min(subjects),
         )
-
-
-def _to_json(case: Case) -> dict[str, str | None]:
-    return {
-        "name": case.name,
-        "subject": case.subject,
-        "image": str(case.image),
-        "mask": str(case.mask) if case.mask else None,
-    }

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -137,23 +136,3 @@ def test_a_test_file_must_not_train(caplog) -> None:
     assert not caplog.records
     split(cases, make_cases(2, folder="elsewhere"))
     assert "2 subjects have one name" in caplog.text
-
-
-def test_json_holds_every_value() -> None:
-    part = split(make_cases(10), percent=50, repetition=2, seed=3)
-    read = json.loads(json.dumps(part.to_json()))
-    assert read["settings"] == {
-        "seed": 3,
-        "percent": 50,
-        "repetition": 2,
-        "val_split": 0.1,
-        "test_split": 0.2,
-    }
-    first = part.train[0]
-    assert read["train"][0] == {
-        "name": first.name,
-        "subject": first.subject,
-        "image": str(first.image),
-        "mask": str(first.mask),
-    }
-    assert [len(read[name]) for name in ("train", "validation", "test")] == [4, 1, 2]
