@@ -110,7 +110,6 @@ def run(plan: Plan, folder: RunFolder) -> None:
     experiment = plan.experiment
     preprocessing = Preprocessing(**experiment.preprocessing_options())
     folder.write_json("environment.json", environment(seed=experiment.seed))
-    training.set_precision(experiment.mixed_precision)
     store = VolumeStore(
         plan.cases,
         preprocessing,
@@ -121,6 +120,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
     )
     _check_test_cases(plan, preprocessing)
     folder.pin_json("split.json", _splits_json(plan) | {"skipped": store.skipped})
+    training.set_precision(experiment.mixed_precision)
     logging.info("\n%s", plan.describe())
     baseline = RunFolder.open(experiment.random_from) if experiment.random_from else None
     if baseline:

@@ -1,7 +1,9 @@
-"""Settings of every test, made before TensorFlow or matplotlib can be loaded."""
+"""Settings of every test, made before TensorFlow or matplotlib can be loaded, and the scans that several files use."""
 
 import os
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -14,3 +16,24 @@ def pytest_runtest_setup(item):
 
         if not tf.config.list_physical_devices("GPU"):
             pytest.skip("needs a GPU that TensorFlow sees")
+
+
+@pytest.fixture(scope="session")
+def write_scans():
+    """Write NIfTI scans of a bright box in noise, and their masks into ``<folder>_labels``."""
+
+    def write(folder, count, *, shape=(16, 16, 16), affine=None, prefix="case"):
+        rng = np.random.default_rng(0)
+        labels = folder.with_name(f"{folder.name}_labels")
+        for path in (folder, labels):
+            path.mkdir(parents=True)
+        for number in range(count):
+            first, size = rng.integers(1, 6, len(shape)), rng.integers(4, 9, len(shape))
+            mask = np.zeros(shape, np.uint8)
+            mask[tuple(slice(start, start + length) for start, length in zip(first, size, strict=True))] = 1
+            image = (mask + rng.normal(0, 0.3, shape)).astype(np.float32)
+            for path, array in ((folder, image), (labels, mask)):
+                nib.save(nib.Nifti1Image(array, affine), path / f"{prefix}{number}.nii.gz")
+        return folder
+
+    return write
