@@ -22,7 +22,7 @@ def pytest_runtest_setup(item):
 def write_scans():
     """Write NIfTI scans of a bright box in noise, and their masks into ``<folder>_labels``."""
 
-    def write(folder, count, *, shape=(16, 16, 16), affine=None, prefix="case"):
+    def write(folder, count, *, shape=(16, 16, 16), prefix="case"):
         rng = np.random.default_rng(0)
         labels = folder.with_name(f"{folder.name}_labels")
         for path in (folder, labels):
@@ -33,7 +33,7 @@ def write_scans():
             mask[tuple(slice(start, start + length) for start, length in zip(first, size, strict=True))] = 1
             image = (mask + rng.normal(0, 0.3, shape)).astype(np.float32)
             for path, array in ((folder, image), (labels, mask)):
-                nib.save(nib.Nifti1Image(array, affine), path / f"{prefix}{number}.nii.gz")
+                nib.save(nib.Nifti1Image(array, np.eye(4)), path / f"{prefix}{number}.nii.gz")
         return folder
 
     return write

@@ -1,0 +1,327 @@
+"""The downstream sweep on tiny volumes: what is trained, kept, written, and never computed twice."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import nibabel as nib
+import numpy as np
+import pytest
+
+from self_supervised_3d_tasks import evaluation, finetuning, losses, training
+from self_supervised_3d_tasks.commands import experiment_run
+from self_supervised_3d_tasks.config import load_experiment
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.results import ScoreRow, read_long
+from self_supervised_3d_tasks.run_folder import RunFolder, read_json, verify_checksum, write_json
+from self_supervised_3d_tasks.training import TrainingDiverged
+
+MODES = ("frozen", "initialized", "random")
+JOBS = [f"{percent}_{mode}_0" for percent in ("100", "050") for mode in MODES]
+SETTINGS = {
+    "algorithm": "rotation",
+    "dataset_name": "nifti",
+    "data_dim": 16,
+    "num_classes": 2,
+    "enc_filters": 2,
+    "num_layers": 1,
+    "pooling": "none",
+    "exp_splits": [100, 50],
+    "repetitions": 1,
+    "epochs_frozen": 1,
+    "epochs_initialized": 2,
+    "epochs_warmup": 1,
+    "epochs_random": 2,
+    "steps_per_epoch": 2,
+    "lr": 0.01,
+    "val_split": 0.2,
+    "test_split": 0.25,
+    "augment": True,
+    "scores": ["dice", "jaccard"],
+    "tensorboard": False,
+}
+
+
+def load(workspace: Path, **keys):
+    """Return the experiment, its plan and the run folder that finetune.py would make for it."""
+    path = workspace / "sweep.json"
+    paths = {"data_dir_train": str(workspace / "scans"), "model_checkpoint": str(workspace / "pretrained")}
+    path.write_text(json.dumps(SETTINGS | paths | {"base_workspace": str(workspace / "runs")} | keys))
+    experiment = load_experiment("finetune", path)
+    return evaluation.plan(experiment), experiment_run.claim(experiment, resume=False)
+
+
+def tensors(model) -> dict[str, np.ndarray]:
+    return {
+        f"{layer.name}/{weight.name}": keras.ops.convert_to_numpy(weight).copy()
+        for layer in model.layers
+        for weight in layer.weights
+    }
+
+
+def save_pretrained(experiment, path: Path) -> dict[str, np.ndarray]:
+    """Save an encoder as after a pretraining: with moving statistics that are not zeros and ones."""
+    encoder = experiment.make_encoder(experiment.input_shape, seed=123)
+    rng = np.random.default_rng(0)
+    for layer in encoder.layers:
+        for weight in layer.non_trainable_weights:
+            weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+    training.save_model(encoder, path)
+    return tensors(encoder)
+
+
+@pytest.fixture
+def spy(monkeypatch):
+    """Record the weights before and after every training, by job; name a job to make it diverge."""
+    return watch_training(monkeypatch)
+
+
+def watch_training(monkeypatch):
+    fit, seen = training.fit, SimpleNamespace(before={}, after={}, diverge=None)
+
+    def watched(model, *, folder, **options):
+        seen.before[folder.name] = tensors(model)
+        if folder.name == seen.diverge:
+            raise TrainingDiverged("the loss became nan in epoch 1, step 1 of 2")
+        history = fit(model, folder=folder, **options)
+        seen.after[folder.name] = tensors(model)
+        return history
+
+    monkeypatch.setattr(training, "fit", watched)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory, write_scans):
+    """A finished sweep, and what was seen of its trainings."""
+    workspace = tmp_path_factory.mktemp("sweep")
+    write_scans(workspace / "scans", 8)
+    experiment = load_experiment(
+        "finetune", _file(workspace / "first.json", SETTINGS | {"data_dir_train": "-", "model_checkpoint": "-"})
+    )
+    pretrained = save_pretrained(experiment, workspace / "pretrained" / "encoder.keras")
+    plan, folder = load(workspace, run_name="sweep")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        seen = watch_training(monkeypatch)
+        evaluation.run(plan, folder)
+    return SimpleNamespace(workspace=workspace, plan=plan, folder=folder, pretrained=pretrained, seen=seen)
+
+
+def _file(path: Path, values: dict) -> Path:
+    path.write_text(json.dumps(values))
+    return path
+
+
+@pytest.fixture
+def copied(sweep, tmp_path):
+    """The finished sweep in another place, to be tampered with."""
+    return RunFolder(shutil.copytree(sweep.folder.path, tmp_path / "sweep"))
+
+
+def model_of(folder: RunFolder, job: str):
+    return training.load_model(folder.path / "jobs" / job / "model.keras")
+
+
+def identity(folder: RunFolder) -> dict[str, tuple[int, int]]:
+    """Change time and inode of every model: both are new after a file was written."""
+    files = {job: (folder.path / "jobs" / job / "model.keras").stat() for job in JOBS}
+    return {job: (stat.st_mtime_ns, stat.st_ino) for job, stat in files.items()}
+
+
+def read_csv(path: Path) -> list[list[str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def read_scan(sweep, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return image, scaled to [0, 1], and mask of a case as a batch of one."""
+    image, mask = (nib.load(sweep.workspace / kind / f"{name}.nii.gz").get_fdata() for kind in ("scans", "scans_labels"))
+    image = (image - image.min()) / (image.max() - image.min())
+    return image[None, ..., None].astype(np.float32), mask[None].astype(np.int32)
+
+
+def test_jobs_run_in_upstreams_order(sweep):
+    assert [job.name for job in sweep.plan.jobs] == JOBS
+    assert list(sweep.seen.before) == JOBS
+    assert sorted(path.name for path in (sweep.folder.path / "jobs").iterdir()) == sorted(JOBS)
+
+
+def test_the_summary_has_upstreams_columns_and_a_row_per_fraction(sweep):
+    header, *rows = read_csv(sweep.folder.path / "results.csv")
+    statistics = [f"{score}_{name}" for score in ("dice", "jaccard") for name in ("min", "avg", "max")]
+    assert header == ["Train Split", *(f"Weights_{mode}_{name}" for mode in MODES for name in statistics)]
+    assert [row[0] for row in rows] == ["100%", "50%"]
+    assert all(len(row) == len(header) and all(row) for row in rows)
+
+
+def test_label_fractions_are_nested_and_apart_from_test_and_validation(sweep):
+    split = sweep.folder.read_json("split.json")
+    whole, half = (set(split["train"][f"{percent}%, repetition 0"]) for percent in (100, 50))
+    assert (len(whole), len(half), len(split["validation"]), len(split["test"])) == (5, 3, 1, 2)
+    assert half < whole
+    everything = [*whole, *split["validation"], *split["test"]]
+    assert len(set(everything)) == len(everything) == 8
+
+
+def test_scores_are_those_of_the_kept_model(sweep):
+    rows = read_long(sweep.folder.path / "results_long.csv")
+    test = sweep.folder.read_json("split.json")["test"]
+    assert len(rows) == len(MODES) * 2 * len(test) * 2
+    model = model_of(sweep.folder, "050_random_0")
+    for case in test:
+        image, mask = read_scan(sweep, case)
+        predicted = np.argmax(model.predict_on_batch(image), axis=-1) == 1
+        dice = 2 * np.sum(predicted & (mask == 1)) / (predicted.sum() + mask.sum())
+        wanted = ScoreRow(50.0, "random", 0, case, "dice", float(dice))
+        assert [row for row in rows if dataclasses.replace(row, value=0) == dataclasses.replace(wanted, value=0)] == [
+            wanted
+        ]
+
+
+def test_the_best_weights_are_kept_with_a_checksum(sweep):
+    (name,) = sweep.folder.read_json("split.json")["validation"]
+    image, mask = read_scan(sweep, name)
+    loss = losses.get("dice_crossentropy", num_classes=2, class_weights=None)
+    for job in JOBS:
+        folder = sweep.folder.path / "jobs" / job
+        verify_checksum(folder / "model.keras")
+        best = min(float(row["val_loss"]) for row in csv.DictReader(open(folder / "history.csv")))
+        assert read_json(folder / "scores.json")["best_val_loss"] == pytest.approx(best)
+        received = float(loss(mask, model_of(sweep.folder, job).predict_on_batch(image))[0])
+        assert received == pytest.approx(best, rel=1e-3)
+
+
+@pytest.mark.parametrize("percent", ["100", "050"])
+def test_modes_differ_in_where_the_encoder_starts_and_whether_it_moves(sweep, percent):
+    """All modes of a repetition start from the same decoder, so that only the encoder makes the difference."""
+    pretrained = sweep.pretrained
+    before, after = sweep.seen.before, sweep.seen.after
+    frozen, initialized, random = (f"{percent}_{mode}_0" for mode in MODES)
+    kept = tensors(model_of(sweep.folder, frozen))
+    for name, value in pretrained.items():
+        for weights in (before[frozen], after[frozen], kept, before[initialized]):
+            np.testing.assert_array_equal(weights[name], value, err_msg=name)
+        if name.endswith("/kernel"):
+            assert np.any(after[initialized][name] != value)
+            assert np.any(before[random][name] != value)
+    decoder = [name for name in kept if name not in pretrained]
+    assert decoder
+    for name in decoder:
+        np.testing.assert_array_equal(before[frozen][name], before[random][name])
+        np.testing.assert_array_equal(before[initialized][name], before[random][name])
+    assert any(np.any(kept[name] != before[frozen][name]) for name in decoder)
+
+
+def test_only_the_unfinished_job_runs_again(sweep, copied, spy):
+    before = identity(copied)
+    (copied.path / "jobs" / "050_frozen_0" / "scores.json").unlink()
+    for table in copied.path.glob("*.csv"):
+        table.unlink()
+    evaluation.run(sweep.plan, copied)
+    assert list(spy.before) == ["050_frozen_0"]
+    after = identity(copied)
+    assert [job for job in JOBS if after[job] != before[job]] == ["050_frozen_0"]
+    for table in ("results.csv", "results_long.csv", "statistics.csv"):
+        assert (copied.path / table).read_text() == (sweep.folder.path / table).read_text()
+
+
+def test_a_job_that_diverges_does_not_discard_the_others(sweep, copied, spy):
+    spy.diverge = "100_initialized_0"
+    shutil.rmtree(copied.path / "jobs" / spy.diverge)
+    (copied.path / "jobs" / "050_initialized_0" / "scores.json").unlink()
+    with pytest.raises(TrainingDiverged, match="100_initialized_0: the loss became nan"):
+        evaluation.run(sweep.plan, copied)
+    assert list(spy.before) == [spy.diverge, "050_initialized_0"]
+    whole, rest = (read_long(folder.path / "results_long.csv") for folder in (sweep.folder, copied))
+    assert rest == [row for row in whole if (row.split, row.mode) != (100, "initialized")]
+    header, *rows = read_csv(copied.path / "results.csv")
+    empty = [name for name, cell in zip(header, rows[0], strict=True) if not cell]
+    assert empty == [name for name in header if "_initialized_" in name]
+    assert all(rows[1])
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Replace training by scores that tell the job and the case; returns the names of the jobs that were run."""
+    names = []
+
+    def run_job(experiment, job, store, test, folder):
+        names.append(job.name)
+        value = job.percent / 1000 + job.repetition / 100 + MODES.index(job.mode) / 10
+        return [
+            ScoreRow(job.percent, job.mode, job.repetition, case.name, score, value)
+            for case in test
+            for score in experiment.scores
+        ]
+
+    monkeypatch.setattr(finetuning, "run_job", run_job)
+    return names
+
+
+def test_the_tables_cover_every_repetition(sweep, untrained):
+    plan, folder = load(sweep.workspace, repetitions=2, run_name="repeated")
+    evaluation.run(plan, folder)
+    assert untrained == [
+        f"{percent}_{mode}_{repetition}" for percent in ("100", "050") for repetition in range(2) for mode in MODES
+    ]
+    rows = read_long(folder.path / "results_long.csv")
+    assert len(set(rows)) == len(rows) == len(MODES) * 2 * 2 * len(plan.test) * 2
+    header, _, row = read_csv(folder.path / "results.csv")
+    columns = [f"Weights_random_dice_{name}" for name in ("min", "avg", "max")]
+    assert [float(row[header.index(name)]) for name in columns] == pytest.approx([0.25, 0.255, 0.26])
+    split = folder.read_json("split.json")["train"]
+    for repetition in range(2):
+        half, whole = (set(split[f"{percent}%, repetition {repetition}"]) for percent in (50, 100))
+        assert half < whole
+    assert len(read_csv(folder.path / "statistics.csv")) == 1 + 2 * 2 * 2
+
+
+def test_when_every_job_diverges_that_is_what_is_said(sweep, monkeypatch):
+    def run_job(experiment, job, *arguments):
+        raise TrainingDiverged("the loss became inf")
+
+    monkeypatch.setattr(finetuning, "run_job", run_job)
+    plan, folder = load(sweep.workspace, run_name="diverged")
+    with pytest.raises(TrainingDiverged) as error:
+        evaluation.run(plan, folder)
+    assert all(job in str(error.value) for job in JOBS)
+    assert read_long(folder.path / "results_long.csv") == []
+
+
+def test_jobs_from_scratch_are_taken_over_from_another_sweep(sweep, copied, untrained):
+    """Another pretext task, another checkpoint: training from scratch is the same."""
+    (copied.path / "jobs" / "050_random_0" / "scores.json").unlink()
+    plan, folder = load(
+        sweep.workspace, algorithm="cpc", random_from=str(copied.path), epochs_frozen=2, run_name="other"
+    )
+    evaluation.run(plan, folder)
+    assert untrained == [job for job in JOBS if job != "100_random_0"]
+    for name in ("model.keras", "scores.json", "history.csv"):
+        theirs, mine = (run.path / "jobs" / "100_random_0" / name for run in (copied, folder))
+        assert mine.read_bytes() == theirs.read_bytes()
+    taken, original = (
+        [row for row in read_long(run.path / "results_long.csv") if (row.split, row.mode) == (100, "random")]
+        for run in (folder, sweep.folder)
+    )
+    assert taken == original
+
+
+@pytest.mark.parametrize("keys", [{"epochs_random": 3}, {"lr": 0.02}, {"seed": 1, "enc_filters": 4}])
+def test_a_baseline_with_other_settings_is_refused(sweep, keys):
+    plan, _ = load(sweep.workspace, random_from=str(sweep.folder.path), run_name="refused", **keys)
+    with pytest.raises(UserError, match=f"random_from: .* other values of {', '.join(sorted(keys))}$"):
+        evaluation.check_baseline(plan, sweep.folder)
+
+
+def test_a_baseline_on_another_split_is_refused(sweep, copied):
+    split = copied.read_json("split.json")
+    write_json(copied.path / "split.json", split | {"test": split["test"][:1]})
+    plan, _ = load(sweep.workspace, random_from=str(copied.path), run_name="refused")
+    with pytest.raises(UserError, match="random_from: .* has another split"):
+        evaluation.check_baseline(plan, copied)
