@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -23,7 +22,7 @@ from self_supervised_3d_tasks.run_folder import RunFolder, read_json, verify_che
 from self_supervised_3d_tasks.training import TrainingDiverged
 
 MODES = ("frozen", "initialized", "random")
-JOBS = [f"{percent}_{mode}_0" for percent in ("100", "050") for mode in MODES]
+JOBS = [f"050_{mode}_0" for mode in MODES]
 SETTINGS = {
     "algorithm": "rotation",
     "dataset_name": "nifti",
@@ -32,7 +31,7 @@ SETTINGS = {
     "enc_filters": 2,
     "num_layers": 1,
     "pooling": "none",
-    "exp_splits": [100, 50],
+    "exp_splits": [50],
     "repetitions": 1,
     "epochs_frozen": 1,
     "epochs_initialized": 2,
@@ -42,7 +41,6 @@ SETTINGS = {
     "lr": 0.01,
     "val_split": 0.2,
     "test_split": 0.25,
-    "augment": True,
     "scores": ["dice", "jaccard"],
     "tensorboard": False,
 }
@@ -146,42 +144,21 @@ def read_scan(sweep, name: str) -> tuple[np.ndarray, np.ndarray]:
     return image[None, ..., None].astype(np.float32), mask[None].astype(np.int32)
 
 
-def test_jobs_run_in_upstreams_order(sweep):
-    assert [job.name for job in sweep.plan.jobs] == JOBS
-    assert list(sweep.seen.before) == JOBS
-    assert sorted(path.name for path in (sweep.folder.path / "jobs").iterdir()) == sorted(JOBS)
-
-
-def test_the_summary_has_upstreams_columns_and_a_row_per_fraction(sweep):
-    header, *rows = read_csv(sweep.folder.path / "results.csv")
-    statistics = [f"{score}_{name}" for score in ("dice", "jaccard") for name in ("min", "avg", "max")]
-    assert header == ["Train Split", *(f"Weights_{mode}_{name}" for mode in MODES for name in statistics)]
-    assert [row[0] for row in rows] == ["100%", "50%"]
-    assert all(len(row) == len(header) and all(row) for row in rows)
-
-
-def test_label_fractions_are_nested_and_apart_from_test_and_validation(sweep):
-    split = sweep.folder.read_json("split.json")
-    whole, half = (set(split["train"][f"{percent}%, repetition 0"]) for percent in (100, 50))
-    assert (len(whole), len(half), len(split["validation"]), len(split["test"])) == (5, 3, 1, 2)
-    assert half < whole
-    everything = [*whole, *split["validation"], *split["test"]]
-    assert len(set(everything)) == len(everything) == 8
-
-
-def test_scores_are_those_of_the_kept_model(sweep):
-    rows = read_long(sweep.folder.path / "results_long.csv")
+def test_scores_are_those_of_the_kept_models(sweep):
     test = sweep.folder.read_json("split.json")["test"]
-    assert len(rows) == len(MODES) * 2 * len(test) * 2
-    model = model_of(sweep.folder, "050_random_0")
-    for case in test:
-        image, mask = read_scan(sweep, case)
-        predicted = np.argmax(model.predict_on_batch(image), axis=-1) == 1
-        dice = 2 * np.sum(predicted & (mask == 1)) / (predicted.sum() + mask.sum())
-        wanted = ScoreRow(50.0, "random", 0, case, "dice", float(dice))
-        assert [row for row in rows if dataclasses.replace(row, value=0) == dataclasses.replace(wanted, value=0)] == [
-            wanted
-        ]
+    scores = {
+        (row.mode, row.case): row.value
+        for row in read_long(sweep.folder.path / "results_long.csv")
+        if (row.split, row.repetition, row.metric) == (50, 0, "dice")
+    }
+    assert scores.keys() == {(mode, case) for mode in MODES for case in test}
+    for mode in MODES:
+        model = model_of(sweep.folder, f"050_{mode}_0")
+        for case in test:
+            image, mask = read_scan(sweep, case)
+            predicted = np.argmax(model.predict_on_batch(image), axis=-1) == 1
+            dice = 2 * np.sum(predicted & (mask == 1)) / (predicted.sum() + mask.sum())
+            assert scores[mode, case] == pytest.approx(dice)
 
 
 def test_the_best_weights_are_kept_with_a_checksum(sweep):
@@ -191,18 +168,17 @@ def test_the_best_weights_are_kept_with_a_checksum(sweep):
     for job in JOBS:
         folder = sweep.folder.path / "jobs" / job
         verify_checksum(folder / "model.keras")
-        best = min(float(row["val_loss"]) for row in csv.DictReader(open(folder / "history.csv")))
+        best = min(row["val_loss"] for row in training.read_history(folder))
         assert read_json(folder / "scores.json")["best_val_loss"] == pytest.approx(best)
         received = float(loss(mask, model_of(sweep.folder, job).predict_on_batch(image))[0])
         assert received == pytest.approx(best, rel=1e-3)
 
 
-@pytest.mark.parametrize("percent", ["100", "050"])
-def test_modes_differ_in_where_the_encoder_starts_and_whether_it_moves(sweep, percent):
+def test_modes_differ_in_where_the_encoder_starts_and_whether_it_moves(sweep):
     """All modes of a repetition start from the same decoder, so that only the encoder makes the difference."""
     pretrained = sweep.pretrained
     before, after = sweep.seen.before, sweep.seen.after
-    frozen, initialized, random = (f"{percent}_{mode}_0" for mode in MODES)
+    frozen, initialized, random = JOBS
     kept = tensors(model_of(sweep.folder, frozen))
     for name, value in pretrained.items():
         for weights in (before[frozen], after[frozen], kept, before[initialized]):
@@ -220,30 +196,29 @@ def test_modes_differ_in_where_the_encoder_starts_and_whether_it_moves(sweep, pe
 
 def test_only_the_unfinished_job_runs_again(sweep, copied, spy):
     before = identity(copied)
-    (copied.path / "jobs" / "050_frozen_0" / "scores.json").unlink()
+    (copied.path / "jobs" / "050_initialized_0" / "scores.json").unlink()
     for table in copied.path.glob("*.csv"):
         table.unlink()
     evaluation.run(sweep.plan, copied)
-    assert list(spy.before) == ["050_frozen_0"]
+    assert list(spy.before) == ["050_initialized_0"]
     after = identity(copied)
-    assert [job for job in JOBS if after[job] != before[job]] == ["050_frozen_0"]
+    assert [job for job in JOBS if after[job] != before[job]] == ["050_initialized_0"]
     for table in ("results.csv", "results_long.csv", "statistics.csv"):
         assert (copied.path / table).read_text() == (sweep.folder.path / table).read_text()
 
 
 def test_a_job_that_diverges_does_not_discard_the_others(sweep, copied, spy):
-    spy.diverge = "100_initialized_0"
+    spy.diverge = "050_frozen_0"
     shutil.rmtree(copied.path / "jobs" / spy.diverge)
-    (copied.path / "jobs" / "050_initialized_0" / "scores.json").unlink()
-    with pytest.raises(TrainingDiverged, match="100_initialized_0: the loss became nan"):
+    (copied.path / "jobs" / "050_random_0" / "scores.json").unlink()
+    with pytest.raises(TrainingDiverged, match="^050_frozen_0: the loss became nan in epoch 1, step 1 of 2$"):
         evaluation.run(sweep.plan, copied)
-    assert list(spy.before) == [spy.diverge, "050_initialized_0"]
+    assert list(spy.before) == [spy.diverge, "050_random_0"]
     whole, rest = (read_long(folder.path / "results_long.csv") for folder in (sweep.folder, copied))
-    assert rest == [row for row in whole if (row.split, row.mode) != (100, "initialized")]
-    header, *rows = read_csv(copied.path / "results.csv")
-    empty = [name for name, cell in zip(header, rows[0], strict=True) if not cell]
-    assert empty == [name for name in header if "_initialized_" in name]
-    assert all(rows[1])
+    assert rest == [row for row in whole if row.mode != "frozen"]
+    header, row = read_csv(copied.path / "results.csv")
+    empty = [name for name, cell in zip(header, row, strict=True) if not cell]
+    assert empty == [name for name in header if "_frozen_" in name]
 
 
 @pytest.fixture
@@ -264,22 +239,40 @@ def untrained(monkeypatch):
     return names
 
 
-def test_the_tables_cover_every_repetition(sweep, untrained):
-    plan, folder = load(sweep.workspace, repetitions=2, run_name="repeated")
+@pytest.fixture
+def repeated(sweep, untrained):
+    """A sweep over two fractions and two repetitions, with scores that are known."""
+    plan, folder = load(sweep.workspace, exp_splits=[100, 50], repetitions=2, run_name="repeated")
     evaluation.run(plan, folder)
+    return folder
+
+
+def test_jobs_and_tables_are_upstreams(repeated, untrained):
     assert untrained == [
         f"{percent}_{mode}_{repetition}" for percent in ("100", "050") for repetition in range(2) for mode in MODES
     ]
-    rows = read_long(folder.path / "results_long.csv")
-    assert len(set(rows)) == len(rows) == len(MODES) * 2 * 2 * len(plan.test) * 2
-    header, _, row = read_csv(folder.path / "results.csv")
-    columns = [f"Weights_random_dice_{name}" for name in ("min", "avg", "max")]
-    assert [float(row[header.index(name)]) for name in columns] == pytest.approx([0.25, 0.255, 0.26])
-    split = folder.read_json("split.json")["train"]
+    header, *rows = read_csv(repeated.path / "results.csv")
+    columns = [f"{score}_{name}" for score in ("dice", "jaccard") for name in ("min", "avg", "max")]
+    assert header == ["Train Split", *(f"Weights_{mode}_{name}" for mode in MODES for name in columns)]
+    assert [row[0] for row in rows] == ["100%", "50%"]
+    start = header.index("Weights_random_dice_min")
+    assert [float(cell) for cell in rows[1][start : start + 3]] == pytest.approx([0.25, 0.255, 0.26])
+    long = read_long(repeated.path / "results_long.csv")
+    num_cases, num_scores = 2, 2
+    assert len(long) == len(set(long)) == len(MODES) * 2 * 2 * num_cases * num_scores
+    pretrained_modes = 2
+    assert len(read_csv(repeated.path / "statistics.csv")) == 1 + 2 * num_scores * pretrained_modes
+
+
+def test_label_fractions_are_nested_and_apart_from_test_and_validation(repeated):
+    split = repeated.read_json("split.json")
+    assert (len(split["validation"]), len(split["test"])) == (1, 2)
     for repetition in range(2):
-        half, whole = (set(split[f"{percent}%, repetition {repetition}"]) for percent in (50, 100))
+        whole, half = (set(split["train"][f"{percent}%, repetition {repetition}"]) for percent in (100, 50))
         assert half < whole
-    assert len(read_csv(folder.path / "statistics.csv")) == 1 + 2 * 2 * 2
+        assert (len(half), len(whole)) == (3, 5)
+        everything = [*whole, *split["validation"], *split["test"]]
+        assert len(set(everything)) == len(everything) == 8
 
 
 def test_when_every_job_diverges_that_is_what_is_said(sweep, monkeypatch):
@@ -294,22 +287,26 @@ def test_when_every_job_diverges_that_is_what_is_said(sweep, monkeypatch):
     assert read_long(folder.path / "results_long.csv") == []
 
 
-def test_jobs_from_scratch_are_taken_over_from_another_sweep(sweep, copied, untrained):
-    """Another pretext task, another checkpoint: training from scratch is the same."""
-    (copied.path / "jobs" / "050_random_0" / "scores.json").unlink()
+@pytest.mark.parametrize("finished", [True, False])
+def test_finished_jobs_from_scratch_are_taken_over_from_another_sweep(sweep, copied, untrained, finished):
+    """Another pretext task, other epochs from pretrained weights: training from scratch is the same."""
+    job = "050_random_0"
+    if not finished:
+        (copied.path / "jobs" / job / "scores.json").unlink()
     plan, folder = load(
         sweep.workspace, algorithm="cpc", random_from=str(copied.path), epochs_frozen=2, run_name="other"
     )
     evaluation.run(plan, folder)
-    assert untrained == [job for job in JOBS if job != "100_random_0"]
-    for name in ("model.keras", "scores.json", "history.csv"):
-        theirs, mine = (run.path / "jobs" / "100_random_0" / name for run in (copied, folder))
-        assert mine.read_bytes() == theirs.read_bytes()
-    taken, original = (
-        [row for row in read_long(run.path / "results_long.csv") if (row.split, row.mode) == (100, "random")]
-        for run in (folder, sweep.folder)
-    )
-    assert taken == original
+    assert untrained == [name for name in JOBS if not (finished and name == job)]
+    if finished:
+        for name in ("model.keras", "scores.json", "history.csv"):
+            theirs, mine = (run.path / "jobs" / job / name for run in (copied, folder))
+            assert mine.read_bytes() == theirs.read_bytes()
+        taken, original = (
+            [row for row in read_long(run.path / "results_long.csv") if row.mode == "random"]
+            for run in (folder, sweep.folder)
+        )
+        assert taken == original
 
 
 @pytest.mark.parametrize("keys", [{"epochs_random": 3}, {"lr": 0.02}, {"seed": 1, "enc_filters": 4}])
