@@ -1,0 +1,200 @@
+"""Prediction of new scans with the run folder of a finetuning."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from self_supervised_3d_tasks import training
+from self_supervised_3d_tasks.config import load_experiment
+from self_supervised_3d_tasks.data.preprocessing import Preprocessing
+from self_supervised_3d_tasks.data.readers import read_image
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.prediction import Predictor
+from self_supervised_3d_tasks.run_folder import write_json
+
+EXPERIMENT = {
+    "algorithm": "rotation",
+    "dataset_name": "nifti",
+    "data_dir_train": "scans",
+    "data_dim": 16,
+    "num_classes": 2,
+    "enc_filters": 2,
+    "num_layers": 1,
+    "pooling": "none",
+    "epochs_initialized": 0,
+    "epochs_frozen": 0,
+}
+# Validation loss of each job; None is a job that has not finished.
+JOBS = {"050_random_0": 0.1, "100_frozen_0": 0.5, "100_initialized_1": 0.3, "100_random_0": None}
+SHAPE = (14, 20, 10)
+SPACING = (0.8, 1.25, 3.0)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The run folder of a finetuning, with a model that has never been trained."""
+    folder = tmp_path_factory.mktemp("finetuning")
+    (folder / "experiment.json").write_text(json.dumps(EXPERIMENT))
+    experiment = load_experiment("finetune", folder / "experiment.json")
+    write_json(folder / "config.json", experiment.model_dump(mode="json"))
+    _, model = experiment.make_model(seed=3)
+    training.save_model(model, folder / "model.keras")
+    for job, loss in JOBS.items():
+        (folder / "jobs" / job).mkdir(parents=True)
+        if loss is not None:
+            shutil.copy(folder / "model.keras", folder / "jobs" / job)
+            write_json(folder / "jobs" / job / "scores.json", {"best_val_loss": loss, "scores": []})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictor(run):
+    return Predictor.load(run)
+
+
+def scan(shape=SHAPE, seed=0):
+    """Smooth noise on canonical axes, turned by a few degrees, with anisotropic voxels."""
+    from scipy.ndimage import gaussian_filter
+
+    array = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 1.5)
+    tilt = np.array([[np.cos(0.1), -np.sin(0.1), 0], [np.sin(0.1), np.cos(0.1), 0], [0, 0, 1]])
+    affine = nib.affines.from_matvec(tilt @ np.diag(SPACING), [-30.0, 12.5, 7.0])
+    return nib.Nifti1Image((1000 * array).astype(np.int16), affine)
+
+
+def turned(image):
+    """The same scan as another scanner stores it: axes permuted, two of them flipped."""
+    return image.as_reoriented(np.array([[2, -1], [0, 1], [1, -1]]))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with one scan, stored in two ways."""
+    (tmp_path / "in").mkdir()
+    nib.save(scan(), tmp_path / "in" / "canonical.nii.gz")
+    nib.save(turned(scan()), tmp_path / "in" / "turned.nii")
+    return tmp_path
+
+
+def canonical_voxels(path):
+    return np.asarray(nib.as_closest_canonical(nib.load(path)).dataobj)
+
+
+def test_masks_lie_on_their_scans_however_those_are_stored(folder, predictor):
+    written = list(predictor.predict_path(folder / "in", folder / "out"))
+    assert written == [folder / "out" / "canonical.nii.gz", folder / "out" / "turned.nii.gz"]
+    for source, target in zip(sorted((folder / "in").iterdir()), written, strict=True):
+        before, after = nib.load(source), nib.load(target)
+        assert after.shape == before.shape
+        np.testing.assert_array_equal(after.affine, before.affine)
+        assert after.header.get_zooms() == before.header.get_zooms()
+        assert after.get_data_dtype() == np.uint8
+    assert nib.load(written[1]).shape != SHAPE
+    one, other = map(canonical_voxels, written)
+    assert set(np.unique(one)) == {0, 1}
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_file_goes_to_a_file_or_into_a_folder(folder, predictor):
+    source = folder / "in" / "turned.nii"
+    assert list(predictor.predict_path(source, folder / "deep" / "mask.nii")) == [folder / "deep" / "mask.nii"]
+    assert list(predictor.predict_path(source, folder / "out", overlay=True)) == [folder / "out" / "turned.nii.gz"]
+    np.testing.assert_array_equal(
+        canonical_voxels(folder / "deep" / "mask.nii"), canonical_voxels(folder / "out" / "turned.nii.gz")
+    )
+    assert (folder / "out" / "turned.png").stat().st_size > 0
+
+
+def test_the_default_job_has_most_labels_then_the_lowest_validation_loss(run, predictor):
+    assert predictor.name == "100_initialized_1"
+    assert Predictor.load(run, job="050_random_0").name == "050_random_0"
+
+
+def test_an_unknown_job_names_the_nearest(run):
+    with pytest.raises(UserError, match=r"--job: .*050_randm_0 holds no model\.keras\. Did you mean '050_random_0'\?"):
+        Predictor.load(run, job="050_randm_0")
+
+
+def test_folders_that_cannot_predict_are_named(tmp_path):
+    with pytest.raises(UserError, match=f"{tmp_path}: not the run folder of a finetuning"):
+        Predictor.load(tmp_path)
+    (tmp_path / "jobs").mkdir()
+    with pytest.raises(UserError, match=r"config\.json: no such"):
+        Predictor.load(tmp_path)
+
+
+def test_without_a_finished_job_the_remedy_is_told(run, tmp_path):
+    shutil.copy(run / "config.json", tmp_path)
+    (tmp_path / "jobs" / "100_random_0").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"no job has finished; run finetune\.py with --resume"):
+        Predictor.load(tmp_path)
+
+
+def test_nothing_is_overwritten_and_resume_goes_on_behind_it(folder, predictor):
+    existing = folder / "out" / "turned.nii.gz"
+    existing.parent.mkdir()
+    existing.write_text("a mask corrected by hand")
+    with pytest.raises(UserError, match=rf"{existing}: exists already; .*--resume"):
+        list(predictor.predict_path(folder / "in", folder / "out"))
+    assert list(existing.parent.iterdir()) == [existing]
+    assert list(predictor.predict_path(folder / "in", folder / "out", resume=True)) == [
+        folder / "out" / "canonical.nii.gz"
+    ]
+    assert existing.read_text() == "a mask corrected by hand"
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("two.nii.gz", np.zeros((8, 8, 8, 2), np.float32), "has 2 channels"),
+        ("flat.nii", np.zeros((8, 8), np.float32), "expected 3 spatial axes"),
+        ("scan.mgz", None, "expected a NIfTI file"),
+        ("absent.nii", None, "no such file or folder"),
+    ],
+)
+def test_unusable_input_is_named_before_anything_is_written(folder, predictor, name, array, message):
+    path = folder / name
+    if array is not None:
+        nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+    elif name == "scan.mgz":
+        path.touch()
+    with pytest.raises(UserError, match=f"{name}: .*{message}"):
+        list(predictor.predict_path(path, folder / "out"))
+    assert not (folder / "out").exists()
+
+
+def test_a_damaged_model_is_named(run, tmp_path):
+    copied = shutil.copytree(run, tmp_path / "run")
+    model = copied / "jobs" / "100_frozen_0" / "model.keras"
+    model.write_bytes(model.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"100_frozen_0/model\.keras: truncated"):
+        Predictor.load(copied, job="100_frozen_0")
+
+
+def test_crops_predict_a_scan_by_sliding_windows(run, folder, monkeypatch):
+    predictor = Predictor.load(run, overrides=["volume_fitting=crop", "overlap=0.5"])
+    image = scan((24, 16, 12))
+    nib.save(turned(image), folder / "long.nii.gz")
+    windows = []
+    predict_on_batch = predictor.model.predict_on_batch
+
+    def watched(batch):
+        windows.append(batch.copy())
+        return predict_on_batch(batch)
+
+    monkeypatch.setattr(predictor.model, "predict_on_batch", watched)
+    (written,) = predictor.predict_path(folder / "long.nii.gz", folder / "out")
+    fitted = Preprocessing(**predictor.experiment.preprocessing_options()).image(read_image(folder / "long.nii.gz", 3))
+    assert fitted.shape == (24, 16, 16, 1)
+    assert len(windows) == 2
+    for window, start in zip(windows, (0, 8), strict=True):
+        np.testing.assert_array_equal(window[0], fitted[start : start + 16])
+    assert nib.load(written).shape == turned(image).shape
+    # Where only the first window looks, the mask is what the model says of it alone.
+    logits = predict_on_batch(windows[0])[0]
+    np.testing.assert_array_equal(canonical_voxels(written)[:8], np.argmax(logits, axis=-1)[:8, :, 2:14])
