@@ -125,7 +125,7 @@ def test_expand():
         ("dice_class_x", 3, "no score is called"),
         ("dice_pancreas_3", 3, "needs label 3, but num_classes is 3"),
         ("brats_wt", 3, "needs label 3"),
-        ("qw_kappa", 3, "no score is called 'qw_kappa'; known: dice, jaccard"),
+        ("qw_kappa", 3, "qw_kappa is a score of classification"),
     ],
 )
 def test_scores_that_cannot_be_computed(name, num_classes, message):
