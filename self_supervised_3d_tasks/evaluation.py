@@ -14,12 +14,13 @@ from pathlib import Path
 from absl import logging
 
 from self_supervised_3d_tasks import finetuning, losses, metrics, plots, results, training, transfer
-from self_supervised_3d_tasks.config import FinetuneExperiment, load_experiment
+from self_supervised_3d_tasks.config import load_experiment
 from self_supervised_3d_tasks.data import layouts, splits
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import VolumeStore, check_case
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import FinetuneExperiment
 from self_supervised_3d_tasks.results import ScoreRow
 from self_supervised_3d_tasks.run_folder import RunFolder, environment
 from self_supervised_3d_tasks.training import TrainingDiverged

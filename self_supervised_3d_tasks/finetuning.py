@@ -14,13 +14,13 @@ import numpy as np
 from absl import logging
 
 from self_supervised_3d_tasks import inference, lazy, losses, metrics, plots, training, transfer
-from self_supervised_3d_tasks.config import FinetuneExperiment
 from self_supervised_3d_tasks.data import pipeline, readers
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.readers import Volume
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store import VolumeStore, check_case
+from self_supervised_3d_tasks.experiment import FinetuneExperiment
 from self_supervised_3d_tasks.ops import augment
 from self_supervised_3d_tasks.results import ScoreRow
 from self_supervised_3d_tasks.run_folder import read_json, write_json

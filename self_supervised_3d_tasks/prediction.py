@@ -10,12 +10,13 @@ from typing import Any
 from absl import logging
 
 from self_supervised_3d_tasks import inference, plots, registry, training
-from self_supervised_3d_tasks.config import FinetuneExperiment, load_experiment
+from self_supervised_3d_tasks.config import load_experiment
 from self_supervised_3d_tasks.data import layouts, readers
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import check_case
 from self_supervised_3d_tasks.errors import UserError, nearest
+from self_supervised_3d_tasks.experiment import FinetuneExperiment
 from self_supervised_3d_tasks.run_folder import read_json
 
 NIFTI = (".nii", ".nii.gz")

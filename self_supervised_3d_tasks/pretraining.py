@@ -9,11 +9,11 @@ from absl import logging
 
 from self_supervised_3d_tasks import lazy, plots, training
 from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
-from self_supervised_3d_tasks.config import TrainExperiment
 from self_supervised_3d_tasks.data import layouts, pipeline, splits
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import VolumeStore, check_case
+from self_supervised_3d_tasks.experiment import TrainExperiment
 from self_supervised_3d_tasks.run_folder import RunFolder, environment
 from self_supervised_3d_tasks.training import TrainingDiverged
 

@@ -15,7 +15,7 @@ NAME = PACKAGE.name
 
 # Imports point to a lower layer, or stay inside one folder or (between single files) one layer.
 LAYERS = [
-    {"errors", "lazy", "registry", "run_folder", "config", "legacy_keys", "schema"},
+    {"errors", "lazy", "registry", "run_folder", "experiment", "config", "legacy_keys", "schema"},
     {"ops", "models", "losses", "metrics"},
     {"algorithms", "data"},
     {

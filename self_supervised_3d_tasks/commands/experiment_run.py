@@ -10,8 +10,9 @@ import sys
 from absl import flags, logging
 
 from self_supervised_3d_tasks import commands
-from self_supervised_3d_tasks.config import Experiment, load_experiment
+from self_supervised_3d_tasks.config import load_experiment
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import Experiment
 from self_supervised_3d_tasks.run_folder import RunFolder
 
 MODULES = {"train": "pretraining", "finetune": "evaluation"}
