@@ -172,6 +172,67 @@ def test_loader_groups_become_flat_keys():
         legacy_keys.translate("finetune", groups)
 
 
+# Keys and values as the predecessor's files have them.
+UPSTREAM = {
+    "train cpc_3d": {
+        **{"algorithm": "cpc", "dataset_name": "pancreas3d", "data_dir": "images_resized_128/", "data_is_3D": True},
+        **{"data_dim": 128, "number_channels": 1, "patches_per_side": 4, "code_size": 1024, "embed_dim": 64},
+        **{"epochs": 1000, "batch_size": 32, "lr": 1e-4, "enc_filters": 16, "top_architecture": "big_fully"},
+    },
+    "train rotation_3d_ukb": {
+        **{"algorithm": "rotation", "dataset_name": "ukb3d", "data_dir": "/data/ukb/", "data_is_3D": True},
+        **{"data_dim": 128, "number_channels": 2, "epochs": 1000, "batch_size": 4, "lr": 1e-4, "enc_filters": 16},
+        **{"top_architecture": "big_fully"},
+    },
+    "train cpc_3d_brats": {
+        **{"algorithm": "cpc", "dataset_name": "brats", "data_dir": "brats", "train3D": True, "data_dim": 128},
+        **{"n_channels": 4, "split_per_side": 4, "embed_dim": 128, "num_layers": 4, "epochs": 500},
+        **{"batch_size": 8, "lr": 1e-3},
+    },
+    "train rotation_2d_pancreas": {
+        **{"algorithm": "rotation", "dataset_name": "pancreas2d", "data_dir": "slices", "data_is_3D": False},
+        **{"data_dim": 128, "number_channels": 1, "val_split": 0.05, "epochs": 250, "batch_size": 64, "lr": 1e-5},
+        **{"top_architecture": "big_fully"},
+    },
+    "finetune cpc_3d": {
+        **{"algorithm": "cpc", "dataset_name": "pancreas3d", "model_checkpoint": "cpc_pancreas3d/weights.hdf5"},
+        **{"data_dir_train": "train", "data_dir_test": "test", "data_is_3D": True, "data_dim": 128},
+        **{"number_channels": 1, "patches_per_side": 4, "code_size": 1024, "top_architecture": "big_fully"},
+        **{"enc_filters": 16, "pooling": "max", "prediction_architecture": "unet_3d_upconv", "repetitions": 3},
+        **{"exp_splits": [50, 25], "epochs_initialized": 400, "epochs_random": 0, "epochs_frozen": 0},
+        **{"epochs_warmup": 25, "batch_size": 2, "lr": 1e-3, "clipnorm": 1, "clipvalue": 1, "val_split": 0.05},
+        "loss": "weighted_dice_loss",
+        "metrics": ["accuracy", "weighted_dice_coefficient", "weighted_dice_coefficient_per_class_pancreas"],
+        "scores": ["dice", "jaccard", "dice_pancreas_0", "dice_pancreas_1", "dice_pancreas_2"],
+        "train_data_generator_args": {"shuffle": True, "label_stem": ""},
+        "val_data_generator_args": {"label_stem": ""},
+        "test_data_generator_args": {"label_stem": ""},
+    },
+    "finetune cpc_3d_brats": {
+        **{"algorithm": "cpc", "dataset_name": "brats", "model_checkpoint": "cpc_brats", "data_dir_train": "train"},
+        **{"data_dir_test": "test", "train3D": True, "n_channels": 4, "split_per_side": 4, "embed_dim": 128},
+        **{"patch_dim": 64, "data_dim": 128, "epochs": 150, "epochs_warmup": 20, "repetitions": 1, "batch_size": 1},
+        **{"exp_splits": [100, 10, 1, 50, 25], "lr": 1e-4, "val_split": 0.05, "num_layers": 4, "num_classes": 4},
+        "prediction_architecture": "unet_3d_upconv",
+        "loss": "weighted_dice_loss",
+        "metrics": ["accuracy", "weighted_dice_coefficient", "brats_metrics"],
+        "scores": ["dice", "jaccard", "brats_wt", "brats_tc", "brats_et"],
+        "train_data_generator_args": {"shuffle": True},
+    },
+}
+
+
+@pytest.mark.parametrize("name", UPSTREAM)
+def test_files_of_the_predecessor_load_and_resolve(tmp_path, name):
+    command = name.split()[0]
+    experiment = load_experiment(command, write(tmp_path, UPSTREAM[name]))
+    assert experiment.rank == (2 if "2d" in name else 3)
+    assert experiment.input_shape[:-1] == (128,) * experiment.rank
+    resolved = tmp_path / "resolved.json"
+    resolved.write_text(experiment.model_dump_json())
+    assert load_experiment(command, resolved).model_dump() == experiment.model_dump()
+
+
 def test_a_key_of_another_algorithm_is_reported_not_swallowed(tmp_path, caplog):
     with caplog.at_level("WARNING"):
         train(tmp_path, patch_jitter=3)
