@@ -99,7 +99,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
         TrainingDiverged: The loss or a weight became NaN or infinite.
     """
     experiment, algorithm = plan.experiment, plan.algorithm
-    train_store, validation_store = _stores(plan, folder)
+    train_store, validation_store = _stores(plan)
     parts = {"train": train_store, "validation": validation_store}
     names = {part: [case.name for case in store.cases] for part, store in parts.items()}
     folder.pin_json("split.json", names | {"skipped": train_store.skipped + validation_store.skipped})
@@ -154,7 +154,7 @@ def build_model(experiment: TrainExperiment, algorithm: Algorithm) -> keras.Mode
     return algorithm.make_model(encoder, seed=experiment.seed + 10_000)
 
 
-def _stores(plan: Plan, folder: RunFolder) -> list[VolumeStore]:
+def _stores(plan: Plan) -> list[VolumeStore]:
     """Read and prepare the training and the validation scans."""
     experiment = plan.experiment
     return [
