@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -268,6 +269,11 @@ def test_a_mistake_is_found_without_loading_tensorflow(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_example_of_the_readme_loads(tmp_path):
+    (example,) = re.findall(r"```json\n(.+?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    assert load_experiment("train", write(tmp_path, json.loads(example))).algorithm == "cpc"
 
 
 @pytest.mark.parametrize("command", ["train", "finetune"])
