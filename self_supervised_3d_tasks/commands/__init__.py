@@ -54,7 +54,7 @@ def _help(usage: str | None) -> str:
     """Return the usage and the flags that this package defines; absl's own text leaves both out."""
     if usage is None:
         entry = getattr(sys.modules["__main__"], "main", None)
-        usage = inspect.getdoc(inspect.getmodule(entry)) or ""
+        usage = (inspect.getdoc(inspect.getmodule(entry)) or "").replace("``", "")
     modules = [name for name in flags.FLAGS.flags_by_module_dict() if name.startswith(f"{PACKAGE}.")]
     return "\n\n".join([usage, *(_flags(name) for name in sorted(modules))]).strip()
 
@@ -64,5 +64,6 @@ def _flags(module: str) -> str:
     lines = []
     for flag in flags.FLAGS.get_flags_for_module(module):
         default = "" if flag.default in (None, []) or flag.boolean else f" (default: {flag.default})"
-        lines.append(f"  --{flag.name:<16} {flag.help}{default}")
+        text = flag.help.partition(";\n")[0]  # absl adds a line of its own to repeatable flags
+        lines.append(f"  --{flag.name:<16} {text}{default}")
     return "\n".join(lines)
