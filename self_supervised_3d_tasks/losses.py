@@ -117,6 +117,23 @@ def info_nce(logits: Tensor, positives: Tensor) -> Tensor:
     return categorical_crossentropy(positives, logits)
 
 
+def other_index(quantiles: Tensor, own: Tensor, number: int | Tensor) -> Tensor:
+    """Return indices in 0 .. number − 1 that differ from ``own``, uniform where the quantiles are, int32.
+
+    How a loss draws negatives: the number of candidates is known only with the batch, and a quantile drawn
+    with the example gives the same one for the same seed.
+
+    Args:
+        quantiles: In [0, 1), of any shape.
+        own: The index to leave out, of the same shape.
+        number: Candidates, at least 2.
+    """
+    ops = keras.ops
+    index = ops.floor(ops.cast(quantiles, "float32") * ops.cast(number - 1, "float32"))
+    index = ops.minimum(ops.cast(index, "int32"), number - 2)  # against rounding up
+    return index + ops.cast(index >= own, "int32")
+
+
 LOSSES = {
     loss.__name__: loss
     for loss in (

@@ -212,3 +212,25 @@ def test_names():
         losses.get("dice_crossentropy", num_classes=2, class_weights=[1, 2, 3])
     with pytest.raises(UserError, match="weighted_dice_loss takes none; .* weighted_categorical_crossentropy"):
         losses.get("weighted_dice_loss", num_classes=2, class_weights=[1, 2])
+
+
+@pytest.mark.parametrize("number", [2, 3, 7, 1000])
+def test_other_index_is_never_the_own_and_hits_every_other(number):
+    edges = [0.0, 1e-8, 0.5, 1 - 1e-7, np.nextafter(np.float32(1), np.float32(0))]
+    for own in {0, 1, number // 2, number - 1}:
+        others = np.delete(np.arange(number), own)
+        centres = ((np.arange(number - 1) + 0.5) / (number - 1)).astype("float32")
+        np.testing.assert_array_equal(losses.other_index(centres, np.full(number - 1, own, "int32"), number), others)
+        indices = losses.other_index(np.float32(edges), np.full(len(edges), own, "int32"), number).numpy()
+        assert own not in indices
+        assert indices.min() == others[0]
+        assert indices.max() == others[-1]
+
+
+def test_other_index_is_uniform_and_takes_a_number_known_at_run_time():
+    own = np.repeat(np.arange(4, dtype="int32"), 3000)
+    quantiles = tf.random.stateless_uniform(own.shape, [0, 1])
+    indices = tf.function(losses.other_index)(quantiles, own, tf.constant(4)).numpy()
+    counts = np.zeros((4, 4))
+    np.add.at(counts, (own, indices), 1)
+    np.testing.assert_allclose(counts, 1000 * (1 - np.eye(4)), atol=120)

@@ -42,6 +42,15 @@ class Algorithm(abc.ABC):
     make_batch: Callable | None = None
     """Or a method ``(inputs, targets, seed) -> (inputs, targets)`` on batches, for tasks that mix scans."""
 
+    companions: int = 0
+    """How many other scans of the same part of the split `make_example` gets after its seed."""
+
+    min_batch: int = 1
+    """How many scans a batch needs at least; 2 where negatives come from the batch."""
+
+    keeps_labels_under_flips: bool = True
+    """Whether a scan that was flipped beforehand poses the same task; two flips are a half turn."""
+
     def __init__(self, input_shape: Sequence[int]) -> None:
         self.input_shape = tuple(input_shape)
 
@@ -69,6 +78,8 @@ class Algorithm(abc.ABC):
     def make_example(self, image: tf.Tensor, seed: tf.Tensor) -> tuple[Any, Any]:
         """Turn a scan into inputs and targets, the same for the same seed; runs in a `tf.data` graph.
 
+        A task with `companions` takes that many further images after the seed.
+
         Args:
             image: ``(*spatial, channels)`` float32 in [0, 1].
             seed: ``(2,)`` int32.
@@ -90,6 +101,10 @@ class Algorithm(abc.ABC):
     @abc.abstractmethod
     def metrics(self) -> list[Any]:
         """Return fresh metrics (or functions ``(y_true, y_pred) -> (batch,)``) for `keras.Model.compile`."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return what defines the task beyond its keys, as JSON has it; kept in the run folder as ``task.json``."""
+        return {}
 
     @abc.abstractmethod
     def describe(self, inputs: Any, targets: Any) -> list[Panel]:

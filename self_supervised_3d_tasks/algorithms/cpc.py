@@ -238,10 +238,7 @@ class CPC(Algorithm):
         num_candidates = ops.shape(logits)[-1]
         logits = ops.mean(ops.reshape(logits, (-1, num_columns, num_rows, num_candidates)), axis=2)
         own = own[:, ::num_rows]
-        quantiles = ops.cast(y_true, "float32")
-        false = ops.cast(ops.floor(quantiles * ops.cast(num_candidates - 1, "float32")), "int32")
-        false = ops.minimum(false, num_candidates - 2)  # against rounding up
-        false = false + ops.cast(false >= own, "int32")
+        false = losses.other_index(y_true, own, num_candidates)
         positive = ops.take_along_axis(logits, own[..., None], axis=-1)
         negative = ops.take_along_axis(logits, false[..., None], axis=-1)
         return ops.mean(ops.softplus(-positive) + ops.softplus(negative), axis=(1, 2)) / 2

@@ -39,6 +39,8 @@ class Rotation(Algorithm):
         UserError: "all" with unequal edges.
     """
 
+    keeps_labels_under_flips = False
+
     def __init__(
         self,
         input_shape: Sequence[int],
@@ -69,11 +71,14 @@ class Rotation(Algorithm):
     def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
         """Return scan -> logits ``(batch, classes)``: the flattened map of the encoder under the head."""
         image = keras.Input(self.input_shape, name="image")
-        if self.top_architecture == "softmax":
-            logits = heads.softmax(encoder(image), len(self.classes), seed=seed)
-        else:
-            options = {"head_units": self.head_units, "dropout_rate": self.dropout_rate}
-            logits = heads.big_fully(encoder(image), len(self.classes), **options, seed=seed)
+        logits = heads.of_pretext_task(
+            encoder(image),
+            len(self.classes),
+            top_architecture=self.top_architecture,
+            head_units=self.head_units,
+            dropout_rate=self.dropout_rate,
+            seed=seed,
+        )
         return keras.Model(image, logits, name=self.name)
 
     def loss(self, y_true: Any, y_pred: Any) -> Any:

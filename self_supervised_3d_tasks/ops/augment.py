@@ -1,4 +1,4 @@
-"""Augmentation of an image and its mask for segmentation, as in the predecessor's loaders.
+"""Random changes of an image, and of its mask for segmentation.
 
 Drawing the parameters is apart from applying them, so that image and mask cannot be given different geometry.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import NamedTuple
+from collections.abc import Collection
+from typing import Literal, NamedTuple
 
 from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.ops import geometry, intensity, seeds
+from self_supervised_3d_tasks.ops import geometry, intensity, patches, seeds
 
 tf = lazy.load("tensorflow")
 
@@ -20,12 +21,19 @@ COLOUR_PROBABILITY = 0.7
 BRIGHTNESS_RANGE = (-0.125, 0.125)
 CONTRAST_RANGE = (0.5, 1.5)
 
+# Of another view of a scan.
+Transformation = Literal["flip", "translation", "brightness", "contrast", "rotation", "zoom"]
+VIEW_PROBABILITY = 0.5
+VIEW_ZOOM_PROBABILITY = 0.15
+VIEW_ZOOM_RANGE = (0.8, 1.2)
+
 
 class Augmentation(NamedTuple):
-    """What is done to one example.
+    """What is done to one example, in the order of the attributes.
 
     Attributes:
         flips: ``(rank,)`` booleans.
+        offset: ``(rank,)`` int32, in voxels, see `geometry.translate`.
         resample: Scalar boolean: whether ``matrix`` is applied at all.
         matrix: ``(rank, rank)``, see `geometry.affine`.
         brightness: Added to the intensities, which are in [0, 1].
@@ -33,10 +41,23 @@ class Augmentation(NamedTuple):
     """
 
     flips: tf.Tensor
+    offset: tf.Tensor
     resample: tf.Tensor
     matrix: tf.Tensor
     brightness: tf.Tensor
     contrast: tf.Tensor
+
+    @classmethod
+    def none(cls, rank: int) -> Augmentation:
+        """Return the parameters that change nothing."""
+        return cls(
+            flips=tf.zeros((rank,), tf.bool),
+            offset=tf.zeros((rank,), tf.int32),
+            resample=tf.constant(False),
+            matrix=tf.eye(rank),
+            brightness=tf.constant(0.0),
+            contrast=tf.constant(1.0),
+        )
 
 
 def augment_segmentation(image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -47,47 +68,137 @@ def augment_segmentation(image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor) -> 
         mask: ``(*spatial,)`` integers.
         seed: ``(2,)`` int32.
     """
-    return apply(image, mask, draw(seed, mask.shape.rank))
+    change = draw(seed, mask.shape.rank)
+    return apply(image, change), apply_to_mask(mask, change)
+
+
+def augment_image(image: tf.Tensor, seed: tf.Tensor, *, zoom_only: bool = False) -> tf.Tensor:
+    """Return a randomly changed copy of an image without a mask, the same for the same seed.
+
+    As `augment_segmentation`, but a 2D image keeps its brightness and contrast.
+
+    Args:
+        image: ``(*spatial, channels)`` float32 with a static shape, about [0, 1].
+        seed: ``(2,)`` int32.
+        zoom_only: Only zoom, each axis by U(0.85, 1.15), in 2D and in 3D.
+    """
+    rank = image.shape.rank - 1
+    plain = Augmentation.none(rank)
+    if zoom_only:
+        return apply(image, plain._replace(resample=tf.constant(True), matrix=_zoom(seed, rank)))
+    change = draw(seed, rank)
+    if rank == 2:
+        change = change._replace(brightness=plain.brightness, contrast=plain.contrast)
+    return apply(image, change)
 
 
 def draw(seed: tf.Tensor, rank: int) -> Augmentation:
-    """Draw the parameters.
+    """Draw the parameters as in the predecessor's loaders.
 
     Every axis is flipped with probability 1/2. In 3D the volume is turned by any angle in a random plane with
     probability 1/2; in 2D each axis is zoomed by U(0.85, 1.15). With probability 0.7 brightness changes by
     U(-0.125, 0.125) and contrast by a factor U(0.5, 1.5).
     """
-
-    def uniform(number: int, low: float = 0.0, high: float = 1.0, shape: tuple[int, ...] = ()) -> tf.Tensor:
-        return tf.random.stateless_uniform(shape, seeds.fold(seed, number), low, high)
-
     if rank == 2:
-        resample, matrix = tf.constant(True), tf.linalg.diag(uniform(1, *ZOOM_RANGE, shape=(rank,)))
+        resample, matrix = tf.constant(True), _zoom(seed, rank)
     else:
-        resample = uniform(1) < ROTATION_PROBABILITY
+        resample = _uniform(seed, 1) < ROTATION_PROBABILITY
         planes = list(itertools.combinations(range(rank), 2))
-        rotations = [geometry.plane_rotation(uniform(2, 0.0, 2 * math.pi), rank, plane) for plane in planes]
+        rotations = [geometry.plane_rotation(_uniform(seed, 2, 0.0, 2 * math.pi), rank, plane) for plane in planes]
         plane = tf.random.stateless_uniform((), seeds.fold(seed, 3), 0, len(planes), tf.int32)
         matrix = tf.stack(rotations)[plane]
-    colour = uniform(4) < COLOUR_PROBABILITY
-    return Augmentation(
+    colour = _uniform(seed, 4) < COLOUR_PROBABILITY
+    return Augmentation.none(rank)._replace(
         flips=geometry.draw_flips(seeds.fold(seed, 0), rank),
         resample=resample,
         matrix=matrix,
-        brightness=tf.where(colour, uniform(5, *BRIGHTNESS_RANGE), 0.0),
-        contrast=tf.where(colour, uniform(6, *CONTRAST_RANGE), 1.0),
+        brightness=tf.where(colour, _uniform(seed, 5, *BRIGHTNESS_RANGE), 0.0),
+        contrast=tf.where(colour, _uniform(seed, 6, *CONTRAST_RANGE), 1.0),
     )
 
 
-def apply(image: tf.Tensor, mask: tf.Tensor, change: Augmentation) -> tuple[tf.Tensor, tf.Tensor]:
-    """Apply drawn parameters: the mask gets the same geometry by nearest neighbour, and no colour."""
-    image, mask = geometry.flip(image, change.flips), geometry.flip(mask, change.flips)
-    image, mask = tf.cond(
-        change.resample,
-        lambda: (
-            geometry.affine(image, change.matrix, order=1),
-            geometry.affine(mask[..., tf.newaxis], change.matrix, order=0)[..., 0],
-        ),
-        lambda: (image, mask),
-    )
-    return intensity.brightness_contrast(image, change.brightness, change.contrast), mask
+def draw_view(
+    seed: tf.Tensor,
+    spatial_shape: tuple[int, ...],
+    transformations: Collection[Transformation],
+    *,
+    max_translation: float,
+) -> Augmentation:
+    """Draw the parameters of another view of a scan: the same content, looking different.
+
+    A transformation draws the same numbers whether or not others are asked for.
+
+    Args:
+        seed: ``(2,)`` int32.
+        spatial_shape: ``(*spatial)`` of the image.
+        transformations: "flip": each axis, probability 1/2. "translation": each axis by a whole number of
+            voxels, uniform. "brightness": U(-0.125, 0.125), probability 1/2. "contrast": a factor
+            U(0.5, 1.5), probability 1/2. "rotation": in every plane of two axes with probability 1/2; one
+            half of them by a multiple of 90 degrees, the other by any angle. "zoom": each axis magnified by
+            U(0.8, 1.2), probability 0.15.
+        max_translation: Largest translation, as a share of each axis.
+    """
+    rank = len(spatial_shape)
+    change = Augmentation.none(rank)
+    if "flip" in transformations:
+        change = change._replace(flips=geometry.draw_flips(seeds.fold(seed, 0), rank))
+    if "translation" in transformations:
+        limits = [int(max_translation * size) for size in spatial_shape]
+        offset = patches.draw_offsets(seeds.fold(seed, 1), 1, [2 * limit for limit in limits])[0]
+        change = change._replace(offset=offset - tf.constant(limits))
+    if "brightness" in transformations:
+        drawn = _uniform(seed, 2) < VIEW_PROBABILITY
+        change = change._replace(brightness=tf.where(drawn, _uniform(seed, 3, *BRIGHTNESS_RANGE), 0.0))
+    if "contrast" in transformations:
+        drawn = _uniform(seed, 4) < VIEW_PROBABILITY
+        change = change._replace(contrast=tf.where(drawn, _uniform(seed, 5, *CONTRAST_RANGE), 1.0))
+    if "rotation" in transformations:
+        drawn, matrix = _rotations(seeds.fold(seed, 6), rank)
+        change = change._replace(resample=drawn, matrix=matrix)
+    if "zoom" in transformations:
+        drawn = _uniform(seed, 7) < VIEW_ZOOM_PROBABILITY
+        factors = tf.random.stateless_uniform((rank,), seeds.fold(seed, 8), *VIEW_ZOOM_RANGE)
+        # Rotated and zoomed in one resampling: every further one would blur more.
+        scale = tf.where(drawn, 1 / factors, 1.0)
+        change = change._replace(resample=change.resample | drawn, matrix=change.matrix * scale[tf.newaxis, :])
+    return change
+
+
+def apply(image: tf.Tensor, change: Augmentation) -> tf.Tensor:
+    """Apply drawn parameters to an image ``(*spatial, channels)``; what comes from outside is 0."""
+    image = _move(image, change, order=1)
+    return intensity.brightness_contrast(image, change.brightness, change.contrast)
+
+
+def apply_to_mask(mask: tf.Tensor, change: Augmentation) -> tf.Tensor:
+    """Apply the same geometry to a mask ``(*spatial,)`` by nearest neighbour, and no colour."""
+    return _move(mask[..., tf.newaxis], change, order=0)[..., 0]
+
+
+def _move(image: tf.Tensor, change: Augmentation, *, order: Literal[0, 1]) -> tf.Tensor:
+    image = geometry.translate(geometry.flip(image, change.flips), change.offset)
+    return tf.cond(change.resample, lambda: geometry.affine(image, change.matrix, order=order), lambda: image)
+
+
+def _uniform(seed: tf.Tensor, number: int, low: float = 0.0, high: float = 1.0) -> tf.Tensor:
+    return tf.random.stateless_uniform((), seeds.fold(seed, number), low, high)
+
+
+def _zoom(seed: tf.Tensor, rank: int) -> tf.Tensor:
+    return tf.linalg.diag(tf.random.stateless_uniform((rank,), seeds.fold(seed, 1), *ZOOM_RANGE))
+
+
+def _rotations(seed: tf.Tensor, rank: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return whether any plane is turned, and the product of the rotations in all planes."""
+    matrix, any_drawn = tf.eye(rank), tf.constant(False)
+    for number, plane in enumerate(itertools.combinations(range(rank), 2)):
+        plane_seed = seeds.fold(seed, number)
+        drawn = _uniform(plane_seed, 0) < VIEW_PROBABILITY
+        quarters = _uniform(plane_seed, 1, 0.0, 4.0)
+        right = _uniform(plane_seed, 2) < VIEW_PROBABILITY
+        angle = tf.where(right, tf.floor(quarters), quarters) * (math.pi / 2)
+        rotation = geometry.plane_rotation(tf.where(drawn, angle, 0.0), rank, plane)
+        # As sums of products, see `geometry.affine`.
+        matrix = tf.reduce_sum(matrix[:, :, tf.newaxis] * rotation[tf.newaxis], axis=1)
+        any_drawn |= drawn
+    return any_drawn, matrix

@@ -81,6 +81,19 @@ def flip(image: tf.Tensor, flags: tf.Tensor) -> tf.Tensor:
     return tf.reverse(image, tf.where(flags)[:, 0])
 
 
+def translate(image: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+    """Move an image by whole voxels; what enters is 0, what leaves is lost.
+
+    Args:
+        image: ``(*spatial, ...)`` with a static shape.
+        offset: ``(rank,)`` int32; the voxel at ``x`` moves to ``x + offset``.
+    """
+    offset = tf.pad(offset, [[0, image.shape.rank - offset.shape[0]]])
+    before, after = tf.maximum(offset, 0), tf.maximum(-offset, 0)
+    padded = tf.pad(image, tf.stack([before, after], axis=1))
+    return tf.ensure_shape(tf.slice(padded, after, image.shape), image.shape)
+
+
 def plane_rotation(angle: tf.Tensor, rank: int, axes: tuple[int, int]) -> tf.Tensor:
     """Return the ``(rank, rank)`` matrix of a rotation by ``angle`` radians in the plane of two axes."""
     a, b = axes

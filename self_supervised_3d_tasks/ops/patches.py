@@ -1,4 +1,4 @@
-"""Regular grids of patches: where they lie, and cutting them out of an image ``(*spatial, channels)``."""
+"""Patches on a regular grid: where they lie, and cutting them out of an image ``(*spatial, channels)``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.ops import seeds
 
 tf = lazy.load("tensorflow")
+
+# Of the range [0, 1]: what is above is taken for tissue, what is not for the air or the border around it.
+FOREGROUND = 0.05
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,60 @@ class PatchGrid:
         return tuple(index * stride for index, stride in zip(cell, self.stride, strict=True))
 
 
+@dataclass(frozen=True)
+class PatchCells:
+    """Equal patches, one at a random place in each cell of a grid, so that the gap to the next one varies.
+
+    Edges that always touch would tell which patches are neighbours. A patch is shorter than its cell by gap
+    and jitter, and begins gap // 2 plus a draw from 0 .. jitter behind the cell's first voxel: neighbours are
+    gap .. gap + 2 · jitter voxels apart on each axis. Voxels that do not fill a cell, at the upper end of each
+    axis, belong to none.
+
+    Args:
+        spatial_shape: ``(*spatial)`` of the image, in voxels.
+        patches_per_side: Cells along each axis.
+        gap: Smallest distance of neighbouring patches, in voxels.
+        jitter: Largest shift of a patch within its cell, in voxels.
+
+    Raises:
+        UserError: No voxel is left for a patch; names the keys of the patch tasks.
+    """
+
+    spatial_shape: tuple[int, ...]
+    patches_per_side: int
+    gap: int = 0
+    jitter: int = 0
+
+    def __post_init__(self) -> None:
+        """Check that a patch has voxels."""
+        if min(self.patch_shape) < 1:
+            raise UserError(
+                f"patches_per_side, patch_jitter, patch_gap, data_dim: {self.patches_per_side} patches per side of "
+                f"{list(self.spatial_shape)} voxels lie in cells of {list(self.cell_shape)}, where a jitter of "
+                f"{self.jitter} and a gap of {self.gap} leave no voxel; reduce one of the three or enlarge data_dim"
+            )
+
+    @property
+    def cell_shape(self) -> tuple[int, ...]:
+        """``(*spatial)`` of a cell."""
+        return tuple(size // self.patches_per_side for size in self.spatial_shape)
+
+    @property
+    def patch_shape(self) -> tuple[int, ...]:
+        """``(*spatial)`` of a patch."""
+        return tuple(size - self.gap - self.jitter for size in self.cell_shape)
+
+    def cells(self) -> list[tuple[int, ...]]:
+        """Return the cells in raster order, one index per axis, axis 0 slowest."""
+        return list(itertools.product(range(self.patches_per_side), repeat=len(self.spatial_shape)))
+
+    def draw_origins(self, seed: tf.Tensor) -> tf.Tensor:
+        """Return the first voxel of a patch in each cell, drawn apart: ``(cells, rank)`` int32 in raster order."""
+        cells = tf.constant(self.cells())
+        offsets = draw_offsets(seed, len(self.cells()), [self.jitter] * len(self.spatial_shape))
+        return cells * self.cell_shape + self.gap // 2 + offsets
+
+
 def extract(image: tf.Tensor, origins: tf.Tensor, patch_shape: Sequence[int]) -> tf.Tensor:
     """Cut equal patches out of an image.
 
@@ -87,3 +145,27 @@ def random_crop(image: tf.Tensor, spatial_shape: Sequence[int], seed: tf.Tensor)
     """Return a uniformly placed crop ``(*spatial_shape, channels)`` of an image of static shape."""
     limits = [size - crop for size, crop in zip(image.shape[:-1], spatial_shape, strict=True)]
     return extract(image, draw_offsets(seed, 1, limits), spatial_shape)[0]
+
+
+def standardize(patches: tf.Tensor) -> tf.Tensor:
+    """Give each channel of each patch zero mean and unit standard deviation; a constant one becomes zeros.
+
+    Args:
+        patches: ``(number, *spatial, channels)`` float32.
+    """
+    axes = list(range(1, patches.shape.rank - 1))
+    # From the minimum, since the mean of a constant patch is rounded and the rest would be blown up.
+    shifted = patches - tf.reduce_min(patches, axes, keepdims=True)
+    centred = shifted - tf.reduce_mean(shifted, axes, keepdims=True)
+    deviation = tf.sqrt(tf.reduce_mean(tf.square(centred), axes, keepdims=True))
+    return tf.where(deviation > 1e-6, centred / tf.maximum(deviation, 1e-6), 0.0)
+
+
+def foreground_share(patches: tf.Tensor) -> tf.Tensor:
+    """Return the share of each patch's voxels that are above `FOREGROUND` in some channel, ``(number,)``.
+
+    Args:
+        patches: ``(number, *spatial, channels)`` in [0, 1].
+    """
+    above = tf.cast(tf.reduce_any(patches > FOREGROUND, axis=-1), tf.float32)
+    return tf.reduce_mean(above, list(range(1, above.shape.rank)))

@@ -134,3 +134,24 @@ def test_outside_is_filled():
     zoomed_out = geometry.affine(image, 2 * tf.eye(2), fill=0.0).numpy()[..., 0]
     assert zoomed_out[0].max() == 0.0
     assert zoomed_out[3, 3] == 1.0
+
+
+@pytest.mark.parametrize(("shape", "offset"), [((5, 4, 2), (2, -1)), ((4, 5, 3, 1), (-3, 0, 2)), ((3, 3), (0, 0))])
+def test_translation_moves_voxels_and_fills_with_zeros(shape, offset):
+    image = numbered(shape) + 1
+    moved = geometry.translate(tf.constant(image), tf.constant(offset)).numpy()
+    expected = np.zeros_like(image)
+    for voxel in np.ndindex(shape):
+        target = tuple(np.add(voxel, (*offset, *[0] * (len(shape) - len(offset)))))
+        if all(0 <= index < size for index, size in zip(target, shape, strict=True)):
+            expected[target] = image[voxel]
+    np.testing.assert_array_equal(moved, expected)
+
+
+def test_translation_in_a_graph_keeps_shape_and_dtype():
+    mask = tf.reshape(tf.range(12), (3, 4))
+    dataset = tf.data.Dataset.from_tensor_slices([[0, 1], [-7, 0]]).map(lambda offset: geometry.translate(mask, offset))
+    assert dataset.element_spec == tf.TensorSpec((3, 4), tf.int32)
+    first, gone = list(dataset)
+    np.testing.assert_array_equal(first, [[0, 0, 1, 2], [0, 4, 5, 6], [0, 8, 9, 10]])
+    assert not gone.numpy().any()

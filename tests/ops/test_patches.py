@@ -1,4 +1,4 @@
-"""Grids of patches: placement, extraction, padding, random offsets."""
+"""Patches: placement, extraction, padding, random offsets, standardisation, foreground."""
 
 import itertools
 
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.ops import patches
 
 
@@ -78,3 +79,95 @@ def test_padding_is_centred():
     assert padded.shape == (5, 4)
     np.testing.assert_array_equal(padded[1:3, 1:3], 1)
     assert padded.sum() == 4
+
+
+CELLS = [((10, 13), 3, 0, 2), ((17, 13), 2, 1, 0), ((11, 14, 9), 3, 0, 1), ((16, 12, 20), 2, 3, 2)]
+
+
+def drawn_origins(grid, number):
+    """Origins ``(number, *cells, rank)`` of many seeds."""
+    draw = tf.function(lambda i: grid.draw_origins(tf.stack([i, 0])))
+    rank = len(grid.spatial_shape)
+    return np.stack([draw(i).numpy() for i in tf.range(number)]).reshape(number, *[grid.patches_per_side] * rank, rank)
+
+
+@pytest.mark.parametrize(("spatial", "per_side", "gap", "jitter"), CELLS)
+def test_patches_lie_inside_their_cells_and_reach_both_ends(spatial, per_side, gap, jitter):
+    grid = patches.PatchCells(spatial, per_side, gap, jitter)
+    rank = len(spatial)
+    origins = drawn_origins(grid, 100)
+    first = np.stack(np.meshgrid(*[np.arange(per_side)] * rank, indexing="ij"), axis=-1) * grid.cell_shape
+    np.testing.assert_array_equal(first.reshape(-1, rank), np.array(grid.cells()) * grid.cell_shape)
+    shifts = (origins - first).reshape(-1, rank)
+    assert [sorted(set(column)) for column in shifts.T] == [list(range(gap // 2, gap // 2 + jitter + 1))] * rank
+    assert (shifts + grid.patch_shape <= grid.cell_shape).all()
+    assert (origins >= 0).all()
+    assert (origins + grid.patch_shape <= spatial).all()
+
+
+@pytest.mark.parametrize(("spatial", "per_side", "gap", "jitter"), CELLS)
+def test_neighbours_are_between_gap_and_gap_plus_twice_the_jitter_apart(spatial, per_side, gap, jitter):
+    grid = patches.PatchCells(spatial, per_side, gap, jitter)
+    origins = drawn_origins(grid, 100)
+    for axis, size in enumerate(grid.patch_shape):
+        distances = np.diff(origins[..., axis], axis=1 + axis) - size
+        assert set(distances.ravel()) == set(range(gap, gap + 2 * jitter + 1))
+
+
+def test_shifts_of_patches_and_axes_are_drawn_apart():
+    shifts = drawn_origins(patches.PatchCells((16, 16), 2, jitter=5), 400).reshape(400, -1) % 8
+    correlation = np.corrcoef(shifts.T)
+    assert np.abs(correlation - np.eye(8)).max() < 0.2
+
+
+def test_the_predecessors_patches_have_39_voxels():
+    grid = patches.PatchCells((128, 128, 128), 3, jitter=3)
+    assert grid.cell_shape == (42, 42, 42)
+    assert grid.patch_shape == (39, 39, 39)
+    assert len(grid.cells()) == 27
+
+
+def test_cells_without_jitter_and_gap_are_those_of_the_grid():
+    grid, cells = patches.PatchGrid((9, 7), 3, (0, 0)), patches.PatchCells((9, 7), 3)
+    expected = [grid.origin(cell) for cell in grid.cells()]
+    np.testing.assert_array_equal(cells.draw_origins(tf.constant([0, 0])), expected)
+
+
+@pytest.mark.parametrize(
+    ("spatial", "options"),
+    [((128,) * 3, {"jitter": 60}), ((128, 8), {"gap": 2}), ((9, 9), {"gap": 1, "jitter": 2}), ((2, 9), {})],
+)
+def test_cells_without_a_voxel_for_the_patch_are_refused(spatial, options):
+    with pytest.raises(UserError, match="patches_per_side, patch_jitter, patch_gap, data_dim: 3 patches per side"):
+        patches.PatchCells(spatial, 3, **options)
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 4, 2), (5, 6, 4, 3, 1)])
+def test_standardized_patches_have_zero_mean_and_unit_deviation(shape):
+    cut = np.random.default_rng(0).uniform(size=shape).astype(np.float32) * np.arange(1, 6).reshape(
+        5, *[1] * (len(shape) - 1)
+    )
+    axes = tuple(range(1, len(shape) - 1))
+    result = patches.standardize(tf.constant(cut, tf.float32)).numpy()
+    np.testing.assert_allclose(result.mean(axes), 0, atol=1e-5)
+    np.testing.assert_allclose(result.std(axes), 1, atol=1e-4)
+    expected = (cut - cut.mean(axes, keepdims=True)) / cut.std(axes, keepdims=True)
+    np.testing.assert_allclose(result, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
+def test_constant_patches_become_zeros(value):
+    cut = np.full((2, 21, 21, 2), value, np.float32)
+    cut[1, :10, :, 1] = 0.5
+    result = patches.standardize(tf.constant(cut)).numpy()
+    np.testing.assert_array_equal(result[0], 0)
+    np.testing.assert_array_equal(result[1, ..., 0], 0)
+    assert result[1, ..., 1].std() == pytest.approx(1, abs=1e-5)
+
+
+def test_foreground_is_what_is_above_five_percent_in_some_channel():
+    cut = np.zeros((4, 2, 5, 2), np.float32)
+    cut[1, 0, 0, 0] = cut[1, 0, 0, 1] = 0.06  # one voxel, in both channels
+    cut[2, 0, :, 0], cut[2, 1, :3, 1] = 0.9, 0.06
+    cut[3] = patches.FOREGROUND
+    np.testing.assert_allclose(patches.foreground_share(tf.constant(cut)), [0, 0.1, 0.8, 0], atol=1e-6)

@@ -1,0 +1,144 @@
+"""Relative patch location: where does a patch lie, seen from the one in the middle of the scan?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.models import heads
+from self_supervised_3d_tasks.ops import patches, seeds
+
+keras = lazy.load("keras")
+tf = lazy.load("tensorflow")
+
+
+class RelativePatchLocation(Algorithm):
+    """Relative patch location, from 2D (Doersch et al. 2015) carried to 3D.
+
+    Taleb et al. 2020, "3D Self-Supervised Methods for Medical Imaging", section 3.2. The scan is cut into a
+    grid of n patches per side. From the code of the patch in the centre and that of a query patch, a
+    classifier tells the query's cell: class c is cell c in raster order, the centre left out. Chance is
+    1 / classes: 1/26 for three patches per side in 3D, 1/8 in 2D. With several queries per image each patch is
+    still encoded once, and the loss is their average.
+
+    Args:
+        input_shape: ``(*spatial, channels)``.
+        patches_per_side: n, odd and at least 3.
+        patch_jitter: Largest random shift of a patch in its cell, in voxels, drawn for each patch and axis.
+        patch_gap: Voxels that neighbouring patches are apart at least; at most 2 · jitter are added.
+        patch_normalization: Standardise each channel of each patch, since a slow change of intensity across
+            the scan gives places away.
+        min_foreground: Queries are drawn among the cells whose patch has at least this share of voxels above
+            5 % of the range: an empty patch in a corner shows nothing but that it is one. The rest is drawn
+            among the other cells where there are too few. 0 takes every cell.
+        queries_per_image: Distinct cells that are asked about in each scan.
+        top_architecture: The head on a pair's flattened maps: an MLP, or one Dense layer.
+        head_units: Widths of the MLP's hidden layers.
+        dropout_rate: Of the MLP.
+
+    Raises:
+        UserError: A grid without a centre, no voxels in a patch, or more queries than cells.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        *,
+        patches_per_side: Annotated[int, Field(ge=1)] = 3,
+        patch_jitter: Annotated[int, Field(ge=0)] = 3,
+        patch_gap: Annotated[int, Field(ge=0)] = 0,
+        patch_normalization: bool = False,
+        min_foreground: Annotated[float, Field(ge=0, le=1)] = 0.0,
+        queries_per_image: Annotated[int, Field(ge=1)] = 1,
+        top_architecture: Literal["big_fully", "softmax"] = "big_fully",
+        head_units: tuple[Annotated[int, Field(ge=1)], ...] = (2048, 1024),
+        dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+    ) -> None:
+        super().__init__(input_shape)
+        if patches_per_side % 2 == 0 or patches_per_side < 3:
+            raise UserError(
+                f"patches_per_side: an odd number from 3 on, received {patches_per_side}: the patch in the centre "
+                "is what the others are compared with; use 3 or 5"
+            )
+        self.grid = patches.PatchCells(self.spatial_shape, patches_per_side, patch_gap, patch_jitter)
+        # By class: the centre is asked about in no example.
+        center = (patches_per_side // 2,) * self.rank
+        self.query_cells = [cell for cell in self.grid.cells() if cell != center]
+        self.center = self.grid.cells().index(center)
+        if queries_per_image > len(self.query_cells):
+            raise UserError(
+                f"queries_per_image: at most {len(self.query_cells)}, the cells around the centre of "
+                f"{patches_per_side} patches per side, received {queries_per_image}; reduce it"
+            )
+        self.patch_normalization = patch_normalization
+        self.min_foreground = min_foreground
+        self.queries_per_image = queries_per_image
+        self.top_architecture = top_architecture
+        self.head_units = head_units
+        self.dropout_rate = dropout_rate
+
+    @property
+    def encoder_shape(self) -> tuple[int, ...]:
+        """``(*patch, channels)``."""
+        return (*self.grid.patch_shape, self.input_shape[-1])
+
+    def make_example(self, image: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the centre and the queries ``(1 + queries, *patch, channels)`` and classes ``(queries,)`` int32."""
+        image = tf.ensure_shape(image, self.input_shape)
+        origins = self.grid.draw_origins(seeds.fold(seed, 0))
+        around = tf.concat([origins[: self.center], origins[self.center + 1 :]], axis=0)
+        labels = self._draw_queries(image, around, seeds.fold(seed, 1))
+        chosen = tf.concat([origins[self.center, None], tf.gather(around, labels)], axis=0)
+        inputs = patches.extract(image, chosen, self.grid.patch_shape)
+        return patches.standardize(inputs) if self.patch_normalization else inputs, labels
+
+    def _draw_queries(self, image: tf.Tensor, origins: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Return distinct classes ``(queries,)``, at random, those with enough foreground before the others."""
+        order = tf.random.stateless_uniform((len(self.query_cells),), seed)
+        if self.min_foreground > 0:
+            shares = patches.foreground_share(patches.extract(image, origins, self.grid.patch_shape))
+            order += tf.cast(shares < self.min_foreground, tf.float32)
+        return tf.math.top_k(-order, self.queries_per_image).indices
+
+    def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
+        """Return patches ``(batch, 1 + queries, *patch, channels)`` -> logits ``(batch, queries, classes)``."""
+        ops, num_queries, num_classes = keras.ops, self.queries_per_image, len(self.query_cells)
+        inputs = keras.Input((1 + num_queries, *self.encoder_shape), name="patches")
+        codes = encoder(ops.reshape(inputs, (-1, *self.encoder_shape)))
+        codes = keras.layers.Flatten(name="flatten")(codes)
+        codes = ops.reshape(codes, (-1, 1 + num_queries, codes.shape[-1]))
+        pairs = ops.concatenate([ops.repeat(codes[:, :1], num_queries, axis=1), codes[:, 1:]], axis=-1)
+        pairs = ops.reshape(pairs, (-1, pairs.shape[-1]))  # (batch * queries, 2 * code)
+        logits = heads.of_pretext_task(
+            pairs,
+            num_classes,
+            top_architecture=self.top_architecture,
+            head_units=self.head_units,
+            dropout_rate=self.dropout_rate,
+            seed=seed,
+        )
+        return keras.Model(inputs, ops.reshape(logits, (-1, num_queries, num_classes)), name=self.name)
+
+    def loss(self, y_true: Any, y_pred: Any) -> Any:
+        """Cross-entropy of the class from logits, averaged over a scan's queries, ``(batch,)``."""
+        logits = keras.ops.cast(y_pred, "float32")
+        values = keras.losses.sparse_categorical_crossentropy(y_true, logits, from_logits=True)
+        return keras.ops.mean(values, axis=1)
+
+    def metrics(self) -> list[Any]:
+        """Share of queries whose cell is recognised; chance is 1 / classes."""
+        return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+
+    def describe(self, inputs: np.ndarray, targets: np.ndarray) -> list[Panel]:
+        """Show the centre and up to eight queries under their cells."""
+        center, *queries = np.asarray(inputs)
+        panels = [Panel(f"centre {self.grid.cells()[self.center]}", center)]
+        for label, query in zip(np.asarray(targets).tolist()[:8], queries, strict=False):
+            panels.append(Panel(f"query {self.query_cells[label]}, class {label}", query))
+        return panels
