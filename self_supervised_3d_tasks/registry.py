@@ -1,7 +1,8 @@
 """Names in experiment files are module names: ``"rotation"`` is ``algorithms/rotation.py``.
 
 There is no list to edit. A new file in ``algorithms/``, ``models/encoders/`` or ``models/decoders/`` is known at once,
-and its signature declares the JSON keys that it takes.
+and its signature declares the JSON keys that it takes. Two kinds of names are not modules: those of an encoder family
+are the keys of its ``ARCHITECTURES``, and those of heads the keys of ``HEADS`` in ``models/heads.py``.
 """
 
 from __future__ import annotations
@@ -19,42 +20,61 @@ _PACKAGES = {
     "encoder": "self_supervised_3d_tasks.models.encoders",
     "decoder": "self_supervised_3d_tasks.models.decoders",
 }
-# The predecessor's spellings of names that are modules here.
+# The predecessor's spellings of names that are modules here; capitals never matter.
 ALIASES = {
     "algorithm": {"rpl": "relative_patch_location"},
     "encoder": {},
     "decoder": {"unet_3d_upconv": "unet", "unet_2d_upconv": "unet"},
+    "head": {},
 }
 _BROKEN = {
     "unet_3d_upconv_patches": "it could not be built in the predecessor either; use 'unet'",
-    "none": "a downstream task needs a prediction network; use 'unet'",
+    "none": "a downstream task needs a prediction network; use 'unet', or a head for classes of whole scans",
 }
 
 
 def known(kind: str) -> list[str]:
-    """Return the sorted module names of a kind: ``"algorithm"``, ``"encoder"`` or ``"decoder"``."""
-    package = importlib.import_module(_PACKAGES[kind])
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "base")
+    """Return the sorted names of a kind: ``"algorithm"``, ``"encoder"``, ``"decoder"`` or ``"head"``."""
+    if kind == "head":
+        return sorted(_heads().HEADS)
+    return sorted(_encoder_modules() if kind == "encoder" else _modules(kind))
 
 
 def canonical(kind: str, name: str, key: str) -> str:
-    """Return the module name behind ``name``.
+    """Return the known name behind ``name``.
 
     Args:
-        kind: ``"algorithm"``, ``"encoder"`` or ``"decoder"``.
-        name: A module name or one of the predecessor's spellings.
+        kind: ``"algorithm"``, ``"encoder"``, ``"decoder"`` or ``"head"``.
+        name: A known name or one of the predecessor's spellings, in capitals or not.
         key: The JSON key that held the name, for the message.
 
     Raises:
-        UserError: No such module.
+        UserError: No such name.
     """
-    resolved = ALIASES[kind].get(name, name)
+    resolved = _resolve(kind, name)
     names = known(kind)
     if resolved in names:
         return resolved
-    reason = _BROKEN.get(name) if kind == "decoder" else None
-    hint = reason or f"known names: {', '.join(names)}.{nearest(name, [*names, *ALIASES[kind]])}"
+    reason = _BROKEN.get(name.lower()) if kind == "decoder" else None
+    hint = reason or f"known names: {', '.join(names)}.{nearest(name.lower(), [*names, *ALIASES[kind]])}"
     raise UserError(f"{key}: no {kind} is called {name!r}; {hint}")
+
+
+def prediction(name: str) -> tuple[str, str]:
+    """Return the kind, ``"head"`` or ``"decoder"``, and the known name of a ``prediction_architecture``.
+
+    Raises:
+        UserError: Neither is called so.
+    """
+    names = {kind: known(kind) for kind in ("decoder", "head")}
+    for kind in names:
+        if _resolve(kind, name) in names[kind]:
+            return kind, _resolve(kind, name)
+    hint = _BROKEN.get(name.lower()) or (
+        f"known names: {', '.join(names['decoder'])} for masks; {', '.join(names['head'])} for classes of whole "
+        f"scans.{nearest(name.lower(), [*names['decoder'], *ALIASES['decoder'], *names['head']])}"
+    )
+    raise UserError(f"prediction_architecture: no decoder or head is called {name!r}; {hint}")
 
 
 def algorithm(name: str) -> type:
@@ -72,18 +92,30 @@ def algorithm(name: str) -> type:
 
 
 def encoder(name: str) -> Callable:
-    """Return the builder in ``models/encoders/<name>.py``: the function of the same name."""
-    return getattr(_module("encoder", name), name)
+    """Return the builder in ``models/encoders/<name>.py``, the function of the same name, or that of a family."""
+    module = _module("encoder", _encoder_modules()[name])
+    return module.builder(name) if _is_family(module) else getattr(module, name)
 
 
 def encoder_check(name: str) -> Callable:
-    """Return ``check_input_shape`` of ``models/encoders/<name>.py``, which needs neither Keras nor TensorFlow."""
-    return _module("encoder", name).check_input_shape
+    """Return the encoder's ``check_input_shape``, which needs neither Keras nor TensorFlow."""
+    module = _module("encoder", _encoder_modules()[name])
+    return module.check(name) if _is_family(module) else module.check_input_shape
 
 
 def decoder(name: str) -> Callable:
     """Return the builder in ``models/decoders/<name>.py``: the function of the same name."""
     return getattr(_module("decoder", name), name)
+
+
+def head(name: str) -> Callable:
+    """Return the head called ``name`` in ``models/heads.py``."""
+    return _heads().get(name, key="prediction_architecture")
+
+
+def classifier() -> Callable:
+    """Return the function that completes an encoder with a head."""
+    return _heads().classifier
 
 
 def layouts() -> Mapping[str, Any]:
@@ -94,15 +126,41 @@ def layouts() -> Mapping[str, Any]:
 def options(consumer: Callable) -> dict[str, inspect.Parameter]:
     """Return the keyword-only parameters of a class or function: the JSON keys that it takes.
 
-    ``seed`` and ``num_classes`` are left out because the experiment owns them.
+    ``seed``, ``num_classes`` and ``name`` are left out because the experiment owns them.
     """
     parameters = inspect.signature(consumer, eval_str=True).parameters
     return {
         name: parameter
         for name, parameter in parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and name not in ("seed", "num_classes")
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in ("seed", "num_classes", "name")
     }
 
 
-def _module(kind: str, name: str):
+def _resolve(kind: str, name: str) -> str:
+    return ALIASES[kind].get(name.lower(), name.lower())
+
+
+def _modules(kind: str) -> list[str]:
+    package = importlib.import_module(_PACKAGES[kind])
+    return [module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "base"]
+
+
+def _encoder_modules() -> dict[str, str]:
+    """Return for each encoder's name the module that it is in."""
+    return {
+        name: module
+        for module in _modules("encoder")
+        for name in getattr(_module("encoder", module), "ARCHITECTURES", [module])
+    }
+
+
+def _is_family(module: Any) -> bool:
+    return hasattr(module, "ARCHITECTURES")
+
+
+def _module(kind: str, name: str) -> Any:
     return importlib.import_module(f"{_PACKAGES[kind]}.{name}")
+
+
+def _heads() -> Any:
+    return importlib.import_module("self_supervised_3d_tasks.models.heads")

@@ -134,8 +134,10 @@ def load_encoder(
     tensors = _tensors(encoder)
     input_kernels = _input_kernels(encoder) if channels else set()
     values: dict[Name, np.ndarray] = {}
-    # A finetuned model may be the source: its decoder is not expected here.
-    unused = ["/".join(name) for name in stored if name not in tensors and not name[0].startswith("decoder_")]
+    # A finetuned model may be the source: its decoder or head is not expected here.
+    unused = [
+        "/".join(name) for name in stored if name not in tensors and not name[0].startswith(("decoder_", "head_"))
+    ]
     report = LoadReport(str(source), unused=unused)
     for name, tensor in tensors.items():
         label, shape, value = "/".join(name), tuple(tensor.shape), stored.get(name)

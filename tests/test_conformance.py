@@ -1,7 +1,8 @@
-"""What every algorithm, encoder, decoder and experiment file must do; a new file is picked up by itself."""
+"""What every algorithm, encoder, decoder, head and experiment file must do; a new file is picked up by itself."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from self_supervised_3d_tasks import registry
 from self_supervised_3d_tasks.config import load_experiment
+from self_supervised_3d_tasks.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FILES = sorted((REPOSITORY / "configs_json").glob("*.json"))
@@ -17,13 +19,34 @@ FINETUNE_FILES = sorted((REPOSITORY / "configs_json" / "finetune").glob("*.json"
 ALGORITHMS = registry.known("algorithm")
 ENCODERS = registry.known("encoder")
 DECODERS = registry.known("decoder")
+HEADS = registry.known("head")
 RANKS = (2, 3)
 SIDE = 32
 BATCH = 2
+# The other networks of keras.applications are made of the same layers, and take minutes.
+SLOW_ENCODERS = ("inception", "resnet")
+SIDES = {"inceptionv3": 75, "inceptionresnetv2": 75}
 
 
-def build_algorithm(name: str, rank: int, channels: int = 1):
-    return registry.algorithm(name)((*[SIDE] * rank, channels))
+def encoder_params(*others):
+    """Every encoder with everything else, as parameters of a test; encoders vary slowest."""
+    return [
+        pytest.param(*names, marks=pytest.mark.slow) if names[0].startswith(SLOW_ENCODERS) else names
+        for names in itertools.product(ENCODERS, *others)
+    ]
+
+
+def refuses(encoder: str, rank: int, *, decoder: bool) -> bool:
+    """Whether the encoder says, before anything is built, that it cannot do this."""
+    try:
+        registry.encoder_check(encoder)((*[SIDES.get(encoder, SIDE)] * rank, 2), decoder=decoder)
+    except UserError:
+        return True
+    return False
+
+
+def build_algorithm(name: str, rank: int, channels: int = 1, side: int = SIDE):
+    return registry.algorithm(name)((*[side] * rank, channels))
 
 
 def build_encoder(input_shape, name: str = "unet", seed: int = 0):
@@ -33,11 +56,11 @@ def build_encoder(input_shape, name: str = "unet", seed: int = 0):
     return builder(input_shape, **{key: small[key] for key in small.keys() & registry.options(builder)}, seed=seed)
 
 
-def smooth_images(count: int, rank: int, channels: int = 1, seed: int = 0) -> np.ndarray:
+def smooth_images(count: int, rank: int, channels: int = 1, seed: int = 0, side: int = SIDE) -> np.ndarray:
     """Blurred noise in [0, 1]: as different as scans, and as smooth."""
     from scipy.ndimage import gaussian_filter
 
-    noise = np.random.default_rng(seed).normal(size=(count, *[SIDE] * rank, channels))
+    noise = np.random.default_rng(seed).normal(size=(count, *[side] * rank, channels))
     images = np.stack([gaussian_filter(image, sigma=(*[3] * rank, 0)) for image in noise])
     return ((images - images.min()) / (images.max() - images.min())).astype("float32")
 
@@ -88,12 +111,11 @@ def test_examples_have_static_shapes(algorithm):
         assert None not in leaf.shape[1:]
 
 
-def test_loss_is_per_sample_finite_and_reaches_every_encoder_weight(algorithm):
+def assert_loss_reaches_the_encoder(algorithm, model, images):
+    """The loss has one finite value per scan, and every kernel of the encoder has an effect on it."""
     import tensorflow as tf
 
-    encoder = build_encoder(algorithm.encoder_shape)
-    model = algorithm.make_model(encoder, seed=1)
-    ((inputs, targets),) = batches(algorithm, smooth_images(BATCH, rank_of(algorithm)))
+    ((inputs, targets),) = batches(algorithm, images)
     # In training mode, since at initialisation running statistics say nothing yet.
     with tf.GradientTape() as tape:
         outputs = model(inputs, training=True)
@@ -110,6 +132,25 @@ def test_loss_is_per_sample_finite_and_reaches_every_encoder_weight(algorithm):
         if "kernel" in variable.name and (gradient is None or not np.any(gradient))
     ]
     assert dead == []
+
+
+def test_loss_is_per_sample_finite_and_reaches_every_encoder_weight(algorithm):
+    model = algorithm.make_model(build_encoder(algorithm.encoder_shape), seed=1)
+    assert_loss_reaches_the_encoder(algorithm, model, smooth_images(BATCH, rank_of(algorithm)))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_loss_reaches_every_weight_of_densenet_in_2d(name):
+    check = registry.encoder_check("densenet121")
+    for side in (32, 64, 96, 128):  # the first whose patches are large enough
+        try:
+            algorithm = build_algorithm(name, 2, side=side)
+            check(algorithm.encoder_shape, decoder=False)
+            break
+        except UserError:
+            continue
+    model = algorithm.make_model(build_encoder(algorithm.encoder_shape, "densenet121"), seed=1)
+    assert_loss_reaches_the_encoder(algorithm, model, smooth_images(BATCH, 2, side=side))
 
 
 def test_fit_learns_two_images(algorithm):
@@ -148,25 +189,51 @@ def test_describe_shows_images(algorithm):
         assert np.ndim(panel.image) == rank_of(algorithm) + 1
 
 
-@pytest.mark.parametrize(("encoder", "decoder", "rank"), list(itertools.product(ENCODERS, DECODERS, RANKS)))
-def test_every_encoder_trains_under_every_decoder(encoder, decoder, rank):
+def assert_one_step_changes_the_encoder(encoder, model, loss, images, targets):
     import keras
 
     from self_supervised_3d_tasks import losses
 
-    built = build_encoder((*[SIDE] * rank, 2), encoder)
-    model = registry.decoder(decoder)(built, num_classes=3, seed=5)
-    assert model.output_shape == (None, *[SIDE] * rank, 3)
-    rng = np.random.default_rng(0)
-    images = smooth_images(BATCH, rank, channels=2)
-    masks = rng.integers(0, 3, size=images.shape[:-1])
     model.compile(
-        optimizer=keras.optimizers.SGD(1e-2), loss=losses.get("dice_crossentropy", num_classes=3, class_weights=None)
+        optimizer=keras.optimizers.SGD(1e-2), loss=losses.get(loss, num_classes=3, class_weights=None), run_eagerly=True
     )
-    before = [weight.numpy() for weight in built.trainable_variables]
-    loss = model.train_on_batch(images, masks)
-    assert np.isfinite(loss)
-    assert any(not np.array_equal(a, b.numpy()) for a, b in zip(before, built.trainable_variables, strict=True))
+    before = [weight.numpy() for weight in encoder.trainable_variables]
+    assert np.isfinite(model.train_on_batch(images, targets))
+    assert any(not np.array_equal(a, b.numpy()) for a, b in zip(before, encoder.trainable_variables, strict=True))
+
+
+@pytest.mark.parametrize(("encoder", "decoder", "rank"), encoder_params(DECODERS, RANKS))
+def test_every_encoder_trains_under_every_decoder_or_refuses(encoder, decoder, rank):
+    if refuses(encoder, rank, decoder=True):
+        assert encoder != "unet"
+        return
+    side = SIDES.get(encoder, SIDE)
+    built = build_encoder((*[side] * rank, 2), encoder)
+    model = registry.decoder(decoder)(built, num_classes=3, seed=5)
+    assert model.output_shape == (None, *[side] * rank, 3)
+    images = smooth_images(BATCH, rank, channels=2, side=side)
+    masks = np.random.default_rng(0).integers(0, 3, size=images.shape[:-1])
+    assert_one_step_changes_the_encoder(built, model, "dice_crossentropy", images, masks)
+
+
+@functools.lru_cache(maxsize=1)
+def encoder_under_heads(name: str, rank: int):
+    """One encoder under every head in turn: what a step changes in it is of no matter to the next."""
+    return build_encoder((*[SIDES.get(name, SIDE)] * rank, 2), name)
+
+
+@pytest.mark.parametrize(("encoder", "rank", "head"), encoder_params(RANKS, HEADS))
+def test_every_encoder_trains_under_every_head_or_refuses(encoder, rank, head):
+    if refuses(encoder, rank, decoder=False):
+        assert (encoder, rank) not in (("unet", 2), ("unet", 3), ("densenet121", 2))
+        with pytest.raises(UserError):
+            build_encoder((*[SIDE] * rank, 2), encoder)
+        return
+    built = encoder_under_heads(encoder, rank)
+    model = registry.classifier()(built, registry.head(head), 3, seed=5)
+    assert model.output_shape == (None, 3)
+    images = smooth_images(BATCH, rank, channels=2, side=SIDES.get(encoder, SIDE))
+    assert_one_step_changes_the_encoder(built, model, "categorical_crossentropy", images, np.arange(BATCH))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -182,7 +249,8 @@ def test_every_finetuning_file_builds(path):
     experiment = load_experiment("finetune", path)
     encoder, model = experiment.make_model(seed=0)
     assert model.input_shape == (None, *experiment.input_shape)
-    assert model.output_shape == (None, *experiment.input_shape[:-1], experiment.num_classes)
+    spatial = experiment.input_shape[:-1] if experiment.task == "segmentation" else ()
+    assert model.output_shape == (None, *spatial, experiment.num_classes)
 
 
 @pytest.mark.parametrize("path", [*FILES, *FINETUNE_FILES], ids=lambda path: f"{path.parent.name}-{path.stem}")

@@ -7,6 +7,7 @@ import pytest
 from self_supervised_3d_tasks import transfer
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.model_files import save_model
+from self_supervised_3d_tasks.models import heads
 
 
 def make_encoder(channels, *, size=8, rank=2, filters=4, names=("one", "two"), seed=0, padded=False):
@@ -61,6 +62,16 @@ def test_run_folder_file_and_pretext_model_give_the_same_encoder(saved, tmp_path
         assert_same(snapshot(encoder), snapshot(target))
         assert len(report.matched) == report.total == 8
         assert not report.adapted and not report.left and not report.unused
+
+
+@pytest.mark.parametrize("head", [heads.softmax, heads.simple_multiclass])
+def test_a_finetuned_classifier_gives_its_encoder(saved, tmp_path, head):
+    encoder, _ = saved
+    save_model(heads.classifier(encoder, head, 3, seed=0), tmp_path / "finetuned.keras")
+    target = make_encoder(2, size=12, seed=1)
+    report = transfer.load_encoder(target, tmp_path / "finetuned.keras")
+    assert_same(snapshot(encoder), snapshot(target))
+    assert len(report.matched) == report.total and not report.unused
 
 
 def test_statistics_and_names_are_in_the_report(saved):

@@ -1,27 +1,33 @@
 """Classifiers on top of a code: functions on Keras tensors that return float32 logits.
 
 A feature map ``(batch, *spatial, channels)`` is flattened first. Layer order, widths and parameter counts are
-the predecessor's; its activations are left to the losses.
+the predecessor's; its activations are left to the losses. `classifier` completes an encoder with one of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.models import layers
-from self_supervised_3d_tasks.models.layers import Tensor
+from self_supervised_3d_tasks.models.layers import Model, Tensor
 
 keras = lazy.load("keras")
+
+Units = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
 def big_fully(
     x: Tensor,
     num_outputs: int,
     *,
-    head_units: tuple[int, ...] = (2048, 1024),
-    dropout_rate: float = 0.5,
+    head_units: tuple[Units, ...] = (2048, 1024),
+    dropout_rate: Rate = 0.5,
     seed: int,
     name: str = "head",
 ) -> Tensor:
@@ -48,7 +54,7 @@ def big_fully(
 
 
 def simple_multiclass(
-    x: Tensor, num_outputs: int = 5, *, dropout_rate: float = 0.5, seed: int, name: str = "head"
+    x: Tensor, num_outputs: int = 5, *, dropout_rate: Rate = 0.5, seed: int, name: str = "head"
 ) -> Tensor:
     """Apply Dense 1024 (ReLU) – batch normalization – dropout – Dense. Arguments as in `big_fully`."""
     return big_fully(x, num_outputs, head_units=(1024,), dropout_rate=dropout_rate, seed=seed, name=name)
@@ -59,19 +65,61 @@ def softmax(x: Tensor, num_outputs: int, *, seed: int, name: str = "head") -> Te
     return layers.logits_dense(num_outputs, seed=seed, name=f"{name}_logits")(_flatten(x, name))
 
 
+def of_pretext_task(
+    x: Tensor, num_outputs: int, *, top_architecture: str, head_units: tuple[int, ...], dropout_rate: float, seed: int
+) -> Tensor:
+    """Apply the head that the keys of a pretext task name: "big_fully" or "softmax"."""
+    if top_architecture == "softmax":
+        return softmax(x, num_outputs, seed=seed)
+    return big_fully(x, num_outputs, head_units=head_units, dropout_rate=dropout_rate, seed=seed)
+
+
 HEADS = {head.__name__: head for head in (big_fully, simple_multiclass, softmax)}
 
 
-def get(name: str) -> Callable[..., Tensor]:
+def get(name: str, *, key: str = "top_architecture") -> Callable[..., Tensor]:
     """Return the head called ``name``.
+
+    Args:
+        name: Key of `HEADS`.
+        key: The JSON key that held the name, for the message.
 
     Raises:
         UserError: No such head.
     """
     if name not in HEADS:
         known = ", ".join(HEADS)
-        raise UserError(f"top_architecture: no head is called {name!r}; known: {known}.{nearest(name, HEADS)}")
+        raise UserError(f"{key}: no head is called {name!r}; known names: {known}.{nearest(name, HEADS)}")
     return HEADS[name]
+
+
+def classifier(
+    encoder: Model,
+    head: Callable[..., Tensor],
+    num_outputs: int,
+    *,
+    global_pooling: Literal["avg", "max", "none"] = "avg",
+    seed: int = 0,
+) -> Model:
+    """Complete an encoder to a classifier of whole scans.
+
+    Args:
+        encoder: Model whose output is a map or a vector. The result shares its layers: freezing the encoder
+            freezes them here.
+        head: One of `HEADS`, its options given.
+        num_outputs: Number of logits.
+        global_pooling: Of a map ``(batch, *spatial, channels)``; ``"none"`` flattens it. A vector stays as it is.
+        seed: Seed of the initial weights and of dropout.
+
+    Returns:
+        A model image ``(batch, *spatial, channels)`` → logits ``(batch, num_outputs)``, float32. The names of
+        the layers that were added start with ``head_``.
+    """
+    x = encoder.output
+    rank = len(x.shape) - 2
+    if rank > 0 and global_pooling != "none":
+        x = layers.global_pool(rank, global_pooling, name="head_pool")(x)
+    return keras.Model(encoder.input, head(x, num_outputs, seed=seed), name="classification")
 
 
 def _flatten(x: Tensor, name: str) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 
 import keras
@@ -10,6 +11,14 @@ import pytest
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.models import heads
+
+
+def encoder_of(*shape, filters=8):
+    """An encoder whose output is ``shape`` with as many channels as ``filters``; without ``shape``, a vector."""
+    image = x = keras.Input((*shape, 1) if shape else (5,))
+    convolution = {0: keras.layers.Dense, 2: keras.layers.Conv2D, 3: keras.layers.Conv3D}[len(shape)]
+    x = convolution(filters, *([1] if shape else []), name="code")(x)
+    return keras.Model(image, x, name="encoder")
 
 
 def build(head, shape, *arguments, **options):
@@ -66,5 +75,72 @@ def test_names_lead_to_heads():
     assert heads.get("big_fully") is heads.big_fully
     assert list(heads.HEADS) == ["big_fully", "simple_multiclass", "softmax"]
     assert all("seed" in inspect.signature(head).parameters for head in heads.HEADS.values())
-    with pytest.raises(UserError, match="Did you mean 'big_fully'"):
+    with pytest.raises(UserError, match="^top_architecture: .*Did you mean 'big_fully'"):
         heads.get("big_full")
+    with pytest.raises(UserError, match="^prediction_architecture: no head is called 'unet'; known names: big_fully, "):
+        heads.get("unet", key="prediction_architecture")
+
+
+@pytest.mark.parametrize(
+    ("shape", "pooling", "code"),
+    [
+        ((4, 3), "avg", 8),
+        ((4, 3), "max", 8),
+        ((4, 3), "none", 4 * 3 * 8),
+        ((2, 3, 2), "avg", 8),
+        ((2, 3, 2), "none", 2 * 3 * 2 * 8),
+        ((), "avg", 8),  # a vector has nothing to pool
+        ((), "none", 8),
+    ],
+)
+@pytest.mark.parametrize(
+    ("head", "parameters"),
+    [
+        (heads.softmax, lambda code: (code + 1) * 6),
+        (heads.simple_multiclass, lambda code: (code + 1) * 1024 + 4 * 1024 + 1025 * 6),
+        (
+            functools.partial(heads.big_fully, head_units=(10, 7)),
+            lambda code: (code + 1) * 10 + 4 * 10 + 11 * 7 + 4 * 7 + 8 * 6,
+        ),
+    ],
+)
+def test_parameters_of_a_classifier(shape, pooling, code, head, parameters):
+    encoder = encoder_of(*shape)
+    model = heads.classifier(encoder, head, 6, global_pooling=pooling, seed=0)
+    assert model.input_shape == encoder.input_shape
+    assert model.output_shape == (None, 6)
+    assert model.count_params() - encoder.count_params() == parameters(code)
+
+
+@pytest.mark.parametrize(("pooling", "reduce"), [("avg", np.mean), ("max", np.max)])
+def test_a_classifier_pools_over_space(pooling, reduce):
+    encoder = encoder_of(4, 2, 3)
+    model = heads.classifier(encoder, heads.softmax, 5, global_pooling=pooling, seed=0)
+    x = np.random.default_rng(0).normal(size=(2, 4, 2, 3, 1)).astype("float32")
+    kernel, bias = model.get_layer("head_logits").get_weights()
+    expected = reduce(encoder(x).numpy(), axis=(1, 2, 3)) @ kernel + bias
+    np.testing.assert_allclose(model(x), expected, atol=1e-6)
+
+
+def test_a_classifier_is_one_flat_graph_around_the_encoders_layers():
+    encoder = encoder_of(4, 4)
+    model = heads.classifier(encoder, heads.simple_multiclass, 3, seed=0)
+    shared, added = model.layers[: len(encoder.layers)], model.layers[len(encoder.layers) :]
+    assert all(one is other for one, other in zip(shared, encoder.layers, strict=True))
+    assert added and all(layer.name.startswith("head_") for layer in added)
+    encoder.trainable = False
+    assert [weight.path for weight in model.trainable_variables if "code" in weight.path] == []
+    assert len(model.trainable_variables) == 2 + 2 + 2  # dense, normalization, logits
+
+
+def test_a_classifiers_logits_are_float32_and_seeded():
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        models = [heads.classifier(encoder_of(4, 4), heads.softmax, 3, seed=seed) for seed in (0, 0, 1)]
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert models[0].output.dtype == "float32"
+    first, again, other = (model.get_layer("head_logits").kernel.numpy() for model in models)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)

@@ -3,7 +3,10 @@
 The feature maps that a decoder may use are the outputs of the layers named ``pyramid_0`` (finest),
 ``pyramid_1``, … An encoder marks them with an identity layer, which has no weights. A name survives saving,
 so a pyramid is found in an encoder from a ``.keras`` file too. Beside its builder, an encoder's file has a
-``check_input_shape`` that loads no Keras.
+``check_input_shape`` that loads no Keras; it refuses a decoder where there is no pyramid.
+
+A file can also hold a family: ``ARCHITECTURES``, whose keys are the names, and ``builder(name)`` and
+``check(name)``, which return the two functions.
 """
 
 from __future__ import annotations

@@ -1,0 +1,228 @@
+"""The 2D encoders of keras.applications, without their tops, under the predecessor's names and MobileNet."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.models import layers
+from self_supervised_3d_tasks.models.layers import Layer, Model
+
+keras = lazy.load("keras")
+
+
+class Architecture(NamedTuple):
+    """One network of keras.applications.
+
+    Attributes:
+        function: Name of the function that builds it.
+        smallest: Smallest edge of an image, in pixels.
+    """
+
+    function: str
+    smallest: int = 32
+
+
+# A family: each of these names is an encoder, like the name of a module.
+ARCHITECTURES = {
+    architecture.function.lower(): architecture
+    for architecture in (
+        Architecture("DenseNet121"),
+        Architecture("InceptionResNetV2", 75),
+        Architecture("InceptionV3", 75),
+        Architecture("MobileNet"),
+        Architecture("ResNet101"),
+        Architecture("ResNet101V2"),
+        Architecture("ResNet152"),
+        Architecture("ResNet50"),
+        Architecture("ResNet50V2"),
+    )
+}
+WEIGHT_SUFFIXES = (".keras", ".h5")
+
+
+def builder(name: str) -> Callable[..., Model]:
+    """Return `_build` for the architecture called ``name``."""
+    return functools.partial(_build, name)
+
+
+def check(name: str) -> Callable[..., None]:
+    """Return `_check_input_shape` for the architecture called ``name``."""
+    return functools.partial(_check_input_shape, name)
+
+
+def _build(
+    name: str,
+    input_shape: tuple[int | None, ...],
+    *,
+    pooling: Literal["max", "avg", "none"] = "max",
+    encoder_weights: str | None = None,
+    seed: int = 0,
+) -> Model:
+    """Build an encoder of keras.applications with weights of our own; nothing is downloaded.
+
+    Keras's functions take no seed and leave many layers to be numbered over the whole process. Here every layer
+    has a name of its own, by which weights are transferred, and draws from ``seed``.
+
+    Args:
+        name: Key of `ARCHITECTURES`.
+        input_shape: ``(rows, columns, channels)``, with any number of channels.
+        pooling: Global pooling of the last map.
+        encoder_weights: File of initial weights: a ``.keras`` model without top, the ``.weights.h5`` of one, or a
+            ``_notop.h5`` that Keras distributes. The images stay in [0, 1], whatever the file was trained with.
+        seed: Seed of the initial weights and of dropout.
+
+    Returns:
+        A model named "encoder": image ``(batch, rows, columns, channels)`` → a vector ``(batch, features)``, or
+        the last map with ``pooling="none"``.
+
+    Raises:
+        UserError: ``input_shape`` is too small or not 2D, or the file does not fit.
+    """
+    _check_input_shape(name, input_shape, encoder_weights=encoder_weights)
+    template = _template(name)
+    names = _stable_names(template)
+    image = keras.Input(input_shape, name="image")
+    copy = keras.models.clone_model(
+        template,
+        input_tensors=[image],
+        clone_function=lambda layer: _seeded_copy(layer, name=names[layer.name], seed=seed),
+    )
+    (x,) = copy.outputs
+    if pooling != "none":
+        x = layers.global_pool(2, pooling, name="global_pool")(x)
+    encoder = keras.Model(image, x, name="encoder")
+    if encoder_weights:
+        _load_weights(encoder, Path(encoder_weights).expanduser())
+    return encoder
+
+
+def _check_input_shape(
+    name: str, input_shape: tuple[int | None, ...], *, encoder_weights: str | None = None, decoder: bool = False
+) -> None:
+    """Raise if the network cannot take ``input_shape``; loads no Keras.
+
+    Args:
+        name: Key of `ARCHITECTURES`.
+        input_shape: ``(rows, columns, channels)`` of what the encoder sees.
+        encoder_weights: File of initial weights.
+        decoder: Whether a decoder follows.
+
+    Raises:
+        UserError: With what would work instead.
+    """
+    if len(input_shape) != 3:
+        raise UserError(
+            f"encoder_architecture: {name!r} is for 2D images, but the data are {len(input_shape) - 1}D; "
+            'use "unet", which takes both'
+        )
+    if decoder:
+        raise UserError(
+            f"encoder_architecture, prediction_architecture: {name!r} has no full-resolution maps for a decoder's "
+            'skip connections; use "unet" as the encoder for masks'
+        )
+    smallest = ARCHITECTURES[name].smallest
+    sizes = [size for size in input_shape[:-1] if size is not None]
+    if any(size < smallest for size in sizes):
+        raise UserError(
+            f"data_dim: {name!r} receives {'x'.join(map(str, sizes))} pixels, but each axis must be at least "
+            f"{smallest}; use a larger data_dim, larger patches, or another encoder_architecture"
+        )
+    if encoder_weights:
+        _check_weight_file(Path(encoder_weights).expanduser())
+
+
+def _check_weight_file(path: Path) -> None:
+    if path.suffix not in WEIGHT_SUFFIXES:
+        raise UserError(
+            f"encoder_weights: expected a local file that ends in .keras, .weights.h5 or _notop.h5, received "
+            f"{str(path)!r}; nothing is downloaded"
+        )
+    if not path.is_file():
+        raise UserError(f"encoder_weights: {path}: no such file; nothing is downloaded")
+
+
+# To make the network once more, for another job or size, only takes its layers' settings.
+@functools.lru_cache(maxsize=1)
+def _template(name: str) -> Model:
+    """Return the architecture as Keras makes it, for images of any size."""
+    function = getattr(keras.applications, ARCHITECTURES[name].function)
+    # Initializers without a seed draw one from Python's own generator, which is not ours to move.
+    state = random.getstate()
+    try:
+        with keras.device("cpu:0"):  # its weights are never used
+            return function(include_top=False, weights=None, input_tensor=keras.Input((None, None, 3)))
+    finally:
+        random.setstate(state)
+
+
+def _stable_names(model: Model) -> dict[str, str]:
+    """Return for each layer's name one that does not depend on what was built before.
+
+    Keras numbers layers without a name by class and over the whole process, ``conv2d``, ``conv2d_1``, …; here
+    they are numbered within the model, from 1.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    names = {}
+    for layer in model.layers:
+        stem = re.sub(r"_\d+$", "", layer.name)
+        if stem.replace("_", "") == type(layer).__name__.lower():
+            counts[stem] += 1
+            names[layer.name] = f"{stem}_{counts[stem]}"
+        else:
+            names[layer.name] = layer.name
+    return names
+
+
+def _seeded_copy(layer: Layer, *, name: str, seed: int) -> Layer:
+    """Return a new layer with the settings of ``layer``, of today's precision, with a seed wherever it takes one."""
+    config: dict[str, Any] = layer.get_config() | {"name": name}
+    del config["dtype"]
+    if "seed" in config:
+        config["seed"] = layers.layer_seed(seed, name)
+    for key, value in config.items():
+        options = value.get("config") if isinstance(value, dict) else None
+        if options and "seed" in options:
+            options["seed"] = layers.layer_seed(seed, f"{name}/{key}")
+    return type(layer).from_config(config)
+
+
+def _load_weights(encoder: Model, path: Path) -> None:
+    """Fill every weight of ``encoder`` from a file of the same architecture and channels."""
+    try:
+        if path.suffix == ".keras":
+            _copy_weights(keras.models.load_model(path, compile=False, safe_mode=True), encoder)
+        else:
+            encoder.load_weights(path)
+    # A foreign file can fail in any way inside Keras: whatever it is, the user needs the name of the file.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"encoder_weights: {path} does not fit: {reason}; expected the same encoder_architecture without its "
+            f"top, for {encoder.input_shape[-1]} channels (number_channels)"
+        ) from error
+
+
+def _copy_weights(source: Model, encoder: Model) -> None:
+    """Copy all weights by the layers' stable names.
+
+    Raises:
+        ValueError: A layer is missing on either side, or its shapes differ.
+    """
+    names = _stable_names(source)
+    stored = {names[layer.name]: layer for layer in source.layers if layer.weights}
+    targets = {layer.name: layer for layer in encoder.layers if layer.weights}
+    if unmatched := sorted(stored.keys() ^ targets.keys()):
+        raise ValueError(f"{len(unmatched)} layers are not in both, among them {', '.join(unmatched[:3])}")
+    for name, layer in targets.items():
+        try:
+            layer.set_weights(stored[name].get_weights())
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
