@@ -11,7 +11,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', SOURCE, re.MULTILINE)[1]
 README = ROOT / "README.md"
 
 DEMO = ["nilearn>=0.11"]
-DEV = ["pytest>=8", "ruff>=0.12", "pre-commit", "scikit-learn", *DEMO]
+DEV = ["pytest>=8", "ruff>=0.12", "pre-commit", "nbclient", "ipykernel", *DEMO]
 
 setup(
     name="self_supervised_3d_tasks",
@@ -28,8 +28,10 @@ setup(
         "matplotlib",
         "nibabel>=5",
         "numpy",
-        "pydantic>=2",
+        "pillow>=10.1",
+        "pydantic>=2.10",
         "scikit-image",
+        "scikit-learn",
         "scipy",
         "tensorboard",
         "tensorflow>=2.21,<2.22",

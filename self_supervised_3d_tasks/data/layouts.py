@@ -1,7 +1,7 @@
-"""What ``dataset_name`` means: which files of a folder are scans, where their masks lie, who the subject is.
+"""What ``dataset_name`` means: which files of a folder are scans, where their labels are, who the subject is.
 
-A folder is flat. Masks lie in ``<folder>_labels`` unless told otherwise, named ``<stem of the
-scan><label_stem>``.
+A folder is flat. Masks lie in ``<folder>_labels`` unless told otherwise, named ``<stem of the scan><label_stem>``;
+classes of whole scans stand in a table.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from absl import logging
 
+from self_supervised_3d_tasks.data import photographs
+from self_supervised_3d_tasks.data.label_tables import LabelTable, Row
 from self_supervised_3d_tasks.data.readers import list_files, stem_of
 from self_supervised_3d_tasks.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
 class Case:
-    """One scan, with its mask where there is one.
+    """One scan, with its mask or class where there is one.
 
     Args:
         name: file stem of the scan, without the channel suffix.
@@ -28,6 +31,7 @@ class Case:
         mask: file of the mask.
         subject: splits never separate the cases of one subject.
         more_images: files of the further channels, on the grid of ``image``.
+        label: class of the whole scan.
     """
 
     name: str
@@ -35,6 +39,7 @@ class Case:
     mask: Path | None
     subject: str
     more_images: tuple[Path, ...] = ()
+    label: int | None = None
 
     @property
     def images(self) -> tuple[Path, ...]:
@@ -51,21 +56,35 @@ class Layout:
         suffixes: of scans and masks.
         volume_fitting: default of the experiment's ``volume_fitting``.
         label_stem: what a mask's stem has more than its scan's.
+        num_classes: default of the experiment's ``num_classes``.
+        intensity_window: default of the experiment's ``intensity_window``.
+        labels: ``"masks"``, one file per scan; ``"table"``, a CSV file with the name of a scan and its class in the
+            first two columns; ``"any"``, masks or a table with named columns; ``"none"``.
     """
 
     rank: int | None
     suffixes: tuple[str, ...]
     volume_fitting: str
     label_stem: str
+    num_classes: int = 3
+    intensity_window: tuple[float, float] | None = None
+    labels: Literal["masks", "table", "any", "none"] = "masks"
+
+
+def _photographs(volume_fitting: str, labels: Literal["table", "any", "none"], num_classes: int = 3) -> Layout:
+    return Layout(2, photographs.SUFFIXES, volume_fitting, "", num_classes, photographs.WINDOW, labels)
 
 
 LAYOUTS = {
     "pancreas3d": Layout(3, (".npy",), "exact", "_label"),
-    "brats": Layout(3, (".npy",), "crop", "_label"),
+    "brats": Layout(3, (".npy",), "crop", "_label", num_classes=4),
     "ukb3d": Layout(3, (".npy",), "crop", "_label"),
     "pancreas2d": Layout(2, (".npy",), "exact", ""),
-    "nifti": Layout(3, (".nii", ".nii.gz"), "resize", ""),
-    "npy": Layout(None, (".npy",), "exact", ""),
+    "kaggle_retina": _photographs("exact", "table", num_classes=5),
+    "ukb2d": _photographs("exact", "none"),
+    "images": _photographs("resize", "any"),
+    "nifti": Layout(3, (".nii", ".nii.gz"), "resize", "", labels="any"),
+    "npy": Layout(None, (".npy",), "exact", "", labels="any"),
 }
 
 
@@ -74,6 +93,7 @@ def find_cases(
     data_dir: str | Path,
     *,
     labelled: bool,
+    table: LabelTable | None = None,
     label_dir: str | Path | None = None,
     label_stem: str | None = None,
     subject_pattern: str | None = None,
@@ -84,16 +104,17 @@ def find_cases(
     Args:
         dataset_name: a key of `LAYOUTS`.
         data_dir: flat folder of scans.
-        labelled: every case must have a mask.
+        labelled: every case must have a mask or a class.
+        table: classes; the scans that it does not name are left out, and masks are not looked for.
         label_dir: folder of masks, which may be ``data_dir`` itself; default ``<data_dir>_labels``.
         label_stem: default: the layout's.
-        subject_pattern: regular expression, searched in the case's name; its group is the subject. Default:
-            the whole name.
+        subject_pattern: regular expression, searched in the case's name; its group is the subject. Default: what the
+            table says, or else the whole name.
         channel_suffixes: one file per channel, ``<case><suffix>``, in the order of the channels; files with
             none of these endings are no scans.
 
     Raises:
-        UserError: A folder, mask or channel is missing, a name occurs twice, or ``subject_pattern`` fails.
+        UserError: A folder, mask, class or channel is missing, a name occurs twice, or ``subject_pattern`` fails.
     """
     if dataset_name not in LAYOUTS:
         raise UserError(
@@ -101,26 +122,54 @@ def find_cases(
             + nearest(dataset_name, LAYOUTS)
         )
     layout = LAYOUTS[dataset_name]
+    if labelled or table:
+        _check_kind_of_labels(dataset_name, table)
     label_stem = layout.label_stem if label_stem is None else label_stem
     folder = _absolute(data_dir)
-    scans = _without_masks(_files_by_stem(folder, layout.suffixes), label_stem)
+    suffixes = table.suffixes(layout.suffixes) if table else layout.suffixes
+    scans = _without_masks(_files_by_stem(folder, suffixes), label_stem)
     groups = {name: (path,) for name, path in scans.items()}
     if channel_suffixes:
         groups = _group_channels(folder, scans, channel_suffixes)
     masks: dict[str, Path] = {}
-    if labelled:
+    rows: dict[str, Row] = {}
+    if table:
+        rows = table.rows_by_name(folder, groups)
+        groups = {name: groups[name] for name in rows}
+    elif labelled:
         label_folder = folder.parent / f"{folder.name}_labels" if label_dir is None else _absolute(label_dir)
         masks = _find_masks(groups, label_folder, label_stem, layout.suffixes)
-    if layout.rank == 2 and subject_pattern is None:
-        logging.warning(
-            "%s: every slice counts as a subject of its own, so that slices of one scan can fall on both sides of a "
-            'split. Set subject_pattern, for example "^(.+)_[0-9]+$" for <scan>_<slice>.npy.',
-            folder,
-        )
-    subjects = _subjects(groups, subject_pattern)
+    if table and table.subject_column:
+        subjects = {name: row.subject for name, row in rows.items()}
+    else:
+        subjects = _subjects(groups, subject_pattern)
+        if layout.rank == 2 and subject_pattern is None:
+            _warn_of_single_subjects(folder, table)
+    labels = {name: row.label for name, row in rows.items()}
     return [
-        Case(name, images[0], masks.get(name), subjects[name], images[1:]) for name, images in sorted(groups.items())
+        Case(name, images[0], masks.get(name), subjects[name], images[1:], labels.get(name))
+        for name, images in sorted(groups.items())
     ]
+
+
+def _check_kind_of_labels(dataset_name: str, table: LabelTable | None) -> None:
+    kind = LAYOUTS[dataset_name].labels
+    if kind == "none":
+        raise UserError(f'dataset_name: {dataset_name} has no labels. To finetune, use another layout, as "images".')
+    if kind == "table" and table is None:
+        raise UserError(f"csv_file: {dataset_name} needs the table of the classes. Set it to a CSV file.")
+    if kind == "masks" and table is not None:
+        layouts = ", ".join(name for name, layout in LAYOUTS.items() if layout.labels == "any")
+        raise UserError(f"csv_file: {dataset_name} takes labels from masks. With a table, use one of {layouts}.")
+
+
+def _warn_of_single_subjects(folder: Path, table: LabelTable | None) -> None:
+    logging.warning(
+        "%s: every image counts as a subject of its own, so that slices of one scan, or photographs of one person, can "
+        'fall on both sides of a split. Set subject_pattern, for example "^(.+)_[0-9]+$" for <subject>_<number>%s.',
+        folder,
+        ", or subject_column" if table else "",
+    )
 
 
 def _absolute(folder: str | Path) -> Path:

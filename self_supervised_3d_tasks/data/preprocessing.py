@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from self_supervised_3d_tasks.data.readers import Volume
+from self_supervised_3d_tasks.data import photographs
+from self_supervised_3d_tasks.data.readers import Volume, is_photograph
 from self_supervised_3d_tasks.data.resampling import resize_linear, resize_nearest
 from self_supervised_3d_tasks.errors import UserError, nearest
 
@@ -117,13 +118,25 @@ class Preprocessing:
         """Return the normalised and fitted image ``(*spatial, channels)``, float32 in [0, 1].
 
         Raises:
-            UserError: As `fitted_shape`.
+            UserError: As `fitted_shape`, or a photograph has more than the 8 bits of its intensity window.
         """
         shape = self.fitted_shape(volume.array.shape, volume.path)
+        self._check_depth(volume)
         array = self.normalize(volume.array, str(volume.path))
         if self.volume_fitting == "resize":
             return resize_linear(array, self.data_dim)
         return np.pad(array, [*_padding(array.shape[:-1], shape), (0, 0)])
+
+    def _check_depth(self, volume: Volume) -> None:
+        """Raise where a window for 8 bits, which layouts of photographs set by themselves, would cut off 16."""
+        if self.intensity_window != photographs.WINDOW or not is_photograph(volume.path):
+            return
+        highest = volume.array.max()
+        if highest > photographs.WINDOW[1]:
+            raise UserError(
+                f"{volume.path}: has values up to {highest:g}, but intensity_window is [0, 255]. Set it to the range "
+                "of the images, such as [0, 65535] for 16 bits."
+            )
 
     def labels(self, volume: Volume, num_classes: int) -> np.ndarray:
         """Return the relabelled mask ``(*spatial)`` on its own grid, uint8 below ``num_classes``.

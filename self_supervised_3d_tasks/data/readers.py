@@ -16,11 +16,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from self_supervised_3d_tasks.data import photographs
 from self_supervised_3d_tasks.data.grids import Header, StoredGrid, check_same_grid
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.run_folder import atomic_write
 
-SUFFIXES = (".npy", ".nii", ".nii.gz")
+SUFFIXES = (".npy", ".nii", ".nii.gz", *photographs.SUFFIXES)
+_MASK_SUFFIXES = (".npy", ".nii", ".nii.gz", ".png")  # that can be written
 _LARGEST_LABEL = np.iinfo(np.int32).max
 
 
@@ -30,8 +32,8 @@ class Volume:
 
     Args:
         array: image ``(*spatial, channels)`` float32, or mask ``(*spatial)`` int32, on canonical axes.
-        affine: ``(4, 4)``, canonical voxel index to mm; None for .npy.
-        spacing: voxel size in mm, one number per spatial axis; ones for .npy.
+        affine: ``(4, 4)``, canonical voxel index to mm; None where the file is no NIfTI.
+        spacing: voxel size in mm, one number per spatial axis; ones where the file is no NIfTI.
         path: the file (of several, the first).
     """
 
@@ -47,13 +49,18 @@ class Volume:
 
 
 def suffix_of(path: Path) -> str:
-    """Return ``".npy"``, ``".nii"`` or ``".nii.gz"`` in lower case, or an empty string for any other file."""
+    """Return the one of `SUFFIXES` that a file has, in upper or lower case, or an empty string."""
     return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), "")
 
 
 def stem_of(path: Path) -> str:
     """Return the file name without its suffix; ``.nii.gz`` is one suffix."""
     return path.name[: len(path.name) - len(suffix_of(path))]
+
+
+def is_photograph(path: Path) -> bool:
+    """Return whether a file is PNG, JPEG or TIFF, by its suffix."""
+    return suffix_of(path) in photographs.SUFFIXES
 
 
 def list_files(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
@@ -78,7 +85,7 @@ def read_header(path: Path, rank: int) -> Header:
     """Return shape and affine of an image or mask file without decoding its voxels.
 
     Args:
-        path: .npy, .nii or .nii.gz.
+        path: a file with one of `SUFFIXES`.
         rank: number of spatial axes, 2 or 3.
 
     Raises:
@@ -86,6 +93,8 @@ def read_header(path: Path, rank: int) -> Header:
     """
     if suffix_of(path) == ".npy":
         return Header(_with_channels(_open_npy(path).shape, path, rank), path)
+    if is_photograph(path):
+        return Header(_photograph_shape(path, rank), path)
     image = _open_nifti(path)
     grid = _stored_grid(image, path, rank)
     return Header((*grid.canonical_shape, grid.num_channels), path, grid.canonical_affine)
@@ -97,6 +106,8 @@ def read_mask_header(path: Path, rank: int) -> Header:
     Raises:
         UserError: As `read_header`, or the mask has several channels.
     """
+    if is_photograph(path):
+        return Header(_photograph_shape(path, rank, labels=True), path)
     header = read_header(path, rank)
     if header.shape[-1] != 1:
         raise UserError(f"{path}: has {header.shape[-1]} channels, expected one integer label per voxel.")
@@ -104,7 +115,7 @@ def read_mask_header(path: Path, rank: int) -> Header:
 
 
 def read_image(path: Path, rank: int) -> Volume:
-    """Read an image as float32 ``(*spatial, channels)``; a .npy file of ``rank`` axes is one channel.
+    """Read an image as float32 ``(*spatial, channels)``, values as stored; an .npy of ``rank`` axes is one channel.
 
     Raises:
         UserError: The file cannot be read, has another rank, or holds NaN or infinite voxels.
@@ -113,6 +124,10 @@ def read_image(path: Path, rank: int) -> Volume:
         stored = _open_npy(path)
         shape = _with_channels(stored.shape, path, rank)
         volume = Volume(np.ascontiguousarray(_float32(stored)).reshape(shape), None, (1.0,) * rank, path)
+    elif is_photograph(path):
+        _photograph_shape(path, rank)
+        with _readable(path):
+            volume = Volume(_float32(photographs.read_pixels(path)), None, (1.0,) * rank, path)
     else:
         image = _open_nifti(path, checked=True)
         grid = _stored_grid(image, path, rank)
@@ -153,6 +168,10 @@ def read_mask(path: Path, rank: int) -> Volume:
     shape = read_mask_header(path, rank).shape[:-1]
     if suffix_of(path) == ".npy":
         return Volume(_labels(_open_npy(path), path).reshape(shape), None, (1.0,) * rank, path)
+    if is_photograph(path):
+        with _readable(path):
+            pixels = photographs.read_pixels(path, labels=True)
+        return Volume(_labels(pixels, path)[..., 0], None, (1.0,) * rank, path)
     image = _open_nifti(path, checked=True)
     grid = _stored_grid(image, path, rank)
     with _readable(path):
@@ -165,15 +184,17 @@ def write_mask(path: Path, mask: np.ndarray, reference: Path) -> None:
     """Write a mask, given on the canonical grid of ``reference``, on that file's original axes; atomic.
 
     Args:
-        path: .nii or .nii.gz: axes, shape, affine and voxel sizes of ``reference``; .npy: the array as it is.
+        path: .nii or .nii.gz: axes, shape, affine and voxel sizes of ``reference``; .npy: the array as it is;
+            .png: grey values 0 to 255, in 2D.
         mask: ``(*spatial)``, non-negative integers, on the grid that `read_image` gives for ``reference``.
-        reference: the scan that the mask belongs to. If it is .npy, a NIfTI mask gets the identity affine.
+        reference: the scan that the mask belongs to. If it is no NIfTI, a NIfTI mask gets the identity affine.
 
     Raises:
-        UserError: ``reference`` cannot be read, the shapes differ, or the suffix of ``path`` is unknown.
+        UserError: ``reference`` cannot be read, the shapes differ, or ``path`` has a suffix that cannot hold the
+            mask.
     """
-    if suffix_of(path) == "":
-        raise UserError(f"{path}: expected a mask file that ends in {' or '.join(SUFFIXES)}. Change its name.")
+    if suffix_of(path) not in _MASK_SUFFIXES:
+        raise UserError(f"{path}: expected a mask file that ends in {' or '.join(_MASK_SUFFIXES)}. Change its name.")
     header = read_header(reference, mask.ndim)
     if header.shape[:-1] != mask.shape:
         raise UserError(f"{path}: the mask has shape {mask.shape}, but {reference} has {header.shape[:-1]}.")
@@ -182,6 +203,13 @@ def write_mask(path: Path, mask: np.ndarray, reference: Path) -> None:
         buffer = io.BytesIO()
         np.save(buffer, mask, allow_pickle=False)
         content = buffer.getvalue()
+    elif suffix_of(path) == ".png":
+        if mask.ndim != 2 or mask.dtype != np.uint8:
+            raise UserError(
+                f"{path}: a PNG file holds 2 axes and labels up to 255, but the mask has {mask.ndim} axes and labels "
+                f"up to {mask.max(initial=0)}. Write .npy or .nii.gz."
+            )
+        content = photographs.encode_png(mask)
     else:
         content = _mask_image(mask, reference).to_bytes()
     if suffix_of(path) == ".nii.gz":
@@ -205,7 +233,7 @@ def _stored_grid(image: nib.Nifti1Image, path: Path, rank: int) -> StoredGrid:
 
 
 def _mask_image(mask: np.ndarray, reference: Path) -> nib.Nifti1Image:
-    if suffix_of(reference) == ".npy":
+    if suffix_of(reference) == ".npy" or is_photograph(reference):
         return nib.Nifti1Image(mask, np.eye(4))
     image = _open_nifti(reference)
     stored = _stored_grid(image, reference, mask.ndim).to_stored(mask)
@@ -219,18 +247,21 @@ def _mask_image(mask: np.ndarray, reference: Path) -> nib.Nifti1Image:
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turn what numpy, gzip and nibabel raise about a damaged file into one message with its name.
+    """Turn what numpy, gzip, nibabel and Pillow raise about a damaged file into one message with its name.
 
     They agree on no exception: bytes changed at random in small files raised ten unrelated types.
     """
     try:
         yield
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(f"{path}: this file does not exist. Check the path.") from error
     except Exception as error:
         raise UserError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}). Expected a complete {suffix_of(path)} "
-            'file without pickled objects: copy it again, remove it, or set on_bad_file to "skip".'
+            f"{path}: cannot be read ({type(error).__name__}: {error}). Expected a complete {suffix_of(path)} file"
+            f"{' without pickled objects' if suffix_of(path) == '.npy' else ''}: copy it again, remove it, or set "
+            'on_bad_file to "skip".'
         ) from error
 
 
@@ -260,6 +291,14 @@ def _open_nifti(path: Path, *, checked: bool = False) -> nib.Nifti1Image:
             raise ValueError(f"a {type(image).__name__} is no volume")
     _check_numbers(image.get_data_dtype(), path)
     return image
+
+
+def _photograph_shape(path: Path, rank: int, *, labels: bool = False) -> tuple[int, ...]:
+    with _readable(path):
+        shape = photographs.read_shape(path, labels=labels)
+    if rank != 2:
+        raise _wrong_rank(shape, path, rank)
+    return shape
 
 
 def _with_channels(shape: tuple[int, ...], path: Path, rank: int) -> tuple[int, ...]:

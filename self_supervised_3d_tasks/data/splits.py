@@ -1,20 +1,29 @@
 """Which cases train, validate and test. Cases of one subject stay together.
 
 Subjects are ordered by a hash of the seed and their name: no generator whose stream could change between
-library versions, and a subject that is added later moves few others.
+library versions, and a subject that is added later moves few others. Subjects with classes are interleaved, so that
+every prefix of the order, and every rest, holds the classes in their proportions.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from absl import logging
 
+from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.errors import UserError
+
+model_selection = lazy.load("sklearn.model_selection")
+
+_UNLABELLED = -1
 
 
 @dataclass(frozen=True)
@@ -23,8 +32,8 @@ class Split:
 
     Args:
         train: the label fraction.
-        validation: the same for every fraction and repetition.
-        test: the same for every fraction and repetition.
+        validation: the same for every fraction and, without folds, for every repetition.
+        test: likewise.
     """
 
     train: list[Case]
@@ -45,7 +54,8 @@ def pretraining_split(cases: Sequence[Case], train_val_split: float, seed: int) 
     """
     if not 0 < train_val_split <= 1:
         raise UserError(f"train_val_split: expected a share above 0, at most 1, received {train_val_split}.")
-    subjects = _ordered({case.subject for case in cases}, seed, "pretraining")
+    classes = _classes(cases)
+    subjects = _ordered(classes, classes, seed, "pretraining")
     num_validation = _num_held_out(len(subjects), 1 - train_val_split, others=1, parts="train and validation")
     return {
         "train": _of_subjects(cases, subjects[num_validation:]),
@@ -62,37 +72,50 @@ def finetuning_split(
     percent: float,
     repetition: int,
     seed: int,
+    folds: int | None = None,
 ) -> Split:
     """Split cases into train, validation and test.
 
     Test and validation are fixed first, by ``seed`` alone. Each repetition orders the remaining subjects anew
-    and a label fraction is a prefix of that order: smaller fractions are subsets of larger ones.
+    and a label fraction is a prefix of that order: smaller fractions are subsets of larger ones. With ``folds``, each
+    repetition tests on another part of the cases, and validates on some of the rest.
+
+    Cases with classes are stratified: each part holds the classes in their proportions, as far as whole subjects allow.
+    A subject counts for the largest class among its cases.
 
     Args:
         cases: all labelled cases that are not ``test_cases``.
         test_cases: a test set of its own; None takes it out of ``cases``.
         val_split: share of the subjects left after the test set that validates, in [0, 1); 0 leaves it empty.
-        test_split: share of the subjects that tests, in (0, 1); only read without ``test_cases``.
+        test_split: share of the subjects that tests, in (0, 1); only read without ``test_cases`` and ``folds``.
         percent: share of the training subjects that is used, in (0, 100]; at least one subject.
-        repetition: number of the repetition.
+        repetition: number of the repetition, and of the fold that tests.
         seed: of the experiment.
+        folds: number of folds of a cross-validation, above ``repetition``; excludes ``test_cases``.
 
     Raises:
         UserError: A share is out of range, there are fewer subjects than parts, or a test file also trains.
     """
-    _check_shares(val_split, test_split, percent, own_test=test_cases is not None)
-    subjects = _ordered({case.subject for case in cases}, seed, "finetuning")
-    after_test = 1 + (val_split > 0)
-    if test_cases is None:
+    if folds and test_cases is not None:
+        raise UserError("do_cross_val: the folds are the test sets. Remove the test set, or do_cross_val.")
+    _check_shares(val_split, test_split, percent, test_is_given=bool(folds) or test_cases is not None)
+    classes = _classes(cases)
+    subjects = _ordered(classes, classes, seed, "finetuning")
+    if folds:
+        fold = _folds(tuple(sorted(cases, key=lambda case: case.name)), folds, seed)[repetition]
+        test = _of_subjects(cases, fold)
+        subjects = [subject for subject in subjects if subject not in fold]
+    elif test_cases is None:
         parts = "train, validation and test" if val_split else "train and test"
-        num_test = _num_held_out(len(subjects), test_split, others=after_test, parts=parts)
+        num_test = _num_held_out(len(subjects), test_split, others=1 + (val_split > 0), parts=parts)
         test = _of_subjects(cases, subjects[:num_test])
         subjects = subjects[num_test:]
     else:
         _check_apart(cases, test_cases)
         test = sorted(test_cases, key=lambda case: case.name)
+    subjects = _ordered(subjects, classes, seed, "finetuning")
     num_validation = _num_held_out(len(subjects), val_split, others=1, parts="train and validation")
-    pool = _ordered(subjects[num_validation:], seed, f"repetition {repetition}")
+    pool = _ordered(subjects[num_validation:], classes, seed, f"repetition {repetition}")
     num_train = max(1, _rounded(len(pool) * percent / 100))
     return Split(
         train=_of_subjects(cases, pool[:num_train]),
@@ -101,11 +124,83 @@ def finetuning_split(
     )
 
 
-def _ordered(subjects: Iterable[str], seed: int, purpose: str) -> list[str]:
-    def position(subject: str) -> tuple[bytes, str]:
+def balanced(cases: Sequence[Case]) -> list[Case]:
+    """Return the cases, sorted by name, with those of smaller classes repeated until all classes are as large.
+
+    For the training part only: a case that is repeated before the split would stand on both sides of it.
+    """
+    members: dict[int | None, list[Case]] = defaultdict(list)
+    for case in sorted(cases, key=lambda case: case.name):
+        members[case.label].append(case)
+    largest = max(map(len, members.values()), default=0)
+    repeated = [group[number % len(group)] for group in members.values() for number in range(largest)]
+    return sorted(repeated, key=lambda case: case.name)
+
+
+def _classes(cases: Iterable[Case]) -> dict[str, int]:
+    """Return the class of each subject: the largest of its cases, which of grades is the most severe."""
+    classes: dict[str, int] = {}
+    for case in cases:
+        label = _UNLABELLED if case.label is None else case.label
+        classes[case.subject] = max(label, classes.get(case.subject, label))
+    return classes
+
+
+def _ordered(subjects: Iterable[str], classes: Mapping[str, int], seed: int, purpose: str) -> list[str]:
+    """Order subjects by their hash, and interleave their classes: the k-th of n in a class comes at (k + 1/2) / n."""
+
+    def hashed(subject: str) -> tuple[bytes, str]:
         return hashlib.sha256(f"{seed}/{purpose}/{subject}".encode()).digest(), subject
 
-    return sorted(subjects, key=position)
+    by_hash = sorted(subjects, key=hashed)
+    sizes = Counter(classes[subject] for subject in by_hash)
+    seen: Counter[int] = Counter()
+    positions: dict[str, float] = {}
+    for subject in by_hash:
+        label = classes[subject]
+        positions[subject] = (seen[label] + 0.5) / sizes[label]
+        seen[label] += 1
+    return sorted(by_hash, key=lambda subject: positions[subject])  # stable: equal positions stay in hash order
+
+
+@functools.lru_cache(maxsize=1)  # a sweep asks once per label fraction and fold; large cohorts take seconds
+def _folds(cases: tuple[Case, ...], count: int, seed: int) -> list[frozenset[str]]:
+    """Return the subjects of each fold of a cross-validation.
+
+    Raises:
+        UserError: There are more folds than subjects, or than cases of every class.
+    """
+    classes = _classes(cases)
+    if not 2 <= count <= len(classes):
+        raise UserError(
+            f"repetitions: expected 2 to {len(classes)} folds, because there are {len(classes)} subjects, received "
+            f"{count}. Change repetitions, which is the number of folds with do_cross_val, or check subject_pattern."
+        )
+    if set(classes.values()) == {_UNLABELLED}:
+        order = _ordered(classes, classes, seed, "folds")
+        return [frozenset(order[fold::count]) for fold in range(count)]
+    return _stratified_folds(cases, classes, count, seed)
+
+
+def _stratified_folds(cases: Sequence[Case], classes: Mapping[str, int], count: int, seed: int) -> list[frozenset[str]]:
+    labels = [_UNLABELLED if case.label is None else case.label for case in cases]
+    largest = max(Counter(labels).values())
+    if largest < count:
+        raise UserError(f"repetitions: no class has as many as {count} cases. Lower repetitions, the number of folds.")
+    for label, subjects in sorted(Counter(classes.values()).items()):
+        if subjects < count:
+            logging.warning("Class %d has %d subjects for %d folds: some have none to test.", label, subjects, count)
+    splitter = model_selection.StratifiedGroupKFold(count, shuffle=True, random_state=seed % 2**32)
+    with warnings.catch_warnings(
+        category=UserWarning, action="ignore"
+    ):  # of classes smaller than the folds: told above
+        parts = [
+            frozenset(cases[index].subject for index in test)
+            for _, test in splitter.split(cases, labels, [case.subject for case in cases])
+        ]
+    if not all(parts):
+        raise UserError(f"repetitions: the cases cannot be dealt into {count} folds by subject. Lower repetitions.")
+    return parts
 
 
 def _of_subjects(cases: Iterable[Case], subjects: Iterable[str]) -> list[Case]:
@@ -129,10 +224,10 @@ def _rounded(value: float) -> int:
     return math.floor(value + 0.5 + 1e-9)
 
 
-def _check_shares(val_split: float, test_split: float, percent: float, *, own_test: bool) -> None:
+def _check_shares(val_split: float, test_split: float, percent: float, *, test_is_given: bool) -> None:
     if not 0 <= val_split < 1:
         raise UserError(f"val_split: expected a share from 0 to below 1, received {val_split}.")
-    if not own_test and not 0 < test_split < 1:
+    if not test_is_given and not 0 < test_split < 1:
         raise UserError(f"test_split: expected a share between 0 and 1, received {test_split}.")
     if not 0 < percent <= 100:
         raise UserError(f"exp_splits: expected percentages above 0, at most 100, received {percent}.")

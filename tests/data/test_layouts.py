@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from self_supervised_3d_tasks.data.label_tables import LabelTable
 from self_supervised_3d_tasks.data.layouts import LAYOUTS, find_cases
 from self_supervised_3d_tasks.errors import UserError
 
@@ -108,6 +109,88 @@ def test_upstream_layouts() -> None:
         "brats": (3, "crop", "_label"),
         "ukb3d": (3, "crop", "_label"),
         "pancreas2d": (2, "exact", ""),
+        "kaggle_retina": (2, "exact", ""),
+        "ukb2d": (2, "exact", ""),
+        "images": (2, "resize", ""),
         "nifti": (3, "resize", ""),
         "npy": (None, "exact", ""),
     }
+
+
+def test_defaults_that_a_layout_brings() -> None:
+    retina, volumes = LAYOUTS["kaggle_retina"], LAYOUTS["nifti"]
+    assert (retina.num_classes, retina.intensity_window, retina.labels) == (5, (0, 255), "table")
+    assert (volumes.num_classes, volumes.intensity_window, volumes.labels) == (3, None, "any")
+    assert (LAYOUTS["ukb2d"].labels, LAYOUTS["images"].labels, LAYOUTS["pancreas3d"].labels) == ("none", "any", "masks")
+
+
+def write_table(path: Path, *rows: str) -> Path:
+    path.write_text("\n".join(rows))
+    return path
+
+
+def test_a_table_chooses_labels_and_groups_the_scans(tmp_path: Path, caplog) -> None:
+    scans = touch(tmp_path / "photos", "1_L.JPG", "1_R.jpg", "2_L.jpg", "3_L.jpg")
+    csv = write_table(tmp_path / "t.csv", "eye,grade,who", "1_R.jpg,2,p1", "1_L.jpg,0,p1", "2_L.jpg,1,p2")
+    table = LabelTable(csv, 3, "eye", "grade", "who")
+    caplog.set_level("INFO")
+    cases = find_cases("images", scans, labelled=True, table=table)
+    assert [(case.name, case.label, case.subject, case.mask) for case in cases] == [
+        ("1_L", 0, "p1", None),
+        ("1_R", 2, "p1", None),
+        ("2_L", 1, "p2", None),
+    ]
+    assert [case.image.name for case in cases] == ["1_L.JPG", "1_R.jpg", "2_L.jpg"]
+    assert "1 scans are not in" in caplog.text and "subject of its own" not in caplog.text
+
+
+def test_subjects_of_a_table_without_their_column(tmp_path: Path, caplog) -> None:
+    scans = touch(tmp_path / "photos", "1_L.jpg", "1_R.jpg")
+    table = LabelTable(write_table(tmp_path / "t.csv", "id_code,diagnosis", "1_L,0", "1_R,4"), 5, positional=True)
+    cases = find_cases("kaggle_retina", scans, labelled=True, table=table)
+    assert [(case.subject, case.label) for case in cases] == [("1_L", 0), ("1_R", 4)]
+    assert "photographs of one person" in caplog.text and "subject_column" in caplog.text
+    caplog.clear()
+    cases = find_cases("kaggle_retina", scans, labelled=True, table=table, subject_pattern="^(.+)_")
+    assert [case.subject for case in cases] == ["1", "1"]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("layout", "suffix"), [("nifti", ".nii.gz"), ("npy", ".npy")])
+def test_a_table_labels_volumes_and_their_channels(tmp_path: Path, layout: str, suffix: str) -> None:
+    scans = touch(tmp_path / "scans", *(f"{case}{end}{suffix}" for case in "xy" for end in ("_t1", "_t2")))
+    csv = write_table(tmp_path / "t.csv", "case,class", "x,1", "y,0")
+    cases = find_cases(
+        layout,
+        scans,
+        labelled=True,
+        table=LabelTable(csv, 2, "case", "class"),
+        channel_suffixes=["_t2", "_t1"],
+    )
+    assert [(case.name, case.label, len(case.images)) for case in cases] == [("x", 1, 2), ("y", 0, 2)]
+    whole = touch(tmp_path / "whole", f"x{suffix}", f"y{suffix}")
+    for ending in (None, suffix):
+        table = LabelTable(csv, 2, "case", "class", suffix=ending)
+        assert [case.label for case in find_cases(layout, whole, labelled=True, table=table)] == [1, 0]
+
+
+def test_images_with_masks(tmp_path: Path) -> None:
+    scans = touch(tmp_path / "photos", "a.jpg", "b.tif")
+    touch(tmp_path / "photos_labels", "a.png", "b.PNG")
+    cases = find_cases("images", scans, labelled=True)
+    assert [case.mask.name for case in cases] == ["a.png", "b.PNG"]
+    (tmp_path / "photos_labels" / "a.png").unlink()
+    with pytest.raises(UserError, match=r"a\.png for .*a\.jpg"):
+        find_cases("images", scans, labelled=True)
+
+
+def test_layouts_say_where_labels_come_from(tmp_path: Path) -> None:
+    scans = touch(tmp_path / "s", "a.png", "a.npy")
+    table = LabelTable(write_table(tmp_path / "t.csv", "id,label", "a,0"), 3, "id", "label")
+    with pytest.raises(UserError, match="csv_file: kaggle_retina needs"):
+        find_cases("kaggle_retina", scans, labelled=True)
+    with pytest.raises(UserError, match="csv_file: pancreas3d takes labels from masks.*images, nifti, npy"):
+        find_cases("pancreas3d", scans, labelled=True, table=table)
+    with pytest.raises(UserError, match="dataset_name: ukb2d has no labels"):
+        find_cases("ukb2d", scans, labelled=True)
+    assert [case.label for case in find_cases("ukb2d", scans, labelled=False)] == [None]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from self_supervised_3d_tasks.data.pipeline import crop_origin, pretraining_dataset, segmentation_dataset
+from self_supervised_3d_tasks.data.pipeline import pretraining_dataset, segmentation_dataset
+from self_supervised_3d_tasks.data.source import crop_origin
 from self_supervised_3d_tasks.errors import UserError
 
 DRAWS = np.random.default_rng(3)
@@ -258,3 +259,45 @@ def test_fit_consumes_both_streams(make_store) -> None:
         verbose=0,
     )
     assert len(history.history["val_loss"]) == 2
+
+
+def test_too_few_scans_to_compare(make_store) -> None:
+    store = make_store(numbered(2))
+    for options in ({"companions": 2}, {"min_batch": 3, "batch_size": 4}):
+        with pytest.raises(UserError, match=r"at least 3 in each part of the split, received 2 \(case00, case01\)"):
+            pretraining_dataset(store, make_example=identity, **({"batch_size": 2, "seed": 0} | options))
+    with pytest.raises(UserError, match="batch_size: .*at least 2 scans"):
+        pretraining_dataset(store, make_example=identity, batch_size=1, min_batch=2, seed=0)
+
+
+@pytest.mark.parametrize(("num_scans", "min_batch", "sizes"), [(7, 1, [3, 3, 1]), (7, 2, [3, 3]), (8, 2, [3, 3, 2])])
+def test_a_last_batch_that_is_too_small_is_left_out(make_store, num_scans: int, min_batch: int, sizes) -> None:
+    options = {"make_example": identity, "batch_size": 3, "min_batch": min_batch, "seed": 0}
+    store = make_store(numbered(num_scans))
+    validation = list(pretraining_dataset(store, training=False, **options).as_numpy_iterator())
+    assert [len(images) for images, _ in validation] == sizes
+    assert scan_numbers(validation) == list(range(sum(sizes)))
+    assert {len(images) for images, _ in take(pretraining_dataset(store, **options), 6)} == {3}
+
+
+def test_augmentation_is_for_training_and_comes_first(make_store) -> None:
+    store = make_store(numbered(4))
+    seen = []
+
+    def augment(image, seed):
+        seen.append(seed)
+        return image + tf.random.stateless_uniform((), seed, 1, 2)
+
+    def example(image, seed, other):
+        return tf.stack([image[0, 0, 0, 0], other[0, 0, 0, 0]]), seed
+
+    options = {"make_example": example, "companions": 1, "batch_size": 4, "seed": 0}
+    plain = take(pretraining_dataset(store, **options), 4)
+    changed = take(pretraining_dataset(store, augment=augment, **options), 4)
+    assert len(seen) == 2
+    assert_equal([seeds for _, seeds in plain], [seeds for _, seeds in changed])
+    added = np.concatenate([new - old for (new, _), (old, _) in zip(changed, plain, strict=True)])
+    assert added.min() > 0.99 and added.max() < 2.01
+    assert len(np.unique(added.round(4))) > 28  # 4 epochs of 4 scans and 4 companions, each with its own seed
+    validation = take(pretraining_dataset(store, training=False, **options), 1)
+    assert_equal(validation, take(pretraining_dataset(store, training=False, augment=augment, **options), 1))

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import hashlib
+import itertools
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from self_supervised_3d_tasks.data.layouts import Case
-from self_supervised_3d_tasks.data.splits import finetuning_split, pretraining_split
+from self_supervised_3d_tasks.data.splits import balanced, finetuning_split, pretraining_split
 from self_supervised_3d_tasks.errors import UserError
 
 PERCENTS = [1, 5, 10, 25, 33.3, 50, 100]
@@ -92,6 +97,22 @@ def test_stays_the_same_in_future_versions() -> None:
 
 
 @pytest.mark.parametrize(
+    ("count", "expected"), {3: "fd8ac63b08ebe0fa", 10: "032be463b72bbe08", 31: "30574bcddae2c4a6"}.items()
+)
+def test_cases_without_classes_split_as_in_version_1(count: int, expected: str) -> None:
+    cases, test_cases = make_cases(count, scans=2), make_cases(2, folder="test")
+    text = ""
+    for seed in (0, 1, 7):
+        parts = [list(pretraining_split(cases, 0.8, seed).values())]
+        for percent, repetition, own_test in itertools.product((1, 25, 50, 100), (0, 1, 4), (None, test_cases)):
+            options = {"val_split": 0.15, "test_split": 0.25, "percent": percent, "repetition": repetition}
+            part = split(cases, own_test, seed=seed, **options)
+            parts.append([part.train, part.validation, part.test])
+        text += repr([[[case.name for case in part] for part in group] for group in parts])
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == expected
+
+
+@pytest.mark.parametrize(
     ("own_test", "val_split", "needed"), [(False, 0.1, 3), (False, 0, 2), (True, 0.1, 2), (True, 0, 1)]
 )
 def test_too_few_subjects(own_test: bool, val_split: float, needed: int) -> None:
@@ -136,3 +157,145 @@ def test_a_test_file_must_not_train(caplog) -> None:
     assert not caplog.records
     split(cases, make_cases(2, folder="elsewhere"))
     assert "2 subjects have one name" in caplog.text
+
+
+def labelled_cases(counts: dict[int, int], *, scans: int = 1) -> list[Case]:
+    """Return that many subjects of each class; of several scans, the last has the class and the others 0."""
+    labels = [label for label, count in counts.items() for _ in range(count)]
+    cases = make_cases(len(labels), scans=scans)
+    return [
+        replace(case, label=labels[number // scans] if number % scans == scans - 1 else 0)
+        for number, case in enumerate(cases)
+    ]
+
+
+def class_counts(cases: list[Case]) -> Counter[int]:
+    """Count the subjects by their largest class."""
+    return Counter({case.subject: case.label for case in sorted(cases, key=lambda case: case.label)}.values())
+
+
+GRADES = {0: 50, 1: 7, 2: 25, 3: 3, 4: 15}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("scans", [1, 2])
+def test_every_part_holds_the_classes_in_proportion(seed: int, scans: int) -> None:
+    cases = labelled_cases(GRADES, scans=scans)
+    for percent in PERCENTS:
+        part = split(cases, percent=percent, seed=seed, repetition=seed % 3)
+        for some, whole in (
+            (part.test, cases),
+            (part.validation, [case for case in cases if case not in part.test]),
+            (part.train, [case for case in cases if case not in part.test + part.validation]),
+        ):
+            share = len(subjects(some)) / len(subjects(whole))
+            totals, counts = class_counts(whole), class_counts(some)
+            assert all(abs(counts[label] - share * total) <= 1.5 for label, total in totals.items())
+    rest = pretraining_split(cases, 0.8, seed)["validation"]
+    assert all(abs(class_counts(rest)[label] - 0.2 * total) <= 1.5 for label, total in GRADES.items())
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("folds", [None, 5])
+def test_stratified_fractions_are_nested_and_share_no_subject(seed: int, folds: int | None) -> None:
+    cases = labelled_cases(GRADES, scans=2)
+    for repetition in range(3):
+        whole = split(cases, seed=seed, repetition=repetition, folds=folds)
+        smaller: set[str] = set()
+        for percent in PERCENTS:
+            part = split(cases, seed=seed, percent=percent, repetition=repetition, folds=folds)
+            assert part.validation == whole.validation and part.test == whole.test
+            assert smaller <= subjects(part.train)
+            smaller = subjects(part.train)
+        parts = [subjects(cases) for cases in (part.train, part.validation, part.test)]
+        assert sum(map(len, parts)) == 100 == len(set.union(*parts))
+
+
+def test_stratified_order_by_hand() -> None:
+    # Four subjects of class 0 stand at 1/8, 3/8, 5/8, 7/8, two of class 1 at 1/4, 3/4: the order is 0 1 0 0 1 0.
+    cases = labelled_cases({0: 4, 1: 2})
+    for seed in SEEDS:
+        part = split(cases, make_cases(1, folder="test"), val_split=2 / 6, seed=seed)
+        assert class_counts(part.validation) == {0: 1, 1: 1}
+
+
+def fold_sets(cases, folds: int, seed: int = 0) -> list[list[Case]]:
+    return [split(cases, folds=folds, repetition=fold, seed=seed).test for fold in range(folds)]
+
+
+@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("folds", [2, 5])
+def test_folds_partition_the_subjects(seed: int, labelled: bool, folds: int) -> None:
+    cases = labelled_cases({0: 20, 1: 11, 2: 9}, scans=2) if labelled else make_cases(41, scans=2)
+    tests = fold_sets(cases, folds, seed)
+    assert sorted(itertools.chain(*tests), key=lambda case: case.name) == cases
+    for one, other in itertools.combinations(tests, 2):
+        assert not subjects(one) & subjects(other)
+    sizes = [len(subjects(test)) for test in tests]
+    assert max(sizes) - min(sizes) <= (1 if not labelled else 2)
+    if labelled:
+        for label, count in {0: 20, 1: 11, 2: 9}.items():
+            assert all(abs(class_counts(test)[label] - count / folds) <= 1.5 for test in tests)
+    assert fold_sets(cases[::-1], folds, seed) == tests
+    assert fold_sets(cases, folds, seed + 1) != tests
+
+
+def test_rotation_of_folds_leaves_train_and_validation() -> None:
+    # 50 subjects: each fold tests 10, 10 % of the other 40 validate.
+    cases = labelled_cases({0: 25, 1: 25})
+    for fold in range(5):
+        part = split(cases, folds=5, repetition=fold)
+        assert (len(part.test), len(part.validation), len(part.train)) == (10, 4, 36)
+        assert class_counts(part.test) == {0: 5, 1: 5} and class_counts(part.validation) == {0: 2, 1: 2}
+
+
+def test_rare_classes_are_told(caplog) -> None:
+    cases = labelled_cases({0: 20, 1: 10, 2: 2})
+    assert sorted(class_counts(test)[2] for test in fold_sets(cases, 5)) == [0, 0, 0, 1, 1]
+    (record,) = caplog.records
+    assert "Class 2 has 2 subjects for 5 folds" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("cases", "folds", "message"),
+    [
+        (make_cases(4, scans=3), 5, "repetitions: expected 2 to 4 folds.*received 5"),
+        (make_cases(4), 1, "repetitions: expected 2 to 4 folds.*received 1"),
+        (labelled_cases({0: 4, 1: 4}), 5, "repetitions: no class has as many as 5 cases"),
+        (make_cases(2), 2, "1 subjects cannot be split into train and validation"),
+    ],
+)
+def test_too_many_folds(cases, folds: int, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        split(cases, folds=folds)
+
+
+def test_folds_exclude_a_test_set() -> None:
+    with pytest.raises(UserError, match="do_cross_val"):
+        split(make_cases(10), make_cases(2, folder="test"), folds=2)
+
+
+def test_large_seeds_of_folds() -> None:
+    assert len(fold_sets(labelled_cases({0: 5, 1: 5}), 2, seed=2**40)) == 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_balanced_repeats_the_smaller_classes(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    counts = {label: int(count) for label, count in enumerate(rng.integers(1, 9, 4))}
+    cases = labelled_cases(counts)
+    repeated = balanced(cases[::-1])
+    largest = max(counts.values())
+    assert Counter(case.label for case in repeated) == dict.fromkeys(counts, largest)
+    times = Counter(repeated)
+    assert set(times) == set(cases)
+    assert all(times[case] in (largest // counts[case.label], -(-largest // counts[case.label])) for case in cases)
+    assert [case.name for case in repeated] == sorted(case.name for case in repeated)
+
+
+def test_balanced_leaves_even_and_unlabelled_cases() -> None:
+    even = labelled_cases({0: 3, 1: 3})
+    assert balanced(even) == even
+    assert balanced(make_cases(5)) == make_cases(5)
+    assert balanced([]) == []

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from self_supervised_3d_tasks.data import readers, store
 from self_supervised_3d_tasks.data.layouts import find_cases
@@ -118,6 +119,33 @@ def test_subset_shares_arrays_and_keeps_order(make_store) -> None:
     assert part.image(0) is scans.image(2) and part.image(1) is scans.image(0)
     with pytest.raises(UserError, match="None of the scans"):
         scans.subset([])
+
+
+def test_cases_may_be_repeated_in_a_part(make_store) -> None:
+    scans = make_store(IMAGES)
+    part = scans.subset([scans.cases[1], scans.cases[0], scans.cases[1]])
+    assert len(part) == 3 and part.image(0) is part.image(2) is scans.image(1)
+
+
+def test_classes_do_not_enter_the_disk_cache(make_store, tmp_path: Path, count_reads: Counter) -> None:
+    options = {"cache": "disk", "cache_dir": tmp_path / "cache"}
+    scans = make_store(IMAGES, data_dim=(5, 6, 4), **options)
+    count_reads.clear()
+    graded = [replace(case, label=number) for number, case in enumerate(scans.cases)]
+    again = VolumeStore(graded, scans.preprocessing, **options)
+    assert not count_reads and [case.label for case in again.cases] == [0, 1, 2]
+    np.testing.assert_array_equal(again.image(1), IMAGES[1])
+
+
+def test_photographs_are_stored(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    pixels = DRAWS.integers(0, 256, (3, 6, 5, 3), np.uint8)
+    for number, array in enumerate(pixels):
+        Image.fromarray(array).save(tmp_path / "s" / f"eye{number}.png")
+    cases = find_cases("images", tmp_path / "s", labelled=False, subject_pattern="(.*)")
+    scans = VolumeStore(cases, Preprocessing((6, 5), 3, intensity_window=(0, 255), volume_fitting="exact"))
+    for number, array in enumerate(pixels):
+        np.testing.assert_allclose(scans.image(number), array / 255, atol=1e-6)
 
 
 def test_foreground_voxels_have_labels(make_store, monkeypatch) -> None:

@@ -1,0 +1,117 @@
+"""PNG, JPEG and TIFF files to arrays ``(rows, columns, channels)``, as the camera meant them to be seen.
+
+What a reader could only guess at (colours of a print, several pages, pixels that are partly transparent) is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.errors import UserError
+
+Image = lazy.load("PIL.Image")
+ImageOps = lazy.load("PIL.ImageOps")
+
+SUFFIXES = (".jpg", ".jpeg", ".tif", ".tiff", ".png")
+WINDOW = (0.0, 255.0)
+"""Intensities from black to white of 8-bit pixels."""
+
+_FORMATS = ("PNG", "JPEG", "TIFF")  # also of files with a wrong suffix; none of Pillow's other parsers is needed
+_ORIENTATION = 0x0112  # EXIF
+_GREYSCALE = ("L", "F", "I", "I;16", "I;16L", "I;16B", "I;16N")
+_CONVERTED = {"1": "L", "LA": "L", "P": "RGB", "PA": "RGB", "RGBA": "RGB", "RGBX": "RGB"}
+_MASKS = ("1", "P", *_GREYSCALE)
+
+
+def read_shape(path: Path, *, labels: bool = False) -> tuple[int, int, int]:
+    """Return ``(rows, columns, channels)`` of what `read_pixels` gives, without decoding a pixel.
+
+    Raises:
+        UserError: The file is of a kind that is refused. What Pillow raises about a damaged one passes.
+    """
+    with _opened(path, labels) as image:
+        columns, rows = image.size
+        if _is_turned(image) and image.getexif().get(_ORIENTATION, 1) >= 5 and image.format != "TIFF":
+            columns, rows = rows, columns  # of a TIFF file Pillow gives the turned size
+        return rows, columns, 1 if labels or _mode(image) in _GREYSCALE else 3
+
+
+def read_pixels(path: Path, *, labels: bool = False) -> np.ndarray:
+    """Return the pixels ``(rows, columns, channels)`` as stored: 0 to 255, or more where greyscale has 16 bits.
+
+    EXIF orientation is applied, colours of a palette are looked up, an opaque alpha channel is dropped. 16-bit colours
+    come as 8-bit ones, which is how Pillow decodes them.
+
+    Args:
+        path: PNG, JPEG or TIFF file.
+        labels: The pixels are labels: one channel, of a palette the indices; JPEG, which changes values, is refused.
+
+    Raises:
+        UserError: The file is of a kind that is refused. What Pillow raises about a damaged one passes.
+    """
+    with _opened(path, labels) as image:
+        is_turned = _is_turned(image)
+        image.load()
+        if is_turned:
+            ImageOps.exif_transpose(image, in_place=True)
+        if not labels:
+            _check_opaque(image, path)
+            image = image.convert(_mode(image)) if image.mode in _CONVERTED else image
+        pixels = np.array(image)
+        return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
+
+
+def encode_png(mask: np.ndarray) -> bytes:
+    """Return a PNG file of labels ``(rows, columns)``, uint8: the grey value of a pixel is its label."""
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _opened(path: Path, labels: bool) -> Iterator[Image.Image]:
+    """Yield the image with its header read and its kind checked."""
+    # Opened here: of a turned TIFF file that it opens itself, Pillow 13 maps the pixels with rows for columns.
+    with open(path, "rb") as file:
+        try:
+            image = Image.open(file, formats=_FORMATS)
+        except Image.DecompressionBombError as error:
+            raise UserError(f"{path}: {error} Shrink the image, or cut it into several.") from error
+        # The further pictures in a camera's JPEG (format MPO) are previews of the first.
+        pages = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
+        if pages > 1:
+            raise UserError(f"{path}: has {pages} pages, expected one image per file. Split the file.")
+        if labels:
+            _check_mask(image, path)
+        elif _mode(image) not in (*_GREYSCALE, "RGB"):
+            raise UserError(f"{path}: has colours of type {image.mode}, expected greyscale or RGB. Convert the file.")
+        yield image
+
+
+def _mode(image: Image.Image) -> str:
+    return _CONVERTED.get(image.mode, image.mode)
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Return whether EXIF data count: in a PNG file only before the pixels, so that its header is enough."""
+    return image.format != "PNG" or "exif" in image.info
+
+
+def _check_mask(image: Image.Image, path: Path) -> None:
+    if image.format in ("JPEG", "MPO"):
+        raise UserError(f"{path}: JPEG changes the values of pixels and cannot hold labels. Store masks as PNG.")
+    if image.mode not in _MASKS:
+        raise UserError(
+            f"{path}: has {len(image.getbands())} channels ({image.mode}), expected one integer label per pixel."
+        )
+
+
+def _check_opaque(image: Image.Image, path: Path) -> None:
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+        raise UserError(f"{path}: has transparent pixels, expected opaque ones. Put the image on a background.")

@@ -1,0 +1,176 @@
+"""The crops of a store, each addressed by its position in an endless stream.
+
+Position p belongs to epoch p // N; a permutation keyed by (seed, epoch) says which crop it is, and every
+random number of that crop comes from (seed, epoch, crop). Nothing is remembered between examples: a stream
+that starts at step k is, bit for bit, the rest of a stream that started at 0, which is how a stopped run
+resumes.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.data.store import VolumeStore
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.ops.seeds import fold
+
+tf = lazy.load("tensorflow")
+
+
+class Branch(enum.IntEnum):
+    """Branches of the tree of seeds: a new one at the end leaves the numbers of the others as they are."""
+
+    ORDER, CROP, EXAMPLE, BATCH, AUGMENTATION, COMPANION = range(6)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Crops of a store, each addressed by (epoch, item); item i is a crop of scan i modulo their number."""
+
+    store: VolumeStore
+    crop_shape: tuple[int, ...]
+    num_items: int
+    root: tuple[int, int]
+    foreground_fraction: float
+    labelled: bool
+
+    @classmethod
+    def of(
+        cls,
+        store: VolumeStore,
+        crop_shape: Sequence[int] | None,
+        crops_per_scan: int,
+        seed: int,
+        foreground_fraction: float = 0.0,
+        *,
+        labelled: bool = False,
+    ) -> Source:
+        """Return the source of whole scans, or of crops of one shape; ``labelled``: with masks.
+
+        Raises:
+            UserError: A scan does not have the shape, or is smaller than the crop.
+        """
+        root = (seed & 0x7FFFFFFF, seed >> 31 & 0x7FFFFFFF)
+        crop_shape = _checked_crop_shape(store, crop_shape)
+        return cls(store, crop_shape, len(store) * crops_per_scan, root, foreground_fraction, labelled)
+
+    def seed(self, branch: Branch, *numbers: int | tf.Tensor) -> tf.Tensor:
+        """Return the seed ``(2,)`` of one purpose, such as the example at (epoch, item)."""
+        return fold(self.root, branch, *numbers)
+
+    def batches(
+        self,
+        example: Callable[..., tuple[Any, Any]],
+        batch_size: int,
+        *,
+        first_step: int,
+        training: bool,
+        min_batch: int = 1,
+    ) -> tf.data.Dataset:
+        """Return batches of ``example(epoch, item)``; see `pipeline.pretraining_dataset` for the arguments."""
+        first = first_step * batch_size
+        rest = self.num_items % batch_size
+        end = self.num_items - rest if rest < min_batch else self.num_items
+        addresses = self._shuffled(first) if training else self._in_order(first, end)
+        return addresses.map(example, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=training)
+
+    def _shuffled(self, first_position: int) -> tf.data.Dataset:
+        def address(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            epoch = position // self.num_items
+            order = self.seed(Branch.ORDER, epoch)
+            last = tf.constant(self.num_items - 1, tf.int64)
+            return epoch, tf.random.experimental.index_shuffle(position % self.num_items, order, last)
+
+        return tf.data.Dataset.counter(first_position).map(address)
+
+    def _in_order(self, first_position: int, end: int) -> tf.data.Dataset:
+        items = tf.data.Dataset.range(first_position, end)
+        return items.map(lambda item: (tf.zeros_like(item), item))
+
+    def load(self, epoch: tf.Tensor, item: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Return ``[image]`` or ``[image, mask]`` and the seed of the example."""
+        arrays = self._crop(self.index(item), self.seed(Branch.CROP, epoch, item))
+        return arrays, self.seed(Branch.EXAMPLE, epoch, item)
+
+    def companions(self, epoch: tf.Tensor, item: tf.Tensor, count: int) -> list[tf.Tensor]:
+        """Return crops of ``count`` other scans than that of ``item``, all different, uniformly drawn."""
+        taken = [self.index(item)]
+        images = []
+        for number in range(count):
+            seed = self.seed(Branch.COMPANION, epoch, item, number)
+            free = len(self.store) - len(taken)
+            index = tf.random.stateless_uniform((), fold(seed, 0), 0, free, tf.int64)
+            # The index-th of the scans that are not taken: no list of them is made, however many there are.
+            for other in tf.unstack(tf.sort(tf.stack(taken))):
+                index += tf.cast(index >= other, tf.int64)
+            taken.append(index)
+            images.append(self._crop(index, fold(seed, 1))[0])
+        return images
+
+    def index(self, item: tf.Tensor) -> tf.Tensor:
+        """Return which scan an item is a crop of."""
+        return item % len(self.store)
+
+    def _crop(self, index: tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
+        # float64: a float32 cannot tell the origins of a scan from each other beyond 2^24.
+        uniforms = tf.random.stateless_uniform((len(self.crop_shape) + 2,), seed, dtype=tf.float64)
+        types = [tf.float32, tf.uint8][: 1 + self.labelled]
+        # Not stateful: the same arguments read the same crop, so determinism keeps the reading parallel.
+        arrays = tf.numpy_function(self._read, [index, uniforms], types, stateful=False)
+        channels = self.store.preprocessing.number_channels
+        for array, shape in zip(arrays, ((*self.crop_shape, channels), self.crop_shape), strict=False):
+            array.set_shape(shape)
+        return list(arrays)
+
+    def _read(self, index: int, uniforms: np.ndarray) -> list[np.ndarray]:
+        """Read a crop; through a memory map nothing else is read from the disk."""
+        use_foreground, voxel, *place = uniforms
+        centre = self.store.foreground_voxel(index, voxel) if use_foreground < self.foreground_fraction else None
+        origin = crop_origin(self.store.shape(index)[:-1], self.crop_shape, np.array(place), centre)
+        inside = tuple(slice(first, first + size) for first, size in zip(origin, self.crop_shape, strict=True))
+        sources = [self.store.image(index), *([self.store.mask(index)] if self.labelled else [])]
+        # A copy each time: TensorFlow may take over the memory of an array that it is given.
+        return [np.array(source[inside], order="C", subok=False) for source in sources]
+
+
+def _checked_crop_shape(store: VolumeStore, crop_shape: Sequence[int] | None) -> tuple[int, ...]:
+    shapes = {store.shape(index)[:-1]: case for index, case in enumerate(store.cases)}
+    if crop_shape is None:
+        if len(shapes) > 1:
+            (one, case), (other, other_case), *_ = shapes.items()
+            raise UserError(
+                f"{case.image} has shape {one}, {other_case.image} has {other}: expected one shape, or "
+                'crops. Set volume_fitting to "resize", or to "crop" where a crop will do.'
+            )
+        return next(iter(shapes))
+    crop_shape = tuple(crop_shape)
+    for shape, case in shapes.items():
+        if len(shape) != len(crop_shape) or np.any(np.less(shape, crop_shape)):
+            raise UserError(f"{case.image}: has shape {shape}, expected at least the crop's {crop_shape}.")
+    return crop_shape
+
+
+def crop_origin(
+    shape: Sequence[int],
+    crop_shape: Sequence[int],
+    uniforms: np.ndarray,
+    centre: np.ndarray | None = None,
+) -> tuple[int, ...]:
+    """Return the first voxel of a crop.
+
+    Args:
+        shape: ``(*spatial)`` of the scan, nowhere below ``crop_shape``.
+        crop_shape: ``(*spatial)`` of the crop.
+        uniforms: ``(rank,)`` in [0, 1): every origin from 0 to the last that fits is equally likely.
+        centre: ``(rank,)``: the crop is centred there instead, moved into the scan where it would stick out.
+    """
+    last = np.subtract(shape, crop_shape)
+    if centre is None:
+        return tuple(np.floor(uniforms * (last + 1)).astype(int).tolist())
+    return tuple(np.clip(centre - np.array(crop_shape) // 2, 0, last).tolist())

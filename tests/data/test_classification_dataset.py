@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from self_supervised_3d_tasks.data.pipeline import classification_dataset
+from self_supervised_3d_tasks.errors import UserError
+
+
+def numbered(count: int, shape=(4, 4, 4, 1)) -> list[np.ndarray]:
+    """Scan i is everywhere i / 100."""
+    return [np.full(shape, index / 100, np.float32) for index in range(count)]
+
+
+def take(dataset, steps: int) -> list:
+    return list(itertools.islice(dataset.as_numpy_iterator(), steps))
+
+
+def assert_equal(one, other) -> None:
+    for left, right in zip(tf.nest.flatten(one), tf.nest.flatten(other), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.fixture
+def graded(make_store):
+    """Scan i is everywhere i / 100 and has grade i modulo 3."""
+
+    def make(count: int, **options):
+        store = make_store(numbered(count, **options))
+        entries = {replace(case, label=index % 3): case for index, case in enumerate(store.cases)}
+        store._entries = {graded: store._entries[case] for graded, case in entries.items()}
+        return store.subset(entries)
+
+    return make
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_scans_come_with_their_class(graded, training: bool) -> None:
+    options = {"batch_size": 4, "num_classes": 3, "seed": 0, "training": training}
+    for images, labels in take(classification_dataset(graded(8), **options), 2):
+        assert images.shape == (4, 4, 4, 4, 1) and images.dtype == np.float32
+        assert labels.shape == (4,) and labels.dtype == np.int32
+        np.testing.assert_array_equal(np.rint(100 * images[:, 0, 0, 0, 0]) % 3, labels)
+
+
+def test_grades_are_cumulative(graded) -> None:
+    dataset = classification_dataset(graded(3), batch_size=3, num_classes=4, multilabel=True, seed=0, training=False)
+    ((_, targets),) = take(dataset, 1)
+    assert targets.dtype == np.float32
+    np.testing.assert_array_equal(targets, [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]])
+    assert dataset.element_spec[1].shape.as_list() == [None, 4]
+
+
+@pytest.mark.parametrize("first_step", [1, 3, 8])
+def test_classification_continues_bit_for_bit(graded, first_step: int) -> None:
+    store = graded(5, shape=(4, 3, 3))
+
+    def stream(**where):
+        return classification_dataset(
+            store,
+            batch_size=2,
+            num_classes=3,
+            augment=lambda image, seed: image + tf.random.stateless_uniform((), seed),
+            seed=5,
+            **where,
+        )
+
+    assert_equal(take(stream(first_step=first_step), 4), take(stream().skip(first_step), 4))
+
+
+def test_classification_augments_only_in_training(graded) -> None:
+    options = {"batch_size": 3, "num_classes": 3, "seed": 0, "augment": lambda image, seed: image + 7}
+    store = graded(3)
+    assert take(classification_dataset(store, **options), 1)[0][0].min() >= 7
+    assert take(classification_dataset(store, training=False, **options), 1)[0][0].max() < 1
+
+
+def test_repeated_cases_are_visited_as_often_and_augmented_apart(graded) -> None:
+    store = graded(3)
+    part = store.subset([store.cases[0], store.cases[1], store.cases[1], store.cases[2]])
+    dataset = classification_dataset(
+        part,
+        batch_size=4,
+        num_classes=3,
+        augment=lambda image, seed: image + tf.random.stateless_uniform((), seed, 0, 0.004),
+        seed=0,
+    )
+    for batch in take(dataset, 5):
+        assert sorted(np.rint(100 * batch[0][:, 0, 0, 0, 0]).tolist()) == [0, 1, 1, 2]
+        assert sorted(batch[1]) == [0, 1, 1, 2]
+        assert len(np.unique(batch[0])) == 4
+
+
+def test_classes_are_checked(make_store, graded) -> None:
+    with pytest.raises(UserError, match="case02.npy: has class 2, expected 0 to 1"):
+        classification_dataset(graded(3), batch_size=1, num_classes=2, seed=0)
+    with pytest.raises(UserError, match="case00.npy: has class None"):
+        classification_dataset(make_store(numbered(1)), batch_size=1, num_classes=2, seed=0)
