@@ -37,16 +37,26 @@ def load_experiment(command: Literal["train", "finetune"], path: str | Path, ove
             logging.warning("%s: %s", path, warning)
         return _validate(command, values)
     except ValidationError as error:
-        raise UserError(f"{path}: " + "; ".join(_sentence(item) for item in error.errors())) from None
+        # A default that follows from a wrong key is no mistake of its own.
+        items = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
+        raise UserError(f"{path}: " + "; ".join(_sentence(item) for item in items)) from None
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
 
-def experiment_model(command: str, algorithm: str, encoder: str, decoder: str | None) -> type[Experiment]:
-    """Return the pydantic model of a file: the experiment's keys and those of what it names."""
+def experiment_model(command: str, algorithm: str, encoder: str, prediction: str | None) -> type[Experiment]:
+    """Return the pydantic model of a file: the experiment's keys and those of what it names.
+
+    Args:
+        command: ``"train"`` or ``"finetune"``.
+        algorithm: Module name of the pretext task.
+        encoder: Name of the encoder.
+        prediction: Name of the decoder or head; None for pretraining.
+    """
     consumers = [registry.algorithm(algorithm), registry.encoder(encoder)]
-    if decoder:
-        consumers.append(registry.decoder(decoder))
+    if prediction:
+        kind, name = registry.prediction(prediction)
+        consumers.append(registry.head(name) if kind == "head" else registry.decoder(name))
     base = COMMANDS[command]
     fields: dict[str, Any] = {}
     for consumer in consumers:
@@ -63,11 +73,8 @@ def _validate(command: str, values: dict[str, Any]) -> Experiment:
         raise UserError(f"algorithm: this key is required and names a pretext task ({names})")
     values["algorithm"] = registry.canonical("algorithm", values["algorithm"], "algorithm")
     encoder = registry.canonical("encoder", str(values.get("encoder_architecture") or "unet"), "encoder_architecture")
-    decoder = None
-    if command == "finetune":
-        name = str(values.get("prediction_architecture") or "unet")
-        decoder = registry.canonical("decoder", name, "prediction_architecture")
-    model = experiment_model(command, values["algorithm"], encoder, decoder)
+    prediction = str(values.get("prediction_architecture") or "unet") if command == "finetune" else None
+    model = experiment_model(command, values["algorithm"], encoder, prediction)
     legacy_keys.reject_unknown(values, set(model.model_fields), command)
     experiment = model.model_validate_json(json.dumps(values))
     experiment.check_geometry()

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from absl import logging
 
-from self_supervised_3d_tasks import finetuning, losses, metrics, plots, results, training, transfer
+from self_supervised_3d_tasks import finetuning, plots, results, training, transfer
 from self_supervised_3d_tasks.config import load_experiment
 from self_supervised_3d_tasks.data import layouts, splits
+from self_supervised_3d_tasks.data.label_tables import LabelTable
 from self_supervised_3d_tasks.data.layouts import Case
-from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import VolumeStore, check_case
+from self_supervised_3d_tasks.downstream.base import DownstreamTask
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import FinetuneExperiment
 from self_supervised_3d_tasks.results import ScoreRow
@@ -34,29 +37,39 @@ class Plan:
 
     experiment: FinetuneExperiment
     jobs: list[finetuning.Job]
-    test: list[Case]
+
+    @property
+    def task(self) -> DownstreamTask:
+        """What the sweep's kind of label brings to it."""
+        return finetuning.task_of(self.experiment)
 
     @property
     def cases(self) -> list[Case]:
-        """Every case that trains or validates some job, once each."""
-        unique = {case.name: case for job in self.jobs for case in (*job.split.train, *job.split.validation)}
-        return [unique[name] for name in sorted(unique)]
+        """Every case that some job reads from the store, once each."""
+        return _unique(case for job in self.jobs for case in self.task.stored_cases(job.split))
+
+    @property
+    def test(self) -> list[Case]:
+        """Every case that tests some job, once each; with cross-validation those of all folds."""
+        return _unique(case for job in self.jobs for case in job.split.test)
 
     def check_headers(self) -> None:
         """Raise `UserError` for the first scan or mask whose header does not fit; no voxel is read."""
-        preprocessing = Preprocessing(**self.experiment.preprocessing_options())
-        for case in (*self.cases, *self.test):
-            check_case(case, preprocessing, num_classes=self.experiment.num_classes)
+        preprocessing, mask_classes = self.task.preprocessing, self.task.mask_classes
+        for case in dict.fromkeys((*self.cases, *self.test)):
+            check_case(case, preprocessing, num_classes=mask_classes)
 
     def describe(self) -> str:
         """Return the plan as text; builds the model to count its parameters."""
         experiment = self.experiment
         encoder, model = experiment.make_model(seed=experiment.seed)
+        part = "head" if experiment.task == "classification" else "decoder"
+        folds = f", in {experiment.repetitions} folds" if experiment.do_cross_val else ""
         lines = [
             f"checkpoint       {experiment.model_checkpoint}",
             f"model            {experiment.encoder_name} encoder {encoder.count_params():,} parameters, with "
-            f"{experiment.decoder_name} decoder {model.count_params():,}; input {experiment.input_shape}",
-            f"test             {len(self.test)} scans",
+            f"{experiment.prediction_name} {part} {model.count_params():,}; input {experiment.input_shape}",
+            f"test             {len(self.test)} scans{folds}",
         ]
         for job in self.jobs:
             lines.append(
@@ -72,15 +85,11 @@ def plan(experiment: FinetuneExperiment) -> Plan:
     Raises:
         UserError: A folder or mask is missing, there are too few subjects, or the checkpoint does not exist.
     """
-    losses.get(experiment.loss, num_classes=experiment.num_classes, class_weights=experiment.class_weights)
-    finetuning.training_metrics(experiment)
-    metrics.expand(experiment.scores, experiment.num_classes)
+    finetuning.task_of(experiment).check()
     if any(mode != "random" for mode, _ in experiment.modes()):
         transfer.find_encoder(Path(experiment.model_checkpoint).expanduser())
-    train_cases = _find(experiment, experiment.data_dir_train, experiment.label_dir_train)
-    test_cases = None
-    if experiment.data_dir_test:
-        test_cases = _find(experiment, experiment.data_dir_test, experiment.label_dir_test)
+    train_cases = _find(experiment)
+    test_cases = _find(experiment, test=True) if experiment.has_test_set else None
     jobs = []
     for percent in experiment.exp_splits:
         for repetition in range(experiment.repetitions):
@@ -92,9 +101,10 @@ def plan(experiment: FinetuneExperiment) -> Plan:
                 percent=percent,
                 repetition=repetition,
                 seed=experiment.seed,
+                folds=experiment.repetitions if experiment.do_cross_val else None,
             )
             jobs += [finetuning.Job(percent, mode, repetition, epochs, split) for mode, epochs in experiment.modes()]
-    return Plan(experiment, jobs, jobs[0].split.test)
+    return Plan(experiment, jobs)
 
 
 def run(plan: Plan, folder: RunFolder) -> None:
@@ -108,18 +118,17 @@ def run(plan: Plan, folder: RunFolder) -> None:
         UserError: A scan, mask or checkpoint cannot be used (its file is named).
         TrainingDiverged: Some jobs diverged; the tables hold the others.
     """
-    experiment = plan.experiment
-    preprocessing = Preprocessing(**experiment.preprocessing_options())
+    experiment, task = plan.experiment, plan.task
     folder.write_json("environment.json", environment(seed=experiment.seed))
     store = VolumeStore(
         plan.cases,
-        preprocessing,
-        num_classes=experiment.num_classes,
+        task.preprocessing,
+        num_classes=task.mask_classes,
         cache=experiment.cache,
         cache_dir=experiment.cache_folder,
         on_bad_file=experiment.on_bad_file,
     )
-    _check_test_cases(plan, preprocessing)
+    task.check_test_cases(plan.test, store)
     folder.pin_json("split.json", _splits_json(plan) | {"skipped": store.skipped})
     training.set_precision(experiment.mixed_precision)
     logging.info("\n%s", plan.describe())
@@ -133,9 +142,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
         if baseline and job.mode == "random":
             take_over(job, baseline, folder)
         try:
-            rows += finetuning.finished_rows(job, job_folder) or finetuning.run_job(
-                experiment, job, store, plan.test, job_folder
-            )
+            rows += finetuning.finished_rows(job, job_folder) or finetuning.run_job(experiment, job, store, job_folder)
         except TrainingDiverged as error:
             # One unlucky seed must not discard a sweep of hours: the other jobs go on, the failure is told at the end.
             diverged.append(f"{job.name}: {error}")
@@ -172,51 +179,60 @@ def take_over(job: finetuning.Job, baseline: RunFolder, folder: RunFolder) -> No
 def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
     """Write the tables and plots of a sweep and log the table."""
     experiment = plan.experiment
-    scores = metrics.expand(experiment.scores, experiment.num_classes)
+    scores = plan.task.scores()
     modes = [mode for mode, _ in experiment.modes()]
     results.write_long(folder.path / "results_long.csv", rows)
     results.write_summary(folder.path / "results.csv", rows, modes, scores, experiment.exp_splits)
     results.write_statistics(folder.path / "statistics.csv", results.statistics(rows))
     for score in scores:
         plots.score_over_fraction(folder.path / "plots" / f"{score}_over_fraction.png", rows, score)
+    finished = [job for job in plan.jobs if (folder.path / "jobs" / job.name / "scores.json").exists()]
     for percent in experiment.exp_splits:
         histories = {
             f"{job.mode} {job.repetition}": training.read_history(folder.path / "jobs" / job.name)
-            for job in plan.jobs
-            if job.percent == percent and (folder.path / "jobs" / job.name / "scores.json").exists()
+            for job in finished
+            if job.percent == percent
         }
-        scored = [f"val_{metric.__name__}" for metric in finetuning.training_metrics(experiment)]
+        scored = [f"val_{metric.__name__}" for metric in plan.task.metrics()]
         for column in ("val_loss", *scored):
             plots.score_over_epochs(folder.path / "plots" / f"{column}_{percent:g}_percent.png", histories, column)
-    logging.info("\n%s", results.table(rows))
+    groups = defaultdict(list)
+    for job in finished:
+        groups[job.percent, job.mode].append(folder.path / "jobs" / job.name)
+    plan.task.plot(folder.path / "plots", groups)
+    logging.info("\n%s", results.table(rows, unit="folds" if experiment.do_cross_val else "repetitions"))
 
 
-def _check_test_cases(plan: Plan, preprocessing: Preprocessing) -> None:
-    """Read every test case once, so that a bad one stops the sweep before hours of training, not after."""
-    for case in plan.test:
-        volume, _ = finetuning.read_labelled(case, preprocessing, plan.experiment.num_classes)
-        preprocessing.image(volume)
+def _unique(cases: Iterable[Case]) -> list[Case]:
+    return sorted(set(cases), key=lambda case: case.name)
 
 
-def _find(experiment: FinetuneExperiment, data_dir: str, label_dir: str | None) -> list[Case]:
+def _find(experiment: FinetuneExperiment, *, test: bool = False) -> list[Case]:
+    """List the labelled scans of the training folder, or of the test set that has a folder or a table of its own."""
+    own_folder = test and experiment.data_dir_test
+    table = experiment.label_table_options(test=test)
     return layouts.find_cases(
         experiment.dataset_name,
-        data_dir,
-        label_dir=label_dir,
+        experiment.data_dir_test if own_folder else experiment.data_dir_train,
+        label_dir=experiment.label_dir_test if own_folder else experiment.label_dir_train,
         label_stem=experiment.label_stem,
         labelled=True,
+        table=LabelTable(**table) if table else None,
         subject_pattern=experiment.subject_pattern,
         channel_suffixes=experiment.channel_suffixes,
     )
 
 
 def _splits_json(plan: Plan) -> dict:
-    """Return the names per part; test and validation are the same for every fraction and repetition."""
-    return {
-        "test": [case.name for case in plan.test],
-        "validation": [case.name for case in plan.jobs[0].split.validation],
-        "train": {
-            f"{job.percent:g}%, repetition {job.repetition}": [case.name for case in job.split.train]
-            for job in plan.jobs
-        },
-    }
+    """Return the names per part; without folds, test and validation are the same for every job."""
+    first = plan.jobs[0].split
+    held_out = {"test": _names(first.test), "validation": _names(first.validation)}
+    if plan.experiment.do_cross_val:
+        folds = {f"repetition {job.repetition}": job.split for job in plan.jobs}
+        held_out = {part: {fold: _names(getattr(split, part)) for fold, split in folds.items()} for part in held_out}
+    train = {f"{job.percent:g}%, repetition {job.repetition}": _names(job.split.train) for job in plan.jobs}
+    return held_out | {"train": train}
+
+
+def _names(cases: Iterable[Case]) -> list[str]:
+    return [case.name for case in cases]

@@ -7,14 +7,14 @@ values back to them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from self_supervised_3d_tasks import registry
-from self_supervised_3d_tasks.errors import nearest
+from self_supervised_3d_tasks import experiment_checks, registry
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -45,12 +45,16 @@ class Experiment(BaseModel):
     mixed_precision: Literal["none", "bfloat16", "float16"] = Field("none", description="Compute type of the layers.")
     encoder_architecture: str | None = Field(None, description="File in models/encoders/; default: unet.")
     intensity_window: tuple[float, float] | None = Field(
-        None, description="[low, high]: intensities are clipped and scaled with it (CT); default: min-max per scan."
+        default_factory=lambda known: experiment_checks.layout(known["dataset_name"]).intensity_window,
+        description="[low, high]: intensities are clipped and scaled with it (CT); default: min-max per scan, "
+        "[0, 255] for photographs.",
     )
     volume_fitting: Literal["resize", "crop", "exact"] | None = Field(
         None, description="How a scan meets data_dim: resized, cropped at random, or it must already fit."
     )
     patches_per_scan: PositiveInt = Field(1, description="Random crops per scan and epoch (volume_fitting crop).")
+    augment: bool = Field(False, description="Flips, one rotation (2D: zoom), brightness and contrast.")
+    augment_zoom_only: bool = Field(False, description="Instead of augment: the zoom alone.")
     steps_per_epoch: PositiveInt | None = Field(None, description="Steps per epoch; default: every scan once.")
     channel_suffixes: list[str] | None = Field(None, description="One file per channel: <case><suffix>.nii.gz.")
     subject_pattern: str | None = Field(None, description="Regular expression; its group is the subject of a file.")
@@ -65,24 +69,8 @@ class Experiment(BaseModel):
     use_gpu: list[Count] | None = Field(None, description="Indices of the GPUs that may be used.")
 
     @model_validator(mode="after")
-    def _check(self) -> Experiment:
-        layouts = registry.layouts()
-        if self.dataset_name not in layouts:
-            raise ValueError(
-                f"dataset_name: {self.dataset_name!r} is not a known layout ({', '.join(sorted(layouts))})."
-                + nearest(self.dataset_name, layouts)
-            )
-        if isinstance(self.data_dim, list) and len(self.data_dim) != self.rank:
-            raise ValueError(f"data_dim: {self.data_dim} has {len(self.data_dim)} axes, but the data are {self.rank}D")
-        if self.intensity_window and self.intensity_window[0] >= self.intensity_window[1]:
-            raise ValueError(f"intensity_window: low must be below high, received {list(self.intensity_window)}")
-        if self.patches_per_scan > 1 and self.fitting != "crop":
-            raise ValueError(
-                f"patches_per_scan: only crops can be drawn {self.patches_per_scan} times per scan; set volume_fitting "
-                'to "crop" or remove the key'
-            )
-        if self.clipnorm and self.clipvalue:
-            raise ValueError("clipnorm, clipvalue: only one of them can be in force; remove one")
+    def _check_keys(self) -> Experiment:
+        experiment_checks.check(self)
         return self
 
     @property
@@ -90,8 +78,9 @@ class Experiment(BaseModel):
         """Number of spatial axes: 2 or 3."""
         if self.data_is_3D is not None:
             return 3 if self.data_is_3D else 2
-        rank = registry.layouts()[self.dataset_name].rank
-        return rank or (len(self.data_dim) if isinstance(self.data_dim, list) else 3)
+        return experiment_checks.layout(self.dataset_name).rank or (
+            len(self.data_dim) if isinstance(self.data_dim, list) else 3
+        )
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -102,7 +91,7 @@ class Experiment(BaseModel):
     @property
     def fitting(self) -> str:
         """``volume_fitting``, or what the layout does by default."""
-        return self.volume_fitting or registry.layouts()[self.dataset_name].volume_fitting
+        return self.volume_fitting or experiment_checks.layout(self.dataset_name).volume_fitting
 
     @property
     def cache_folder(self) -> Path:
@@ -168,6 +157,11 @@ class TrainExperiment(Experiment):
     epochs: PositiveInt = Field(250, description="Number of epochs.")
     train_val_split: OpenShare = Field(0.9, description="Share of the subjects that trains; the rest validates.")
 
+    @model_validator(mode="after")
+    def _check_pretraining(self) -> TrainExperiment:
+        experiment_checks.check_pretraining(self)
+        return self
+
     def run_location(self) -> tuple[Path, str]:
         """Return the parent and the name of the run folder: ``<base_workspace>/<algorithm>_<dataset_name>``."""
         return Path(self.base_workspace).expanduser(), self.run_name or f"{self.algorithm}_{self.dataset_name}"
@@ -175,6 +169,17 @@ class TrainExperiment(Experiment):
     def check_geometry(self) -> None:
         """Raise `UserError` for shapes that the task or the encoder cannot take."""
         self.check_encoder(self.make_algorithm().encoder_shape, decoder=False)
+
+
+def _classifies(known: dict[str, Any]) -> bool:
+    """Whether the keys read so far ask for classes of whole scans, not of voxels."""
+    return registry.prediction(known["prediction_architecture"])[0] == "head"
+
+
+def _default_loss(known: dict[str, Any]) -> str:
+    if _classifies(known):
+        return "binary_crossentropy" if known["multilabel"] else "categorical_crossentropy"
+    return "dice_crossentropy"
 
 
 class FinetuneExperiment(Experiment):
@@ -186,10 +191,27 @@ class FinetuneExperiment(Experiment):
     label_dir_train: str | None = Field(None, description="Masks; default: <data_dir_train>_labels.")
     label_dir_test: str | None = Field(None, description="Masks; default: <data_dir_test>_labels.")
     label_stem: str | None = Field(None, description="Added to the image's stem to name its mask.")
+    csv_file: str | None = Field(None, description="Table of labels, for classification.")
+    csv_file_test: str | None = Field(
+        None, description="Table of the test scans; they lie in data_dir_test or, without it, in data_dir_train."
+    )
+    image_column: str | None = Field(None, description="Column of csv_file with the names of the scans' files.")
+    label_column: str | None = Field(None, description="Column of csv_file with the labels.")
+    subject_column: str | None = Field(None, description="Column with the subject; default: subject_pattern.")
+    suffix: str | None = Field(None, description="Ending of the scans' files, where the table leaves it out.")
     label_map: dict[int, Count] = Field({}, description="Source label -> class, applied before num_classes.")
-    num_classes: Annotated[int, Field(ge=2)] = Field(3, description="Classes of the masks, background included.")
+    num_classes: Annotated[int, Field(ge=2)] = Field(
+        default_factory=lambda known: experiment_checks.layout(known["dataset_name"]).num_classes,
+        description="Classes, background included; default: 3, brats 4, kaggle_retina 5.",
+    )
     class_names: list[str] | None = Field(None, description="Names of the classes, for tables and pictures.")
-    prediction_architecture: str = Field("unet", description="File in models/decoders/.")
+    prediction_architecture: str = Field("unet", description="Decoder for masks, or head for classes of whole scans.")
+    global_pooling: Literal["avg", "max", "none"] = Field(
+        "avg", description="How a classification head pools the encoder's map; none: it is flattened."
+    )
+    multilabel: bool = Field(False, description="Ordered classes: output k asks for at least class k.")
+    sample_classes_uniform: bool = Field(False, description="Repeat training scans until the classes are even.")
+    do_cross_val: bool = Field(False, description="Cross-validation; repetitions is the number of folds.")
     exp_splits: list[Percent] = Field([100, 10, 1], description="Label fractions in percent of the training share.")
     repetitions: PositiveInt = Field(2, description="Repetitions with their own seed and subset.")
     epochs_initialized: Count = Field(5, description="Epochs from pretrained weights, warm-up included.")
@@ -198,12 +220,20 @@ class FinetuneExperiment(Experiment):
     epochs_warmup: Count = Field(2, description="First epochs of initialized with the encoder frozen.")
     val_split: OpenShare = Field(0.1, description="Share of the training folder's subjects that validates.")
     test_split: OpenShare = Field(0.2, description="Share of the subjects that tests, without data_dir_test.")
-    augment: bool = Field(False, description="Flips, one rotation (2D: zoom), brightness and contrast.")
     foreground_fraction: Share = Field(0.0, description="Share of the crops centred on a foreground voxel.")
-    loss: str = Field("dice_crossentropy", description="Loss of the downstream task.")
+    loss: str = Field(
+        default_factory=_default_loss,
+        description="Default: dice_crossentropy; in classification categorical_crossentropy, with multilabel "
+        "binary_crossentropy.",
+    )
     class_weights: list[PositiveFloat] | None = Field(None, description="Per class, for cross-entropy losses.")
     metrics: list[str] = Field(["accuracy"], description="Logged while training.")
-    scores: list[str] = Field(["dice"], min_length=1, description="Per case, on the case's own grid.")
+    scores: list[str] = Field(
+        default_factory=lambda known: ["balanced_accuracy", "roc_auc"] if _classifies(known) else ["dice"],
+        min_length=1,
+        description="Dice and others per case, on the case's own grid; default: dice. In classification over the "
+        "test set; default: balanced_accuracy, roc_auc.",
+    )
     random_from: str | None = Field(
         None, description="Sweep with the same settings: its finished from-scratch jobs are taken over, not repeated."
     )
@@ -212,26 +242,24 @@ class FinetuneExperiment(Experiment):
     overlap: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="Overlap of the sliding windows.")
 
     @model_validator(mode="after")
-    def _check_modes(self) -> FinetuneExperiment:
-        if self.epochs_initialized and self.epochs_warmup >= self.epochs_initialized:
-            raise ValueError(
-                f"epochs_warmup: {self.epochs_warmup} must be below epochs_initialized ({self.epochs_initialized}), "
-                "which includes the warm-up"
-            )
-        if len(set(self.exp_splits)) < len(self.exp_splits):
-            raise ValueError(f"exp_splits: each fraction once, received {self.exp_splits}")
-        if not self.modes():
-            raise ValueError("epochs_initialized, epochs_random, epochs_frozen: at least one must be above 0")
-        needs = [mode for mode, _ in self.modes() if mode != "random"]
-        if needs and self.model_checkpoint is None:
-            raise ValueError(f"model_checkpoint: needed by {' and '.join(needs)}; give the run folder of a pretraining")
-        if self.class_weights is not None and len(self.class_weights) != self.num_classes:
-            raise ValueError(f"class_weights: expected {self.num_classes} numbers, received {len(self.class_weights)}")
-        if self.class_names is not None and len(self.class_names) != self.num_classes:
-            raise ValueError(f"class_names: expected {self.num_classes} names, received {len(self.class_names)}")
-        if self.channel_map is not None and len(self.channel_map) != self.number_channels:
-            raise ValueError(f"channel_map: expected {self.number_channels} entries, received {len(self.channel_map)}")
+    def _check_finetuning(self) -> FinetuneExperiment:
+        experiment_checks.check_finetuning(self)
         return self
+
+    @property
+    def task(self) -> Literal["classification", "segmentation"]:
+        """What is predicted: a class per scan, or one per voxel."""
+        return "classification" if registry.prediction(self.prediction_architecture)[0] == "head" else "segmentation"
+
+    @property
+    def prediction_name(self) -> str:
+        """Name of the decoder or head, as the registry has it."""
+        return registry.prediction(self.prediction_architecture)[1]
+
+    @property
+    def has_test_set(self) -> bool:
+        """Whether the test scans are given, not split off."""
+        return bool(self.data_dir_test or self.csv_file_test)
 
     def modes(self) -> list[tuple[str, int]]:
         """Return the enabled ``(mode, epochs)`` in upstream's order: frozen, initialized, random."""
@@ -240,9 +268,9 @@ class FinetuneExperiment(Experiment):
 
     def baseline_settings(self) -> dict[str, Any]:
         """Return every value that training from scratch depends on: those two sweeps with one baseline must share."""
-        pretext = registry.options(registry.algorithm(self.algorithm)).keys() - registry.options(
-            registry.encoder(self.encoder_name)
-        )
+        networks = (registry.encoder(self.encoder_name), self._prediction())
+        shared = {key for network in networks for key in registry.options(network)}
+        pretext = registry.options(registry.algorithm(self.algorithm)).keys() - shared
         return self.model_dump(mode="json", exclude=pretext | _NOT_OF_THE_BASELINE)
 
     def run_location(self) -> tuple[Path, str]:
@@ -263,21 +291,43 @@ class FinetuneExperiment(Experiment):
         """``class_names`` by label, for pictures."""
         return dict(enumerate(self.class_names or []))
 
-    @property
-    def decoder_name(self) -> str:
-        """Module name of the decoder."""
-        return registry.canonical("decoder", self.prediction_architecture, "prediction_architecture")
+    def label_table_options(self, *, test: bool = False) -> dict[str, Any] | None:
+        """Return the keyword arguments of `data.label_tables.LabelTable`, or None where masks are the labels.
+
+        Args:
+            test: Of the test scans, where they have a table of their own.
+        """
+        path = self.csv_file_test if test else self.csv_file
+        if path is None:
+            return None
+        names = ("image_column", "label_column", "subject_column", "suffix", "label_map", "num_classes")
+        layout = experiment_checks.layout(self.dataset_name)
+        return {"path": path, "positional": layout.labels == "table"} | {name: getattr(self, name) for name in names}
 
     def make_model(self, *, seed: int) -> tuple[Any, Any]:
-        """Return ``(encoder, model)``: the model ends in logits ``(batch, *spatial, num_classes)``."""
+        """Return ``(encoder, model)``: logits ``(batch, *spatial, num_classes)``, or ``(batch, num_classes)``."""
         encoder = self.make_encoder(self.input_shape, seed=seed)
-        decoder = registry.decoder(self.decoder_name)
-        model = decoder(encoder, num_classes=self.num_classes, **self.options_for(decoder), seed=seed + 10_000)
+        network = self._prediction()
+        options = self.options_for(network)
+        if self.task == "classification":
+            model = registry.classifier()(
+                encoder,
+                functools.partial(network, **options),
+                self.num_classes,
+                global_pooling=self.global_pooling,
+                seed=seed + 10_000,
+            )
+        else:
+            model = network(encoder, num_classes=self.num_classes, **options, seed=seed + 10_000)
         return encoder, model
 
     def check_geometry(self) -> None:
-        """Raise `UserError` for shapes that the encoder under its decoder cannot take."""
-        self.check_encoder(self.input_shape, decoder=True)
+        """Raise `UserError` for shapes that the encoder under its decoder or head cannot take."""
+        self.check_encoder(self.input_shape, decoder=self.task == "segmentation")
+
+    def _prediction(self) -> Callable:
+        kind, name = registry.prediction(self.prediction_architecture)
+        return registry.head(name) if kind == "head" else registry.decoder(name)
 
 
 _NOT_OF_THE_BASELINE = {

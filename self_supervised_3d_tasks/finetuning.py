@@ -6,26 +6,27 @@ A finished job holds ``scores.json``, which is written last.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 
-from self_supervised_3d_tasks import inference, lazy, losses, metrics, plots, training, transfer
-from self_supervised_3d_tasks.data import pipeline, readers
-from self_supervised_3d_tasks.data.layouts import Case
-from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.readers import Volume
+from self_supervised_3d_tasks import lazy, plots, training, transfer
+from self_supervised_3d_tasks.data import pipeline
 from self_supervised_3d_tasks.data.splits import Split
-from self_supervised_3d_tasks.data.store import VolumeStore, check_case
+from self_supervised_3d_tasks.data.store import VolumeStore
+from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
+from self_supervised_3d_tasks.downstream.classification import ClassificationTask
+from self_supervised_3d_tasks.downstream.segmentation import SegmentationTask
 from self_supervised_3d_tasks.experiment import FinetuneExperiment
-from self_supervised_3d_tasks.ops import augment
 from self_supervised_3d_tasks.results import ScoreRow
 from self_supervised_3d_tasks.run_folder import read_json, write_json
 
 keras = lazy.load("keras")
+
+TASKS = {"classification": ClassificationTask, "segmentation": SegmentationTask}
 
 
 @dataclass(frozen=True)
@@ -43,32 +44,33 @@ class Job:
         """Folder name, for example ``005_initialized_2``; sorts by fraction."""
         return f"{self.percent:03g}_{self.mode}_{self.repetition}"
 
+    def rows(self, scores: Sequence[CaseScore]) -> list[ScoreRow]:
+        """Return scores of this job as rows of the tables."""
+        return [ScoreRow(self.percent, self.mode, self.repetition, *score) for score in scores]
+
+
+def task_of(experiment: FinetuneExperiment) -> DownstreamTask:
+    """Return what the sweep's kind of label brings to it."""
+    return TASKS[experiment.task](experiment)
+
 
 def steps_per_epoch(experiment: FinetuneExperiment, job: Job) -> int:
     """Return the number of steps in an epoch: every crop once, unless the experiment says otherwise."""
-    crops = len(job.split.train) * experiment.crops_per_scan
+    crops = len(task_of(experiment).training_cases(job.split)) * experiment.crops_per_scan
     return experiment.steps_per_epoch or math.ceil(crops / experiment.batch_size)
 
 
-def training_metrics(experiment: FinetuneExperiment) -> list[Callable]:
-    """Return the metrics that are logged while training; `UserError` for an unknown name."""
-    return [metric for name in experiment.metrics for metric in metrics.get(name, num_classes=experiment.num_classes)]
-
-
-def run_job(
-    experiment: FinetuneExperiment, job: Job, store: VolumeStore, test: Sequence[Case], folder: Path
-) -> list[ScoreRow]:
+def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder: Path) -> list[ScoreRow]:
     """Train one model, keep its best weights as ``model.keras`` and score it on the test cases.
 
     Args:
         experiment: The sweep's settings.
         job: Which fraction, mode and repetition.
-        store: Prepared training and validation scans of all jobs.
-        test: Test cases.
+        store: Prepared scans of all jobs.
         folder: The job's folder; an interrupted training in it is continued.
 
     Returns:
-        One row per test case and score.
+        One row per score and test case, or per score of the whole test set.
     """
     # The repetition is the seed of all modes alike: they start from the same decoder and see the same batches.
     seed = experiment.seed + job.repetition
@@ -84,27 +86,14 @@ def run_job(
             allow_partial=experiment.allow_partial_load,
         )
         logging.info("%s", report)
-    train_store, validation_store = store.subset(job.split.train), store.subset(job.split.validation)
+    task = task_of(experiment)
+    train_store, validation_store = store.subset(task.training_cases(job.split)), store.subset(job.split.validation)
     clock = pipeline.WaitClock()
-
-    def stream(store: VolumeStore, *, first_step: int, training: bool):
-        return pipeline.segmentation_dataset(
-            store,
-            batch_size=experiment.batch_size,
-            crop_shape=experiment.crop_shape,
-            crops_per_scan=experiment.crops_per_scan,
-            foreground_fraction=experiment.foreground_fraction,
-            augment=augment.augment_segmentation if experiment.augment and training else None,
-            seed=seed,
-            first_step=first_step,
-            training=training,
-        )
-
     history = training.fit(
         model,
-        phases=_phases(experiment, job, encoder),
-        train=lambda first_step: clock.attach(stream(train_store, first_step=first_step, training=True)),
-        validation=stream(validation_store, first_step=0, training=False),
+        phases=_phases(task, job, encoder),
+        train=lambda first: clock.attach(task.dataset(train_store, seed=seed, first_step=first, training=True)),
+        validation=task.dataset(validation_store, seed=seed, first_step=0, training=False),
         steps_per_epoch=steps_per_epoch(experiment, job),
         folder=folder,
         resume=(folder / "state.json").exists(),
@@ -116,13 +105,14 @@ def run_job(
     training.restore_best(model, folder)
     training.save_model(model, folder / "model.keras")
     plots.loss_curves(folder / "loss.png", history)
-    rows = _score(experiment, job, model, test, picture=folder / "first_test_case.png")
-    _write_scores(folder, rows, best=min(row["val_loss"] for row in history))
-    return rows
+    scores = task.score(model, job.split.test, store, folder)
+    _write_scores(folder, scores, best=min(row["val_loss"] for row in history))
+    return job.rows(scores)
 
 
-def _phases(experiment: FinetuneExperiment, job: Job, encoder: keras.Model) -> list[training.Phase]:
+def _phases(task: DownstreamTask, job: Job, encoder: keras.Model) -> list[training.Phase]:
     """Return the training phases of a mode; each compiles anew, so Adam's moments start afresh as upstream."""
+    experiment = task.experiment
 
     def prepare(*, trainable: bool):
         def compile_model(model: keras.Model) -> None:
@@ -131,10 +121,8 @@ def _phases(experiment: FinetuneExperiment, job: Job, encoder: keras.Model) -> l
                 optimizer=training.make_optimizer(
                     experiment.lr, clipnorm=experiment.clipnorm, clipvalue=experiment.clipvalue
                 ),
-                loss=losses.get(
-                    experiment.loss, num_classes=experiment.num_classes, class_weights=experiment.class_weights
-                ),
-                metrics=training_metrics(experiment),
+                loss=task.loss(),
+                metrics=task.metrics(),
             )
 
         return compile_model
@@ -149,58 +137,20 @@ def _phases(experiment: FinetuneExperiment, job: Job, encoder: keras.Model) -> l
     ]
 
 
-def _score(
-    experiment: FinetuneExperiment, job: Job, model: keras.Model, test: Sequence[Case], *, picture: Path
-) -> list[ScoreRow]:
-    """Score every test case on its own grid, and draw the first one beside its reference."""
-    preprocessing = Preprocessing(**experiment.preprocessing_options())
-    predict = inference.predictor(model)
-    rows = []
-    for case in test:
-        volume, truth = read_labelled(case, preprocessing, experiment.num_classes)
-        mask = inference.predict_case(
-            predict, volume, preprocessing, num_classes=experiment.num_classes, overlap=experiment.overlap
-        )
-        if case is test[0]:
-            plots.overlay(
-                picture,
-                volume.array,
-                mask,
-                title=f"{case.name}, {job.name}",
-                spacing=volume.spacing,
-                truth=truth,
-                names=experiment.label_names,
-                canonical=volume.affine is not None,
-            )
-        for name in metrics.expand(experiment.scores, experiment.num_classes):
-            value = metrics.score(name, truth, mask, experiment.num_classes)
-            rows.append(ScoreRow(job.percent, job.mode, job.repetition, case.name, name, value))
-    return rows
-
-
-def read_labelled(case: Case, preprocessing: Preprocessing, num_classes: int) -> tuple[Volume, np.ndarray]:
-    """Return a scan and its labels ``(*spatial)``, both on the scan's own grid.
-
-    Raises:
-        UserError: A file cannot be read or does not fit the experiment, or the grids differ.
-    """
-    check_case(case, preprocessing, num_classes=num_classes)
-    volume = readers.read_channels(case.images, preprocessing.rank)
-    return volume, preprocessing.labels(readers.read_mask(case.mask, preprocessing.rank), num_classes)
-
-
 def finished_rows(job: Job, folder: Path) -> list[ScoreRow]:
     """Return the rows of a finished job, or an empty list."""
     path = folder / "scores.json"
     if not path.exists():
         return []
-    return [
-        ScoreRow(job.percent, job.mode, job.repetition, case, metric, np.nan if value is None else value)
-        for case, metric, value in read_json(path)["scores"]
-    ]
+    return job.rows(
+        [
+            CaseScore(case, metric, np.nan if value is None else value)
+            for case, metric, value in read_json(path)["scores"]
+        ]
+    )
 
 
-def _write_scores(folder: Path, rows: Sequence[ScoreRow], *, best: float) -> None:
-    # JSON has no NaN: null marks a class that is absent from the case.
-    scores = [[row.case, row.metric, None if np.isnan(row.value) else row.value] for row in rows]
-    write_json(folder / "scores.json", {"best_val_loss": best, "scores": scores})
+def _write_scores(folder: Path, scores: Sequence[CaseScore], *, best: float) -> None:
+    # JSON has no NaN: null marks a score that is not defined, for example of a class that is absent from the case.
+    values = [[case, metric, None if np.isnan(value) else value] for case, metric, value in scores]
+    write_json(folder / "scores.json", {"best_val_loss": best, "scores": values})

@@ -6,25 +6,32 @@ means nothing here, is reported with one warning; any other unknown key is an er
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from self_supervised_3d_tasks.errors import UserError, nearest
 
 ALIASES = {"n_channels": "number_channels", "train3D": "data_is_3D", "split_per_side": "patches_per_side"}
+# Of finetuning; data_dir and epochs are keys of pretraining.
+FINETUNE_ALIASES = {"data_dir": "data_dir_train", "epochs": "epochs_initialized", "csv_file_train": "csv_file"}
 WITHOUT_EFFECT = {
     "embed_dim": "it was never read; code_size is the width of the code",
     "patch_dim": "it was never read",
+    "shuffle_before_split": "every split is drawn at random from seed",
 }
 # Keys that the predecessor read for some algorithm, encoder or layout; elsewhere it swallowed them.
 UPSTREAM_KEYS = frozenset(
     "code_size crop_size dropout_rate enc_filters include_top num_layers patch_jitter patches_per_side pooling "
-    "sample_neg_examples_from top_architecture shuffle_before_split sample_classes_uniform "
-    "n_prediction_layers dim_prediction_layers do_cross_val".split()
+    "sample_neg_examples_from top_architecture n_prediction_layers dim_prediction_layers".split()
 )
-LOADER_GROUPS = ("train_data_generator_args", "val_data_generator_args", "test_data_generator_args")
-# Loader argument -> flat key; those without one are decided elsewhere.
-_LOADER_KEYS = {"label_stem": "label_stem", "patches_per_scan": "patches_per_scan", "n_classes": "num_classes"}
+TRAIN_GROUP = "train_data_generator_args"
+LOADER_GROUPS = (TRAIN_GROUP, "val_data_generator_args", "test_data_generator_args")
+# Loader argument -> flat key, for what every part of the data must share.
+SHARED_ARGUMENTS = {
+    **{"label_stem": "label_stem", "suffix": "suffix", "multilabel": "multilabel", "n_classes": "num_classes"},
+    "patch_size": "data_dim",
+}
+# Loader arguments of which only the training group's counts; "shuffle" has no flat key.
+TRAINING_ARGUMENTS = ("augment", "augment_zoom_only", "batch_size", "patches_per_scan", "shuffle")
 
 
 def translate(command: str, raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -41,21 +48,16 @@ def translate(command: str, raw: dict[str, Any]) -> tuple[dict[str, Any], list[s
     warnings: list[str] = []
     for old, new in ALIASES.items():
         _rename(values, old, new, warnings)
-    if command == "train" and "val_split" in values:
-        share = values.pop("val_split")
-        if not isinstance(share, int | float) or isinstance(share, bool):
-            raise UserError(f"val_split: expected a number, received {share!r}")
-        _set(values, "train_val_split", round(1 - share, 9), "val_split")
-        warnings.append(f"val_split is read as train_val_split = {values['train_val_split']}")
-    if command == "finetune":
-        _rename(values, "epochs", "epochs_initialized", warnings)
-        _load_weights(values, warnings)
+    if command == "train":
+        _validation_share(values, warnings)
+    else:
+        _finetune_keys(values, warnings)
     for key, reason in WITHOUT_EFFECT.items():
         if key in values:
             del values[key]
             warnings.append(f"{key} is ignored: {reason}")
     _flatten_model_params(values)
-    _flatten_loaders(values, warnings)
+    _flatten_loaders(command, values, warnings)
     if values.get("clipnorm") is not None and values.get("clipvalue") is not None:
         del values["clipvalue"]
         warnings.append("clipvalue is ignored: clipnorm is given too and only one can be in force")
@@ -91,6 +93,38 @@ def _set(values: dict[str, Any], key: str, value: Any, source: str) -> None:
     values[key] = value
 
 
+def _validation_share(values: dict[str, Any], warnings: list[str]) -> None:
+    """``val_split`` was never read in pretraining; it can only have meant the share that validates."""
+    if "val_split" not in values:
+        return
+    share = values.pop("val_split")
+    if not isinstance(share, int | float) or isinstance(share, bool):
+        raise UserError(f"val_split: expected a number, received {share!r}")
+    _set(values, "train_val_split", round(1 - share, 9), "val_split")
+    warnings.append(f"val_split is read as train_val_split = {values['train_val_split']}")
+
+
+def _finetune_keys(values: dict[str, Any], warnings: list[str]) -> None:
+    _tables(values, warnings)
+    if "epochs" in values:
+        # From the time when a file meant one training per fraction, from pretrained weights.
+        values |= {key: values.get(key, 0) for key in ("epochs_random", "epochs_frozen")}
+    for old, new in FINETUNE_ALIASES.items():
+        _rename(values, old, new, warnings)
+    _load_weights(values, warnings)
+
+
+def _tables(values: dict[str, Any], warnings: list[str]) -> None:
+    """Leave the tables that the predecessor read: with cross-validation one, otherwise one per part."""
+    if values.get("do_cross_val"):
+        for key in ("csv_file_train", "csv_file_test"):
+            if values.pop(key, None) is not None:
+                warnings.append(f"{key} is ignored: cross-validation divides csv_file")
+    elif "csv_file_train" in values and "csv_file" in values:
+        del values["csv_file"]
+        warnings.append("csv_file is ignored: csv_file_train is given, and do_cross_val is not")
+
+
 def _load_weights(values: dict[str, Any], warnings: list[str]) -> None:
     """``load_weights: false`` was documented as "train from scratch" but never read; it is honoured here."""
     if "load_weights" not in values:
@@ -119,7 +153,7 @@ def _flatten_model_params(values: dict[str, Any]) -> None:
         _set(values, key, value, f"model_params.{key}")
 
 
-def _flatten_loaders(values: dict[str, Any], warnings: list[str]) -> None:
+def _flatten_loaders(command: str, values: dict[str, Any], warnings: list[str]) -> None:
     """Move the nested loader arguments to flat keys; the same argument must agree in all groups."""
     for group in LOADER_GROUPS:
         arguments = values.pop(group, None)
@@ -127,23 +161,43 @@ def _flatten_loaders(values: dict[str, Any], warnings: list[str]) -> None:
             continue
         if not isinstance(arguments, dict):
             raise UserError(f"{group}: expected a group of keys, received {arguments!r}")
+        if arguments.get("augment") and arguments.get("augment_zoom_only"):
+            arguments = {key: value for key, value in arguments.items() if key != "augment_zoom_only"}
+            warnings.append(f"{group}.augment_zoom_only is ignored: augment zooms too")
         for key, value in arguments.items():
-            _loader_argument(values, group, key, value, warnings)
+            _loader_argument(command, values, f"{group}.{key}", value, warnings)
 
 
-def _loader_argument(values: dict[str, Any], group: str, key: str, value: Any, warnings: list[str]) -> None:
-    if key in _LOADER_KEYS:
-        _set(values, _LOADER_KEYS[key], value, f"{group}.{key}")
-    elif key == "augment":
-        if group == "train_data_generator_args":
-            _set(values, "augment", value, f"{group}.augment")
-        elif value:
-            warnings.append(f"{group}.augment is ignored: only training scans are augmented")
-    elif key == "patch_size":
-        _set(values, "data_dim", list(value) if isinstance(value, list | tuple) else value, f"{group}.patch_size")
-    elif key == "shuffle":
-        if group == "train_data_generator_args" and value is False:
-            warnings.append(f"{group}.shuffle is ignored: training scans are reshuffled every epoch")
+def _loader_argument(command: str, values: dict[str, Any], name: str, value: Any, warnings: list[str]) -> None:
+    key = name.partition(".")[2]
+    if key == "pre_proc_func":
+        raise UserError(f"{name}: code cannot be given in an experiment file; remove it")
+    if key in TRAINING_ARGUMENTS:
+        _training_argument(values, name, value, warnings)
+    elif key not in SHARED_ARGUMENTS:
+        raise UserError(f"{name}: unknown key.{nearest(key, [*SHARED_ARGUMENTS, *TRAINING_ARGUMENTS])}")
+    elif command == "train" and key != "patch_size":
+        warnings.append(f"{name} is ignored: pretraining reads no labels")
     else:
-        known: Iterable[str] = [*_LOADER_KEYS, "augment", "patch_size", "shuffle"]
-        raise UserError(f"{group}.{key}: unknown key.{nearest(key, known)}")
+        if key == "patch_size" and isinstance(value, list) and value == [values.get("data_dim")] * len(value):
+            value = values["data_dim"]
+        _set(values, SHARED_ARGUMENTS[key], value, name)
+
+
+def _training_argument(values: dict[str, Any], name: str, value: Any, warnings: list[str]) -> None:
+    group, _, key = name.partition(".")
+    if key == "shuffle":
+        if group == TRAIN_GROUP and value is False:
+            warnings.append(f"{name} is ignored: training scans are reshuffled every epoch")
+    elif group == TRAIN_GROUP and key == "batch_size":
+        # As in the predecessor, the nested value beats the outer one.
+        if values.get(key, value) != value:
+            warnings.append(f"batch_size is ignored: {name} = {value!r} is in force")
+        values[key] = value
+    elif group == TRAIN_GROUP:
+        _set(values, key, value, name)
+    elif key in ("augment", "augment_zoom_only"):
+        if value:
+            warnings.append(f"{name} is ignored: only training scans are augmented")
+    elif values.get(key) != value:
+        warnings.append(f"{name} is ignored: that of {TRAIN_GROUP} is in force everywhere")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from self_supervised_3d_tasks import lazy, losses
+from self_supervised_3d_tasks import classification_scores, lazy, losses
 from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.models.layers import Tensor
 
@@ -29,8 +29,8 @@ METRICS = (
     "weighted_dice_coefficient_per_class_pancreas",
     "brats_metrics",
 )
+CLASSIFICATION_METRICS = ("accuracy",)
 # "dice_class" stands for one score per foreground class.
-CLASSIFICATION_SCORES = ("qw_kappa", "qw_kappa_kaggle", "cat_accuracy", "cat_acc_kaggle", "bin_accuracy")
 SCORES = ("dice", "jaccard", "dice_class", "dice_class_K", "dice_pancreas_K", *BRATS_REGIONS)
 _DICE_OF_CLASS = re.compile(r"dice_(?:class|pancreas)_(\d+)")
 
@@ -71,6 +71,25 @@ def get(name: str, *, num_classes: int) -> list[Callable[[Tensor, Tensor], Tenso
         return [_dice_metric(region, labels) for region, labels in BRATS_REGIONS.items()]
     known = ", ".join(METRICS)
     raise UserError(f"metrics: no metric is called {name!r}; known: {known}.{nearest(name, METRICS)}")
+
+
+def get_for_classification(name: str, *, multilabel: bool = False) -> list[Callable[[Tensor, Tensor], Tensor]]:
+    """Return the training metrics of a classification behind ``name``, each ``(y_true, y_pred) -> (batch,)``.
+
+    Args:
+        name: One of `CLASSIFICATION_METRICS`. ``accuracy`` compares the most probable class with the true one.
+        multilabel: Target and logits are ordinal, ``(batch, num_classes)``: ``accuracy`` compares the decoded grades
+            (see `classification_scores.ordinal_decode`).
+
+    Raises:
+        UserError: Unknown name, or a metric of segmentation.
+    """
+    if name in CLASSIFICATION_METRICS:
+        return [_ordinal_accuracy() if multilabel else accuracy]
+    known = ", ".join(CLASSIFICATION_METRICS)
+    if name in METRICS:
+        raise UserError(f"metrics: {name} is a metric of segmentation, not of classification; known: {known}")
+    raise UserError(f"metrics: no metric is called {name!r}; known: {known}.{nearest(name, CLASSIFICATION_METRICS)}")
 
 
 def score(name: str, truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> float:
@@ -126,11 +145,9 @@ def _labels(name: str, num_classes: int) -> tuple[int, ...]:
     """Return the labels whose union the score ``name`` compares."""
     match = _DICE_OF_CLASS.fullmatch(name)
     if match is None and name not in BRATS_REGIONS:
-        if name in CLASSIFICATION_SCORES:
-            raise UserError(
-                f"scores: {name} is a score of classification, but the masks of this data need a segmentation score"
-            )
         known = ", ".join(SCORES)
+        if name in classification_scores.SCORES:
+            raise UserError(f"scores: {name} is a score of classification, not of segmentation; known: {known}")
         raise UserError(f"scores: no score is called {name!r}; known: {known}.{nearest(name, SCORES)}")
     labels = (int(match[1]),) if match else BRATS_REGIONS[name]
     _check_labels(name, max(labels), num_classes, key="scores")
@@ -142,6 +159,23 @@ def _check_labels(name: str, largest: int, num_classes: int, *, key: str) -> Non
         raise UserError(
             f"{key}: {name} needs label {largest}, but num_classes is {num_classes}; remove it or add classes"
         )
+
+
+def _ordinal_accuracy() -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the metric that Keras is to call "accuracy" for ordinal targets."""
+
+    def accuracy(y_true: Tensor, y_pred: Tensor) -> Tensor:
+        truth = _leading(keras.ops.greater(keras.ops.cast(y_true, "float32"), 0.5))
+        prediction = _leading(keras.ops.greater(keras.ops.cast(y_pred, "float32"), 0.0))  # a logit of 0 is 0.5
+        return keras.ops.cast(keras.ops.equal(truth, prediction), "float32")
+
+    return accuracy
+
+
+def _leading(passed: Tensor) -> Tensor:
+    """Return how many of ``(batch, num_classes)`` are true before the first that is not, at least 1: no grade is -1."""
+    leading = keras.ops.sum(keras.ops.cumprod(keras.ops.cast(passed, "float32"), axis=-1), axis=-1)
+    return keras.ops.maximum(leading, 1.0)
 
 
 def _dice_metric(name: str, labels: tuple[int, ...]) -> Callable[[Tensor, Tensor], Tensor]:

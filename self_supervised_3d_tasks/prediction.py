@@ -1,7 +1,8 @@
-"""New scans through a finetuned model: NIfTI in, NIfTI masks on the original grid out."""
+"""New scans through a finetuned model: masks on the grids of the scans, or a table of classes."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from self_supervised_3d_tasks.data import layouts, readers
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import check_case
+from self_supervised_3d_tasks.downstream import class_table
+from self_supervised_3d_tasks.downstream.classification import predict_images
 from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.experiment import FinetuneExperiment
 from self_supervised_3d_tasks.run_folder import read_json
@@ -23,15 +26,15 @@ NIFTI = (".nii", ".nii.gz")
 
 
 @dataclass(frozen=True)
-class Predictor:
+class Predictor(ABC):
     """A finetuned model with the preprocessing that it was trained with."""
 
     name: str
     experiment: FinetuneExperiment
     model: Any
 
-    @classmethod
-    def load(cls, run: Path, *, job: str | None = None, overrides: Sequence[str] = ()) -> Predictor:
+    @staticmethod
+    def load(run: Path, *, job: str | None = None, overrides: Sequence[str] = ()) -> Predictor:
         """Load a model of a finetuning run.
 
         Args:
@@ -46,37 +49,57 @@ class Predictor:
         if not (run / "jobs").is_dir():
             raise UserError(f"{run}: not the run folder of a finetuning; give the folder that finetune.py printed")
         experiment = load_experiment("finetune", run / "config.json", overrides)
-        if registry.layouts()[experiment.dataset_name].suffixes == (".npy",):
-            logging.warning(
-                "%s: trained on .npy arrays, whose axes have no directions. A scan is turned to RAS axes before it is "
-                "predicted: check that the arrays were stored in that order.",
-                run,
-            )
-        if experiment.label_map:
-            logging.info("masks hold classes, not the labels they were made from: label_map %s", experiment.label_map)
         name = job or _best_job(run)
         if not (run / "jobs" / name / "model.keras").exists():
             finished = sorted(path.parent.name for path in run.glob("jobs/*/model.keras"))
             raise UserError(f"--job: {run / 'jobs' / name} holds no model.keras.{nearest(name, finished)}")
-        return cls(name, experiment, training.load_model(run / "jobs" / name / "model.keras"))
+        model = training.load_model(run / "jobs" / name / "model.keras")
+        predictor = ClassPredictor if experiment.task == "classification" else MaskPredictor
+        return predictor(name, experiment, model)
 
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings of the files that the model was trained on."""
+        return registry.layouts()[self.experiment.dataset_name].suffixes
+
+    @abstractmethod
     def predict_path(
         self, source: Path, target: Path, *, overlay: bool = False, resume: bool = False
     ) -> Iterator[Path]:
-        """Predict a scan into a file, or every scan of a folder into a folder.
+        """Predict a scan, or every scan of a folder; yield the path of each written file, once it is complete.
 
         Args:
-            source: NIfTI file, or a folder of them.
-            target: File name (``.nii`` or ``.nii.gz``) or folder for a file; folder for a folder.
-            overlay: Also write ``<name>.png``, the mask drawn on the scan.
-            resume: Leave out scans whose mask exists already.
-
-        Yields:
-            The path of each mask, once it is complete.
+            source: File, or a folder of them.
+            target: What to write.
+            overlay: Also write pictures, for masks only.
+            resume: Leave out scans that were predicted already.
 
         Raises:
             UserError: An input cannot be read, or an output exists already.
         """
+
+    @abstractmethod
+    def plan(self, source: Path, target: Path, *, resume: bool = False) -> list[tuple[Case, Path]]:
+        """Return each scan with the file for its prediction; headers are checked, no voxel is read.
+
+        Raises:
+            UserError: A header cannot be read or does not fit the model, or an output exists already.
+        """
+
+    def _check_headers(self, cases: Sequence[Case]) -> None:
+        preprocessing = Preprocessing(**self.experiment.preprocessing_options())
+        for case in cases:
+            check_case(case, preprocessing, num_classes=None)
+
+
+class MaskPredictor(Predictor):
+    """NIfTI in, NIfTI masks on the original grid out: a file into a file or folder, a folder into a folder."""
+
+    def predict_path(
+        self, source: Path, target: Path, *, overlay: bool = False, resume: bool = False
+    ) -> Iterator[Path]:
+        """Write one mask per scan, with ``overlay`` also ``<name>.png``, the mask drawn on the scan."""
+        self._say_what_masks_hold()
         preprocessing = Preprocessing(**self.experiment.preprocessing_options())
         jobs = self.plan(source, target, resume=resume)
         predict = inference.predictor(self.model)
@@ -104,20 +127,25 @@ class Predictor:
             yield path
 
     def plan(self, source: Path, target: Path, *, resume: bool = False) -> list[tuple[Case, Path]]:
-        """Return each scan with the path of its mask; headers are checked, no voxel is read.
-
-        Raises:
-            UserError: A header cannot be read or does not fit the model, or an output exists already.
-        """
+        """Return each scan with the path of its mask."""
         jobs = self._outputs(source, target)
         existing = [path for _, path in jobs if path.exists()]
         if existing and not resume:
             raise UserError(f"{existing[0]}: exists already; choose another OUTPUT, or go on behind it with --resume")
         jobs = [(case, path) for case, path in jobs if path not in existing]
-        preprocessing = Preprocessing(**self.experiment.preprocessing_options())
-        for case, _ in jobs:
-            check_case(case, preprocessing, num_classes=None)
+        self._check_headers([case for case, _ in jobs])
         return jobs
+
+    def _say_what_masks_hold(self) -> None:
+        if self.suffixes == (".npy",):
+            logging.warning(
+                "trained on .npy arrays, whose axes have no directions. A scan is turned to RAS axes before it is "
+                "predicted: check that the arrays were stored in that order."
+            )
+        if self.experiment.label_map:
+            logging.info(
+                "masks hold classes, not the labels they were made from: label_map %s", self.experiment.label_map
+            )
 
     def _outputs(self, source: Path, target: Path) -> list[tuple[Case, Path]]:
         if source.is_dir():
@@ -125,13 +153,61 @@ class Predictor:
                 "nifti", source, labelled=False, channel_suffixes=self.experiment.channel_suffixes
             )
             return [(case, target / f"{case.name}.nii.gz") for case in cases]
-        if not source.exists():
-            raise UserError(f"{source}: no such file or folder")
-        if readers.suffix_of(source) not in NIFTI:
-            raise UserError(f"{source}: expected a NIfTI file (.nii or .nii.gz)")
-        case = Case(name=readers.stem_of(source), image=source, mask=None, subject=readers.stem_of(source))
+        case = _single(source, NIFTI, "a NIfTI file")
         named = readers.suffix_of(target) in NIFTI and not target.is_dir()
-        return [(case, target if named else target / f"{readers.stem_of(source)}.nii.gz")]
+        return [(case, target if named else target / f"{case.name}.nii.gz")]
+
+
+class ClassPredictor(Predictor):
+    """Scans or photographs in, one CSV file with a line per image out."""
+
+    def predict_path(
+        self, source: Path, target: Path, *, overlay: bool = False, resume: bool = False
+    ) -> Iterator[Path]:
+        """Write the table at once, when all images are predicted; ``resume`` adds what it does not have yet."""
+        if overlay:
+            raise UserError("--overlay: this model gives one class per scan, so that there is no mask to draw")
+        cases = [case for case, _ in self.plan(source, target, resume=resume)]
+        before = class_table.read(target, self.experiment.num_classes) if target.exists() else []
+        if cases:
+            preprocessing = Preprocessing(**self.experiment.preprocessing_options())
+            images = (preprocessing.image(readers.read_channels(case.images, self.experiment.rank)) for case in cases)
+            classes, probabilities = predict_images(self.model, images, self.experiment)
+            names = [case.image.name for case in cases]
+            rows = class_table.rows(names, classes, probabilities, self.experiment.label_names)
+            class_table.write(target, [*before, *rows], self.experiment.num_classes)
+        yield target
+
+    def plan(self, source: Path, target: Path, *, resume: bool = False) -> list[tuple[Case, Path]]:
+        """Return each image with the path of the table; with ``resume`` without those that the table has."""
+        if target.is_dir() or target.suffix != ".csv":
+            raise UserError(f"{target}: this model gives one class per scan; OUTPUT must be a file that ends in .csv")
+        if target.exists() and not resume:
+            raise UserError(f"{target}: exists already; choose another OUTPUT, or add to it with --resume")
+        known = class_table.read(target, self.experiment.num_classes) if target.exists() else []
+        done = {row[0] for row in known}
+        cases = [case for case in self._cases(source) if case.image.name not in done]
+        self._check_headers(cases)
+        return [(case, target) for case in cases]
+
+    def _cases(self, source: Path) -> list[Case]:
+        if not source.is_dir():
+            return [_single(source, self.suffixes, "an image like those it was trained on")]
+        return layouts.find_cases(
+            self.experiment.dataset_name,
+            source,
+            labelled=False,
+            channel_suffixes=self.experiment.channel_suffixes,
+        )
+
+
+def _single(source: Path, suffixes: Sequence[str], expected: str) -> Case:
+    """Return the case of one file."""
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder")
+    if readers.suffix_of(source) not in suffixes:
+        raise UserError(f"{source}: expected {expected} ({', '.join(suffixes)})")
+    return Case(name=readers.stem_of(source), image=source, mask=None, subject=readers.stem_of(source))
 
 
 def _best_job(run: Path) -> str:

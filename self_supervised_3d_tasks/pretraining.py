@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from absl import logging
@@ -13,7 +15,9 @@ from self_supervised_3d_tasks.data import layouts, pipeline, splits
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import VolumeStore, check_case
+from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import TrainExperiment
+from self_supervised_3d_tasks.ops import augment
 from self_supervised_3d_tasks.run_folder import RunFolder, environment
 from self_supervised_3d_tasks.training import TrainingDiverged
 
@@ -64,7 +68,8 @@ def plan(experiment: TrainExperiment) -> Plan:
     """List and split the scans and size the steps.
 
     Raises:
-        UserError: The folder is missing or empty, or has too few subjects to split.
+        UserError: The folder is missing or empty, has too few subjects to split, or too few scans meet in a batch or in
+            a part of the split for a task that compares scans.
     """
     cases = layouts.find_cases(
         experiment.dataset_name,
@@ -76,6 +81,7 @@ def plan(experiment: TrainExperiment) -> Plan:
     parts = splits.pretraining_split(cases, experiment.train_val_split, experiment.seed)
     algorithm = experiment.make_algorithm()
     scans_per_step = math.ceil(experiment.batch_size / algorithm.examples_per_scan)
+    _check_other_scans(algorithm, parts, scans_per_step)
     crops = len(parts["train"]) * experiment.crops_per_scan
     return Plan(
         experiment=experiment,
@@ -103,6 +109,8 @@ def run(plan: Plan, folder: RunFolder) -> None:
     parts = {"train": train_store, "validation": validation_store}
     names = {part: [case.name for case in store.cases] for part, store in parts.items()}
     folder.pin_json("split.json", names | {"skipped": train_store.skipped + validation_store.skipped})
+    if settings := algorithm.settings():
+        folder.pin_json("task.json", settings)
     folder.write_json("environment.json", environment(seed=experiment.seed))
     training.set_determinism(experiment.seed, experiment.deterministic)
     training.set_precision(experiment.mixed_precision)
@@ -118,6 +126,9 @@ def run(plan: Plan, folder: RunFolder) -> None:
             batch_size=plan.scans_per_step,
             crop_shape=experiment.crop_shape,
             crops_per_scan=experiment.crops_per_scan,
+            augment=_augmentation(experiment),
+            companions=algorithm.companions,
+            min_batch=algorithm.min_batch,
             seed=experiment.seed,
             first_step=first_step,
             training=training,
@@ -154,6 +165,34 @@ def build_model(experiment: TrainExperiment, algorithm: Algorithm) -> keras.Mode
     return algorithm.make_model(encoder, seed=experiment.seed + 10_000)
 
 
+def _augmentation(experiment: TrainExperiment) -> Callable | None:
+    """Return what happens to a training scan before the task sees it."""
+    if not (experiment.augment or experiment.augment_zoom_only):
+        return None
+    return functools.partial(augment.augment_image, zoom_only=experiment.augment_zoom_only)
+
+
+def _check_other_scans(algorithm: Algorithm, parts: dict[str, list[Case]], scans_per_step: int) -> None:
+    """Raise `UserError` where an example would look for other scans and find none."""
+    if scans_per_step < algorithm.min_batch:
+        raise UserError(
+            f"batch_size: {algorithm.name} takes its negatives from the batch and needs at least {algorithm.min_batch} "
+            f"scans per step, received {scans_per_step}; raise batch_size, or draw the negatives from the dataset"
+        )
+    if algorithm.min_batch > 1 and scans_per_step > len(parts["train"]):
+        raise UserError(
+            f"batch_size: {algorithm.name} takes its negatives from the batch, but {scans_per_step} scans per step of "
+            f"{len(parts['train'])} training scans would pair a scan with itself; reduce batch_size or add scans"
+        )
+    needed = max(algorithm.min_batch, algorithm.companions + 1)
+    for part, cases in parts.items():
+        if len(cases) < needed:
+            raise UserError(
+                f"train_val_split: {algorithm.name} compares scans and needs at least {needed} in each part of the "
+                f"split, but {part} has {len(cases)}; add scans or change train_val_split"
+            )
+
+
 def _stores(plan: Plan) -> list[VolumeStore]:
     """Read and prepare the training and the validation scans."""
     experiment = plan.experiment
@@ -176,6 +215,7 @@ def _previews(plan: Plan, store: VolumeStore) -> list[list[Panel]]:
         make_example=plan.algorithm.make_example,
         batch_size=1,
         crop_shape=plan.experiment.crop_shape,
+        companions=plan.algorithm.companions,
         seed=plan.experiment.seed,
         training=False,
     )

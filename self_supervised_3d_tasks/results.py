@@ -1,7 +1,9 @@
 """The tables of a finetuning sweep: tidy scores, the predecessor's summary, paired statistics, plain text.
 
-A score of NaN means that the class is absent from both the truth and the prediction of a case: such a score
-is left out of every mean, and `table` says how many there were.
+A segmentation is scored case by case; a classification is scored on all test cases of a repetition (fold) together,
+in rows whose case is `WHOLE_SET`. A score of NaN is not defined: of a segmentation, because the class is absent from
+both the truth and the prediction of the case; of a classification, because all test cases are of one class. Such a
+score is left out of every mean, and `table` says how many there were.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ BASELINE = "random"
 # With five pairs the smallest two-sided p of the signed-rank test is 2 / 2**5 = 0.06: never significant.
 MIN_PAIRS = 6
 MIN_REPETITIONS = 3
+# In place of the name of a case: the score belongs to all test cases of the repetition.
+WHOLE_SET = "all"
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,9 @@ class ScoreRow:
         split: percent of the labelled training data that was used, in (0, 100].
         mode: "frozen", "initialized" or "random".
         repetition: index of the repetition.
-        case: name of the test case.
+        case: name of the test case, or `WHOLE_SET`.
         metric: name of the score.
-        value: the score, or NaN where the class is absent from truth and prediction.
+        value: the score, or NaN where it is not defined.
     """
 
     split: float
@@ -50,12 +54,16 @@ class ScoreRow:
 class Comparison:
     """A pretrained mode against training from scratch, on the same cases.
 
+    Scores of the whole test set are paired by repetition (fold). They have no p-value: the training sets of a handful
+    of repetitions overlap, so that their differences are not independent, as a test would take them to be.
+
     Attributes:
         split: percent of the labelled training data.
         metric: name of the score.
         mode: the pretrained mode.
-        num_cases: cases with a score in both modes.
-        difference: mean over cases of (mode - random), None without such a case.
+        num_cases: cases with a score in both modes; None for scores of the whole test set.
+        num_repetitions: repetitions with a score in both modes.
+        difference: mean over cases (of the whole set: over repetitions) of (mode - random), None without a pair.
         sd: sample standard deviation over repetitions of the mean difference, None for a single repetition.
         p_value: two-sided Wilcoxon signed-rank test over cases, each averaged over repetitions; None below six cases
             or three repetitions. It tests the cases; what another seed would give is seen in ``sd``.
@@ -64,7 +72,8 @@ class Comparison:
     split: float
     metric: str
     mode: str
-    num_cases: int
+    num_cases: int | None
+    num_repetitions: int
     difference: float | None
     sd: float | None
     p_value: float | None
@@ -167,17 +176,23 @@ def statistics(rows: Iterable[ScoreRow]) -> list[Comparison]:
 
 
 def write_statistics(path: Path, comparisons: Iterable[Comparison]) -> None:
-    """Write ``statistics.csv``; what could not be computed is an empty cell."""
-    header = [field.name for field in fields(Comparison)]
-    lines = (
-        [_number(c.split), c.metric, c.mode, c.num_cases, *map(_number, (c.difference, c.sd, c.p_value))]
-        for c in comparisons
-    )
-    _write(path, header, lines)
+    """Write ``statistics.csv``; what could not be computed is an empty cell.
+
+    The column of pairs is ``num_cases``, or ``num_repetitions`` for scores of the whole test set.
+    """
+    comparisons = list(comparisons)
+    unused = "num_cases" if any(c.num_cases is None for c in comparisons) else "num_repetitions"
+    header = [field.name for field in fields(Comparison) if field.name != unused]
+    _write(path, header, ([_cell(getattr(c, name)) for name in header] for c in comparisons))
 
 
-def table(rows: Iterable[ScoreRow]) -> str:
-    """Return the sweep as plain text: a line per split and metric, a column per mode and per comparison."""
+def table(rows: Iterable[ScoreRow], *, unit: str = "repetitions") -> str:
+    """Return the sweep as plain text: a line per split and metric, a column per mode and per comparison.
+
+    Args:
+        rows: all scores.
+        unit: what a repetition is: "repetitions" or "folds".
+    """
     rows = list(rows)
     groups = _group(rows)
     if not groups:
@@ -188,15 +203,10 @@ def table(rows: Iterable[ScoreRow]) -> str:
     lines = [["Labels", "Score", *modes, *(f"{mode} - {BASELINE}" for mode in compared)]]
     for split, metric in dict.fromkeys((split, metric) for split, metric, _ in groups):
         means = [_mean_cell(repetition_means(groups[split, metric, mode])) for mode in modes]
-        cells = [_difference_cell(differences.get((split, metric, mode))) for mode in compared]
+        cells = [_difference_cell(differences.get((split, metric, mode)), unit) for mode in compared]
         lines.append([f"{split:g}%", metric, *means, *cells])
-    notes = ["mean ± sd over repetitions (number of repetitions) of the mean over test cases"]
-    if compared:
-        notes.append(
-            "p: two-sided Wilcoxon signed-rank test over cases, uncorrected, from six cases and three repetitions on;\n"
-            "   other seeds are not part of the test: compare the difference with the sd over repetitions"
-        )
-    return "\n".join([*_align(lines), *notes, _absent_note(rows)])
+    notes = _notes(rows, unit, compared=bool(compared))
+    return "\n".join([*_align(lines), *notes])
 
 
 def _group(rows: Iterable[ScoreRow]) -> defaultdict[tuple[float, str, str], list[ScoreRow]]:
@@ -218,15 +228,22 @@ def _compare(
             by_repetition[row.repetition].append(difference)
     cases = np.array([np.mean(values) for values in by_case.values()])
     repetitions = [np.mean(values) for values in by_repetition.values()]
+    whole_set = _is_whole_set(pretrained)
+    tested = not whole_set and len(cases) >= MIN_PAIRS and len(repetitions) >= MIN_REPETITIONS
     return Comparison(
         split,
         metric,
         mode,
-        num_cases=len(cases),
+        num_cases=None if whole_set else len(cases),
+        num_repetitions=len(repetitions),
         difference=float(cases.mean()) if len(cases) else None,
         sd=float(np.std(repetitions, ddof=1)) if len(repetitions) > 1 else None,
-        p_value=_signed_rank(cases) if len(cases) >= MIN_PAIRS and len(repetitions) >= MIN_REPETITIONS else None,
+        p_value=_signed_rank(cases) if tested else None,
     )
+
+
+def _is_whole_set(rows: Iterable[ScoreRow]) -> bool:
+    return all(row.case == WHOLE_SET for row in rows)
 
 
 def _signed_rank(differences: np.ndarray) -> float:
@@ -244,23 +261,43 @@ def _mean_cell(means: dict[int, float]) -> str:
     return f"{np.mean(values):.3f}{spread} ({len(values)})"
 
 
-def _difference_cell(comparison: Comparison | None) -> str:
+def _difference_cell(comparison: Comparison | None, unit: str) -> str:
     if comparison is None or comparison.difference is None:
         return "-"
+    if comparison.num_cases is None:
+        spread = "" if comparison.sd is None else f" ± {comparison.sd:.3f}"
+        return f"{comparison.difference:+.3f}{spread} ({comparison.num_repetitions} {unit})"
     p = comparison.p_value
     significance = "" if p is None else ", p < 0.001" if p < 0.001 else f", p = {p:.3f}"
     return f"{comparison.difference:+.3f}{significance} ({comparison.num_cases} cases)"
 
 
-def _absent_note(rows: Sequence[ScoreRow]) -> str:
-    absent = defaultdict(int)
+def _notes(rows: Sequence[ScoreRow], unit: str, *, compared: bool) -> list[str]:
+    """Return what a reader of the table must know: what the numbers are, what was tested, what was left out."""
+    whole_set = _is_whole_set(rows)
+    scored = f"score on the test cases of the {unit[:-1]}" if whole_set else "mean over test cases"
+    notes = [f"mean ± sd over {unit} (number of {unit}) of the {scored}"]
+    if compared and whole_set:
+        notes.append(
+            f"differences: mean ± sd over {unit}, paired; no p-value, because the differences of a handful of {unit}\n"
+            "   are not independent: their training sets overlap"
+        )
+    elif compared:
+        notes.append(
+            f"p: two-sided Wilcoxon signed-rank test over cases, uncorrected, from six cases and three {unit} on;\n"
+            f"   other seeds are not part of the test: compare the difference with the sd over {unit}"
+        )
+    return [*notes, _undefined_note(rows, whole_set=whole_set)]
+
+
+def _undefined_note(rows: Sequence[ScoreRow], *, whole_set: bool) -> str:
+    undefined = defaultdict(int)
     for row in rows:
-        absent[row.metric] += math.isnan(row.value)
-    counts = ", ".join(f"{metric} {count}" for metric, count in absent.items() if count)
-    total = sum(absent.values())
-    return f"left out, class absent from truth and prediction: {total} of {len(rows)} case scores" + (
-        f" ({counts})" if counts else ""
-    )
+        undefined[row.metric] += math.isnan(row.value)
+    counts = ", ".join(f"{metric} {count}" for metric, count in undefined.items() if count)
+    reason = "all test cases of one class" if whole_set else "class absent from truth and prediction"
+    scores = f"{sum(undefined.values())} of {len(rows)} {'scores' if whole_set else 'case scores'}"
+    return f"left out, {reason}: {scores}" + (f" ({counts})" if counts else "")
 
 
 def _align(lines: Sequence[Sequence[str]]) -> list[str]:
@@ -275,6 +312,10 @@ def _row(path: Path, line: int, cells: Sequence[str]) -> ScoreRow:
         return ScoreRow(float(split), mode, int(repetition), case, metric, float(value) if value else math.nan)
     except ValueError as error:
         raise UserError(f"{path}, line {line}: expected split,mode,repetition,case,metric,value; {error}.") from error
+
+
+def _cell(value: str | float | None) -> str:
+    return value if isinstance(value, str) else _number(value)
 
 
 def _number(value: float | None) -> str:

@@ -14,17 +14,24 @@ from typing import Any
 from self_supervised_3d_tasks import legacy_keys, registry
 from self_supervised_3d_tasks.config import COMMANDS, experiment_model
 
+# Which kinds of names a key takes.
+_NAMES = {
+    "algorithm": ("algorithm",),
+    "encoder_architecture": ("encoder",),
+    "prediction_architecture": ("decoder", "head"),
+}
+
 
 def json_schema(command: str) -> dict[str, Any]:
-    """Return the JSON Schema of a command's files: the keys of every algorithm, encoder and decoder together.
+    """Return the JSON Schema of a command's files: the keys of all that they can name together.
 
     Args:
         command: ``"train"`` or ``"finetune"``.
     """
-    decoders = registry.known("decoder") if command == "finetune" else [None]
+    predictions = [*_distinct("decoder"), *_distinct("head")] if command == "finetune" else [None]
     properties: dict[str, list[dict]] = {}
     required: list[str] = []
-    for names in itertools.product(registry.known("algorithm"), registry.known("encoder"), decoders):
+    for names in itertools.product(_distinct("algorithm"), _distinct("encoder"), predictions):
         schema = experiment_model(command, *names).model_json_schema()
         required = [key for key in schema["required"] if key in COMMANDS[command].model_fields]
         for key, value in schema["properties"].items():
@@ -32,17 +39,14 @@ def json_schema(command: str) -> dict[str, Any]:
             if value not in variants:
                 variants.append(value)
     merged = {key: variants[0] if len(variants) == 1 else {"anyOf": variants} for key, variants in properties.items()}
-    for kind, key in (
-        ("algorithm", "algorithm"),
-        ("encoder", "encoder_architecture"),
-        ("decoder", "prediction_architecture"),
-    ):
+    for key, kinds in _NAMES.items():
         if key in merged:
-            names = [*registry.known(kind), *registry.ALIASES[kind]]
-            merged[key] = {**merged[key], "enum": names + ([None] if kind == "encoder" else [])}
+            names = [name for kind in kinds for name in (*registry.known(kind), *registry.ALIASES[kind])]
+            merged[key] = {**merged[key], "enum": names + ([None] if key == "encoder_architecture" else [])}
     merged["dataset_name"]["enum"] = sorted(registry.layouts())
     legacy = [*legacy_keys.ALIASES, *legacy_keys.WITHOUT_EFFECT, *legacy_keys.UPSTREAM_KEYS, *legacy_keys.LOADER_GROUPS]
-    legacy += {"train": ["val_split"], "finetune": ["epochs", "load_weights"]}[command] + ["model_params"]
+    own = {"train": ["val_split"], "finetune": [*legacy_keys.FINETUNE_ALIASES, "load_weights"]}
+    legacy += [*own[command], "model_params"]
     for key in sorted({*legacy, "$schema"} - merged.keys()):
         merged[key] = (
             {"description": "Accepted from the predecessor's files."} if key != "$schema" else {"type": "string"}
@@ -55,6 +59,17 @@ def json_schema(command: str) -> dict[str, Any]:
         "required": required,
         "additionalProperties": False,
     }
+
+
+def _distinct(kind: str) -> list[str]:
+    """Return one name of a kind for each set of keys: the encoders of a family share theirs."""
+    find = {
+        "algorithm": registry.algorithm,
+        "encoder": registry.encoder,
+        "decoder": registry.decoder,
+        "head": registry.head,
+    }[kind]
+    return list({str(registry.options(find(name))): name for name in reversed(registry.known(kind))}.values())[::-1]
 
 
 def main(folder: str = "configs_json/schema") -> None:

@@ -40,6 +40,11 @@ def finetune(folder, **keys):
     return load_experiment("finetune", write(folder, FINETUNE | keys))
 
 
+def classify(folder, **keys):
+    head = {"prediction_architecture": "simple_multiclass", "csv_file": "labels.csv", "label_column": "grade"}
+    return finetune(folder, **head | keys)
+
+
 def test_keys_reach_the_callable_that_declares_them(tmp_path):
     experiment = train(tmp_path, rotation_axes="all", enc_filters=4, num_layers=3)
     assert experiment.make_algorithm().rotation_axes == "all"
@@ -118,6 +123,140 @@ def test_a_finetuning_mistake_names_key_value_and_remedy(tmp_path, keys, parts):
         assert part in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("keys", "parts"),
+    [
+        ({"csv_file": None}, ["csv_file", "simple_multiclass", "table of labels"]),
+        ({"data_dir_test": "test"}, ["csv_file_test", "data_dir_test"]),
+        ({"volume_fitting": "crop"}, ["volume_fitting", "whole scan", '"resize"']),
+        ({"volume_fitting": "crop", "patches_per_scan": 3}, ["volume_fitting", "whole scan"]),
+        ({"foreground_fraction": 0.5}, ["foreground_fraction", "for masks only"]),
+        ({"label_dir_train": "masks", "label_stem": "_m"}, ["label_dir_train, label_stem", "for masks only"]),
+        (
+            {"dataset_name": "pancreas3d"},
+            ["prediction_architecture", "dataset_name", "masks", "'pancreas3d'", "images"],
+        ),
+        ({"dataset_name": "ukb2d"}, ["dataset_name", "'ukb2d'", "pretraining only", "images"]),
+        ({"loss": "dice_crossentropy"}, ["loss", "categorical_crossentropy", "'dice_crossentropy'"]),
+        ({"multilabel": True, "loss": "categorical_crossentropy"}, ["loss, multilabel", "use binary_crossentropy"]),
+        ({"do_cross_val": True, "repetitions": 1}, ["do_cross_val, repetitions", "at least 2"]),
+        ({"prediction_architecture": "simple_multiclas"}, ["prediction_architecture", "simple_multiclass"]),
+        ({"augment": True, "augment_zoom_only": True}, ["augment, augment_zoom_only"]),
+    ],
+)
+def test_a_mistake_of_classification_names_key_and_remedy(tmp_path, keys, parts):
+    with pytest.raises(UserError) as error:
+        classify(tmp_path, **keys)
+    for part in parts:
+        assert part in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "parts"),
+    [
+        ({"csv_file": "labels.csv"}, ["csv_file", "masks", "simple_multiclass"]),
+        ({"csv_file_test": "labels.csv"}, ["csv_file_test", "masks"]),
+        ({"sample_classes_uniform": True, "multilabel": True}, ["multilabel, sample_classes_uniform", "masks"]),
+        ({"augment_zoom_only": True}, ["augment_zoom_only", "use augment"]),
+        ({"dataset_name": "kaggle_retina"}, ["prediction_architecture", "dataset_name", "'unet'", "table", "head"]),
+        ({"dataset_name": "images", "data_is_3D": True}, ["data_is_3D", "2D"]),
+        ({"do_cross_val": True, "data_dir_test": "test"}, ["do_cross_val, data_dir_test", "every fold"]),
+    ],
+)
+def test_a_mistake_of_segmentation_names_key_and_remedy(tmp_path, keys, parts):
+    with pytest.raises(UserError) as error:
+        finetune(tmp_path, **keys)
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_flips_that_answer_the_pretext_question_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"augment: .*half turn.*augment_zoom_only"):
+        train(tmp_path, augment=True)
+    assert train(tmp_path, augment_zoom_only=True).augment_zoom_only
+    assert train(tmp_path, algorithm="jigsaw", data_dim=48, augment=True, num_layers=2).augment
+    assert finetune(tmp_path, algorithm="rotation", augment=True).augment
+
+
+def test_defaults_follow_the_layout_and_the_task(tmp_path):
+    masks = finetune(tmp_path)
+    assert (masks.task, masks.prediction_name) == ("segmentation", "unet")
+    assert (masks.num_classes, masks.loss, masks.scores) == (3, "dice_crossentropy", ["dice"])
+    assert masks.intensity_window is None
+    grades = classify(tmp_path, dataset_name="kaggle_retina")
+    assert (grades.task, grades.prediction_name, grades.rank) == ("classification", "simple_multiclass", 2)
+    assert (grades.num_classes, grades.loss) == (5, "categorical_crossentropy")
+    assert grades.scores == ["balanced_accuracy", "roc_auc"]
+    assert grades.intensity_window == (0, 255)
+    assert classify(tmp_path, multilabel=True).loss == "binary_crossentropy"
+    assert classify(tmp_path, loss="binary_crossentropy", num_classes=2).num_classes == 2
+    assert finetune(tmp_path, dataset_name="images").rank == 2
+    assert train(tmp_path, dataset_name="images", intensity_window=None).intensity_window is None
+
+
+@pytest.mark.parametrize("keys", [{}, {"dataset_name": "kaggle_retina", "multilabel": True, "label_map": {"4": 3}}])
+def test_a_resolved_file_holds_the_defaults_and_resolves_to_itself(tmp_path, keys, caplog):
+    experiment = classify(tmp_path, **keys) if keys else finetune(tmp_path)
+    resolved = experiment.model_dump(mode="json")
+    assert {"num_classes", "loss", "scores", "intensity_window"} <= resolved.keys()
+    caplog.clear()
+    assert load_experiment("finetune", write(tmp_path, resolved)).model_dump() == experiment.model_dump()
+    assert caplog.records == []
+
+
+def test_a_wrong_key_is_not_followed_by_complaints_about_defaults(tmp_path):
+    with pytest.raises(UserError) as error:
+        finetune(tmp_path, dataset_name=3)
+    assert str(error.value).endswith("dataset_name: input should be a valid string, received 3")
+
+
+def test_the_table_of_labels_is_described_in_full(tmp_path):
+    assert finetune(tmp_path).label_table_options() is None
+    experiment = classify(tmp_path, csv_file_test="test.csv", image_column="file", label_map={"2": 1}, suffix=".png")
+    expected = {"path": "labels.csv", "positional": False, "image_column": "file", "label_column": "grade"}
+    expected |= {"subject_column": None, "suffix": ".png", "label_map": {2: 1}, "num_classes": 3}
+    assert experiment.label_table_options() == expected
+    assert experiment.label_table_options(test=True) == expected | {"path": "test.csv"}
+    assert experiment.has_test_set
+
+
+def test_a_head_is_part_of_the_baseline_and_a_pretext_task_is_not(tmp_path):
+    """Rotation has head_units and dropout_rate of its own; those of a classification head count all the same."""
+    keys = {"algorithm": "rotation", "prediction_architecture": "big_fully"}
+    settings = classify(tmp_path, **keys, dropout_rate=0.25).baseline_settings()
+    assert settings["dropout_rate"] == 0.25
+    assert "head_units" in settings
+    assert "rotation_axes" not in settings
+    other = classify(tmp_path, **keys | {"algorithm": "cpc"}, dropout_rate=0.25)
+    assert other.baseline_settings() == settings
+    masks = finetune(tmp_path, algorithm="rotation").baseline_settings()
+    assert masks == finetune(tmp_path).baseline_settings()
+    assert "head_units" not in masks
+
+
+def test_averages_of_group_normalized_maps_are_warned_of(tmp_path, caplog):
+    keys = {"normalization": "group", "pooling": "none"}
+    classify(tmp_path, **keys)
+    assert "global_pooling" in caplog.text
+    caplog.clear()
+    classify(tmp_path, **keys, global_pooling="max")
+    classify(tmp_path, **keys | {"pooling": "max"})
+    classify(tmp_path, **keys | {"normalization": "batch"})
+    assert caplog.text == ""
+
+
+def test_a_classification_model_ends_in_one_logit_per_class_and_shares_the_encoder(tmp_path):
+    keys = {"enc_filters": 4, "num_layers": 2, "data_dim": 16, "num_classes": 4}
+    encoder, model = classify(tmp_path, **keys).make_model(seed=3)
+    assert model.output_shape == (None, 4)
+    assert model.input_shape == (None, 16, 16, 16, 1)
+    encoder.trainable = False
+    names = {weight.path.split("/")[0] for weight in model.trainable_weights}
+    assert names
+    assert all(name.startswith("head_") for name in names)
+
+
 def test_unreadable_files_are_named(tmp_path):
     with pytest.raises(UserError, match=r"absent\.json: no such experiment file"):
         load_experiment("train", tmp_path / "absent.json")
@@ -151,7 +290,7 @@ def test_the_predecessors_spellings_are_translated_with_one_warning_each():
     values, warnings = legacy_keys.translate(
         "finetune", {"epochs": 150, "patch_dim": 64, "clipnorm": 1, "clipvalue": 1}
     )
-    assert values == {"epochs_initialized": 150, "clipnorm": 1}
+    assert values == {"epochs_initialized": 150, "epochs_random": 0, "epochs_frozen": 0, "clipnorm": 1}
     assert len(warnings) == 3
 
 
@@ -173,65 +312,53 @@ def test_loader_groups_become_flat_keys():
         legacy_keys.translate("finetune", groups)
 
 
-# Keys and values as the predecessor's files have them.
-UPSTREAM = {
-    "train cpc_3d": {
-        **{"algorithm": "cpc", "dataset_name": "pancreas3d", "data_dir": "images_resized_128/", "data_is_3D": True},
-        **{"data_dim": 128, "number_channels": 1, "patches_per_side": 4, "code_size": 1024, "embed_dim": 64},
-        **{"epochs": 1000, "batch_size": 32, "lr": 1e-4, "enc_filters": 16, "top_architecture": "big_fully"},
-    },
-    "train rotation_3d_ukb": {
-        **{"algorithm": "rotation", "dataset_name": "ukb3d", "data_dir": "/data/ukb/", "data_is_3D": True},
-        **{"data_dim": 128, "number_channels": 2, "epochs": 1000, "batch_size": 4, "lr": 1e-4, "enc_filters": 16},
-        **{"top_architecture": "big_fully"},
-    },
-    "train cpc_3d_brats": {
-        **{"algorithm": "cpc", "dataset_name": "brats", "data_dir": "brats", "train3D": True, "data_dim": 128},
-        **{"n_channels": 4, "split_per_side": 4, "embed_dim": 128, "num_layers": 4, "epochs": 500},
-        **{"batch_size": 8, "lr": 1e-3},
-    },
-    "train rotation_2d_pancreas": {
-        **{"algorithm": "rotation", "dataset_name": "pancreas2d", "data_dir": "slices", "data_is_3D": False},
-        **{"data_dim": 128, "number_channels": 1, "val_split": 0.05, "epochs": 250, "batch_size": 64, "lr": 1e-5},
-        **{"top_architecture": "big_fully"},
-    },
-    "finetune cpc_3d": {
-        **{"algorithm": "cpc", "dataset_name": "pancreas3d", "model_checkpoint": "cpc_pancreas3d/weights.hdf5"},
-        **{"data_dir_train": "train", "data_dir_test": "test", "data_is_3D": True, "data_dim": 128},
-        **{"number_channels": 1, "patches_per_side": 4, "code_size": 1024, "top_architecture": "big_fully"},
-        **{"enc_filters": 16, "pooling": "max", "prediction_architecture": "unet_3d_upconv", "repetitions": 3},
-        **{"exp_splits": [50, 25], "epochs_initialized": 400, "epochs_random": 0, "epochs_frozen": 0},
-        **{"epochs_warmup": 25, "batch_size": 2, "lr": 1e-3, "clipnorm": 1, "clipvalue": 1, "val_split": 0.05},
-        "loss": "weighted_dice_loss",
-        "metrics": ["accuracy", "weighted_dice_coefficient", "weighted_dice_coefficient_per_class_pancreas"],
-        "scores": ["dice", "jaccard", "dice_pancreas_0", "dice_pancreas_1", "dice_pancreas_2"],
-        "train_data_generator_args": {"shuffle": True, "label_stem": ""},
-        "val_data_generator_args": {"label_stem": ""},
-        "test_data_generator_args": {"label_stem": ""},
-    },
-    "finetune cpc_3d_brats": {
-        **{"algorithm": "cpc", "dataset_name": "brats", "model_checkpoint": "cpc_brats", "data_dir_train": "train"},
-        **{"data_dir_test": "test", "train3D": True, "n_channels": 4, "split_per_side": 4, "embed_dim": 128},
-        **{"patch_dim": 64, "data_dim": 128, "epochs": 150, "epochs_warmup": 20, "repetitions": 1, "batch_size": 1},
-        **{"exp_splits": [100, 10, 1, 50, 25], "lr": 1e-4, "val_split": 0.05, "num_layers": 4, "num_classes": 4},
-        "prediction_architecture": "unet_3d_upconv",
-        "loss": "weighted_dice_loss",
-        "metrics": ["accuracy", "weighted_dice_coefficient", "brats_metrics"],
-        "scores": ["dice", "jaccard", "brats_wt", "brats_tc", "brats_et"],
-        "train_data_generator_args": {"shuffle": True},
-    },
-}
+def test_what_only_training_needs_is_the_training_groups():
+    groups = {
+        "batch_size": 8,
+        "train_data_generator_args": {"augment": True, "augment_zoom_only": True, "batch_size": 4, "shuffle": False},
+        "val_data_generator_args": {"augment": True, "batch_size": 2},
+    }
+    values, warnings = legacy_keys.translate("train", groups)
+    assert values == {"augment": True, "batch_size": 4}
+    said = [warning.partition(" is ignored")[0] for warning in warnings]
+    assert said == [
+        "train_data_generator_args.augment_zoom_only",
+        "batch_size",
+        "train_data_generator_args.shuffle",
+        "val_data_generator_args.augment",
+        "val_data_generator_args.batch_size",
+    ]
 
 
-@pytest.mark.parametrize("name", UPSTREAM)
-def test_files_of_the_predecessor_load_and_resolve(tmp_path, name):
-    command = name.split()[0]
-    experiment = load_experiment(command, write(tmp_path, UPSTREAM[name]))
-    assert experiment.rank == (2 if "2d" in name else 3)
-    assert experiment.input_shape[:-1] == (128,) * experiment.rank
-    resolved = tmp_path / "resolved.json"
-    resolved.write_text(experiment.model_dump_json())
-    assert load_experiment(command, resolved).model_dump() == experiment.model_dump()
+@pytest.mark.parametrize(
+    ("given", "left", "ignored"),
+    [
+        ({"csv_file": "a", "csv_file_train": "b"}, {"csv_file": "b"}, ["csv_file"]),
+        ({"csv_file": "a", "csv_file_test": "c"}, {"csv_file": "a", "csv_file_test": "c"}, []),
+        ({"csv_file_train": "b", "csv_file_test": "c"}, {"csv_file": "b", "csv_file_test": "c"}, []),
+        (
+            {"do_cross_val": True, "csv_file": "a", "csv_file_train": "b", "csv_file_test": "c"},
+            {"do_cross_val": True, "csv_file": "a"},
+            ["csv_file_train", "csv_file_test"],
+        ),
+    ],
+)
+def test_tables_of_labels_as_the_predecessor_chose_among_them(given, left, ignored):
+    values, warnings = legacy_keys.translate("finetune", given)
+    assert values == left
+    assert [warning.partition(" is ignored")[0] for warning in warnings if "ignored" in warning] == ignored
+
+
+def test_loader_arguments_that_cannot_be_honoured():
+    with pytest.raises(UserError, match=r"train_data_generator_args\.pre_proc_func: code"):
+        legacy_keys.translate("train", {"train_data_generator_args": {"pre_proc_func": "f"}})
+    groups = {"train_data_generator_args": {"suffix": ".png"}, "test_data_generator_args": {"suffix": ".jpeg"}}
+    with pytest.raises(UserError, match="suffix: both are given and disagree"):
+        legacy_keys.translate("finetune", groups)
+    values, _ = legacy_keys.translate(
+        "finetune", {"data_dim": 64, "train_data_generator_args": {"patch_size": [64] * 3}}
+    )
+    assert values == {"data_dim": 64}
 
 
 def test_a_key_of_another_algorithm_is_reported_not_swallowed(tmp_path, caplog):

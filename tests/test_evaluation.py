@@ -230,12 +230,12 @@ def untrained(monkeypatch):
     """Replace training by scores that tell the job and the case; returns the names of the jobs that were run."""
     names = []
 
-    def run_job(experiment, job, store, test, folder):
+    def run_job(experiment, job, store, folder):
         names.append(job.name)
         value = job.percent / 1000 + job.repetition / 100 + MODES.index(job.mode) / 10
         return [
             ScoreRow(job.percent, job.mode, job.repetition, case.name, score, value)
-            for case in test
+            for case in job.split.test
             for score in experiment.scores
         ]
 
@@ -277,6 +277,21 @@ def test_label_fractions_are_nested_and_apart_from_test_and_validation(repeated)
         assert (len(half), len(whole)) == (3, 5)
         everything = [*whole, *split["validation"], *split["test"]]
         assert len(set(everything)) == len(everything) == 8
+
+
+def test_cross_validation_tests_every_scan_once(sweep, untrained):
+    plan, folder = load(sweep.workspace, do_cross_val=True, repetitions=4, exp_splits=[100, 50], run_name="folds")
+    evaluation.run(plan, folder)
+    split = folder.read_json("split.json")
+    assert split["test"].keys() == split["validation"].keys() == {f"repetition {fold}" for fold in range(4)}
+    assert sorted(name for fold in split["test"].values() for name in fold) == [case.name for case in plan.test]
+    assert len(plan.test) == len(plan.cases) == 8
+    for fold in range(4):
+        parts = [split[part][f"repetition {fold}"] for part in ("test", "validation")]
+        everything = [*parts[0], *parts[1], *split["train"][f"100%, repetition {fold}"]]
+        assert len(set(everything)) == len(everything) == 8
+    rows = {(row.split, row.mode, row.metric, row.case) for row in read_long(folder.path / "results_long.csv")}
+    assert len(rows) == 2 * 3 * 2 * 8
 
 
 def test_when_every_job_diverges_that_is_what_is_said(sweep, monkeypatch):

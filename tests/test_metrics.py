@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
-from self_supervised_3d_tasks import losses, metrics
+from self_supervised_3d_tasks import classification_scores, losses, metrics
 from self_supervised_3d_tasks.errors import UserError
 
 
@@ -125,7 +125,7 @@ def test_expand():
         ("dice_class_x", 3, "no score is called"),
         ("dice_pancreas_3", 3, "needs label 3, but num_classes is 3"),
         ("brats_wt", 3, "needs label 3"),
-        ("qw_kappa", 3, "qw_kappa is a score of classification"),
+        ("qw_kappa", 3, "qw_kappa is a score of classification, not of segmentation; known: dice, "),
     ],
 )
 def test_scores_that_cannot_be_computed(name, num_classes, message):
@@ -169,8 +169,23 @@ def test_a_training_metric_counts_an_absent_class_as_right():
 
 
 def test_accuracy_of_a_classification():
-    (accuracy,) = metrics.get("accuracy", num_classes=3)
+    (accuracy,) = metrics.get_for_classification("accuracy")
+    assert accuracy.__name__ == "accuracy"
     np.testing.assert_array_equal(accuracy(np.array([0, 2]), np.array([[1, 0, 0], [1, 0, 0]], "float32")), [1, 0])
+
+
+def test_accuracy_of_ordinal_targets_compares_the_decoded_grades():
+    (accuracy,) = metrics.get_for_classification("accuracy", multilabel=True)
+    assert accuracy.__name__ == "accuracy"
+    generator = np.random.default_rng(0)
+    labels, logits = generator.integers(0, 4, 200), generator.normal(0.5, 1, (200, 4)).astype("float32")
+    logits[:3] = [[-1, -1, -1, -1], [2, -1, 2, 2], [2, 1, 1, 2]]
+    labels[:3] = [0, 0, 3]
+    received = np.array(accuracy(classification_scores.ordinal_encode(labels, 4), logits))
+    expected = classification_scores.ordinal_decode(1 / (1 + np.exp(-logits))) == labels
+    np.testing.assert_array_equal(received, expected)
+    assert received[:3].tolist() == [1, 1, 1]
+    assert 0 < received.mean() < 1
 
 
 def test_keras_names_and_averages_the_metrics():
@@ -192,6 +207,18 @@ def test_keras_names_and_averages_the_metrics():
     }
     for function in functions:
         assert values[function.__name__] == pytest.approx(float(np.mean(function(truth, logits))), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("acuracy", "Did you mean 'accuracy'"),
+        ("brats_metrics", "brats_metrics is a metric of segmentation, not of classification; known: accuracy"),
+    ],
+)
+def test_metrics_that_a_classification_does_not_have(name, message):
+    with pytest.raises(UserError, match=f"metrics: .*{message}"):
+        metrics.get_for_classification(name)
 
 
 @pytest.mark.parametrize(

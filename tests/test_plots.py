@@ -9,10 +9,11 @@ from PIL import Image
 from self_supervised_3d_tasks import plots
 from self_supervised_3d_tasks.algorithms.base import Panel
 from self_supervised_3d_tasks.plots import canvas
+from self_supervised_3d_tasks.plots.confusion import row_shares
 from self_supervised_3d_tasks.plots.curves import epoch_series, fraction_series
 from self_supervised_3d_tasks.plots.masks import LABEL_COLOURS, largest_slices, views
 from self_supervised_3d_tasks.plots.preview import central_slice
-from self_supervised_3d_tasks.results import ScoreRow
+from self_supervised_3d_tasks.results import WHOLE_SET, ScoreRow
 
 ROWS = [
     ScoreRow(percent, mode, repetition, case, "dice", value)
@@ -82,6 +83,32 @@ def test_score_over_fraction_of_none_or_one_fraction(tmp_path, rows):
     assert read_png(tmp_path / "dice.png").shape == (640, 920, 3)
 
 
+def test_score_over_fraction_of_whole_test_sets(tmp_path):
+    rows = [
+        ScoreRow(split, "frozen", fold, WHOLE_SET, "roc_auc", 0.5 + fold / 10) for split in (5, 50) for fold in (0, 1)
+    ]
+    series = fraction_series(rows, "roc_auc")
+    assert series["frozen"].means == pytest.approx([0.55, 0.55])
+    assert series["frozen"].sds == pytest.approx([0.1 / math.sqrt(2)] * 2)
+    plots.score_over_fraction(tmp_path / "auc.png", rows, "roc_auc")
+    assert shows(read_png(tmp_path / "auc.png"), canvas.ORANGE)
+
+
+def test_row_shares_of_a_confusion_matrix():
+    shares = row_shares(np.array([[3, 1, 0], [0, 0, 0], [1, 1, 2]]))
+    np.testing.assert_array_equal(shares, [[0.75, 0.25, 0], [0, 0, 0], [0.25, 0.25, 0.5]])
+
+
+@pytest.mark.parametrize("num_classes", [2, 5, 12])
+def test_confusion_matrix(tmp_path, num_classes):
+    matrix = np.eye(num_classes, dtype=int) * 120 + 3
+    names = {0: "no retinopathy", 1: "a name that is longer than a cell of the matrix"}
+    plots.confusion_matrix(tmp_path / "plots" / "confusion.png", matrix, "random, 100 % of the labels", names)
+    plots.confusion_matrix(tmp_path / "bare.png", matrix, "random")
+    assert shows(read_png(tmp_path / "plots" / "confusion.png"), "#08306b", tolerance=60)  # the diagonal
+    assert read_png(tmp_path / "bare.png").min() < 60
+
+
 def test_score_over_epochs(tmp_path):
     histories = {"initialized 0": HISTORY, "initialized 1": HISTORY[:1], "mine": HISTORY, "none": []}
     plots.score_over_epochs(tmp_path / "epochs.png", histories, "val_loss")
@@ -105,6 +132,8 @@ def test_central_slice():
     expected = [[image[0, 2, 2, 0], image[1, 2, 2, 0]], [image[0, 1, 2, 0], image[1, 1, 2, 0]]]
     np.testing.assert_array_equal(central_slice(image)[:2], expected)
     np.testing.assert_array_equal(central_slice(image[0]), image[0, :, :, 0])
+    photograph = np.zeros((4, 5, 3))
+    assert central_slice(photograph).shape == (4, 5, 3)
 
 
 @pytest.mark.parametrize("shape", [(8, 9, 1), (8, 9, 7, 2)])

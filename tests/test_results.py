@@ -8,6 +8,7 @@ import pytest
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.results import (
+    WHOLE_SET,
     ScoreRow,
     read_long,
     repetition_means,
@@ -186,3 +187,51 @@ def test_table_without_a_baseline_compares_nothing():
     assert "p:" not in text
     assert "0 of 1 case scores" in text
     assert table([]) == "No scores."
+
+
+def whole_set(split, mode, values, metric="roc_auc"):
+    """Rows from ``values[repetition]``, each the score of all test cases."""
+    return [ScoreRow(split, mode, repetition, WHOLE_SET, metric, value) for repetition, value in enumerate(values)]
+
+
+def test_scores_of_a_whole_test_set_are_paired_by_repetition_and_not_tested():
+    rows = whole_set(10, "random", [0.5, 0.6, 0.7, 0.8, 0.6, 0.5, math.nan])
+    rows += whole_set(10, "frozen", [0.6, 0.8, 0.8, 0.9, math.nan, 0.6, 0.9])
+    (result,) = statistics(rows)
+    assert (result.num_cases, result.num_repetitions, result.p_value) == (None, 5, None)
+    differences = [0.1, 0.2, 0.1, 0.1, 0.1]
+    assert result.difference == pytest.approx(np.mean(differences))
+    assert result.sd == pytest.approx(np.std(differences, ddof=1))
+
+
+def test_statistics_file_of_whole_test_sets(tmp_path):
+    rows = whole_set(10, "random", [0.5, 0.25]) + whole_set(10, "frozen", [0.75, 0.5])
+    write_statistics(tmp_path / "statistics.csv", statistics(rows))
+    assert (tmp_path / "statistics.csv").read_text() == (
+        "split,metric,mode,num_repetitions,difference,sd,p_value\n10,roc_auc,frozen,2,0.25,0,\n"
+    )
+
+
+def test_summary_of_whole_test_sets(tmp_path):
+    write_summary(tmp_path / "r.csv", whole_set(50, "frozen", [0.5, 0.75]), ["frozen"], ["roc_auc"], [50])
+    assert (tmp_path / "r.csv").read_text().splitlines()[1] == "50%,0.5,0.625,0.75"
+
+
+def test_table_of_whole_test_sets_by_hand():
+    rows = whole_set(100, "random", [0.5, 0.75, math.nan]) + whole_set(100, "initialized", [0.75, 0.75, 0.75])
+    assert table(rows, unit="folds").splitlines() == [
+        "Labels  Score    initialized        random             initialized - random",
+        "-" * 79,
+        "100%    roc_auc  0.750 ± 0.000 (3)  0.625 ± 0.177 (2)  +0.125 ± 0.177 (2 folds)",
+        "mean ± sd over folds (number of folds) of the score on the test cases of the fold",
+        "differences: mean ± sd over folds, paired; no p-value, because the differences of a handful of folds",
+        "   are not independent: their training sets overlap",
+        "left out, all test cases of one class: 1 of 6 scores (roc_auc 1)",
+    ]
+
+
+def test_table_of_segmentations_in_folds_says_so():
+    text = table(rows_of(100, "random", [[0.5] * 6] * 3) + rows_of(100, "frozen", [[0.75] * 6] * 3), unit="folds")
+    assert "mean ± sd over folds (number of folds) of the mean over test cases" in text
+    assert "from six cases and three folds on" in text
+    assert "repetitions" not in text

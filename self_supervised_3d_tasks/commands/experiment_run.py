@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import shutil
 import sys
 
 from absl import flags, logging
+from pydantic import ValidationError
 
 from self_supervised_3d_tasks import commands
 from self_supervised_3d_tasks.config import load_experiment
@@ -79,7 +81,9 @@ def claim(experiment: Experiment, *, resume: bool) -> RunFolder:
     config = experiment.model_dump(mode="json")
     if resume:
         found = [folder for folder in RunFolder.all(base, name) if (folder.path / "config.json").exists()]
-        changes = {folder.path: _changed(folder.read_json("config.json"), config) for folder in found}
+        changes = {
+            folder.path: _changed(_completed(experiment, folder.read_json("config.json")), config) for folder in found
+        }
         same = [folder for folder in found if not changes[folder.path]]
         others = [folder for folder in found if changes[folder.path] and not folder.is_finished]
         # Newest last; among the same, unfinished ones come behind finished ones.
@@ -93,6 +97,14 @@ def claim(experiment: Experiment, *, resume: bool) -> RunFolder:
     folder = RunFolder.create(base, name)
     folder.write_json("config.json", config)
     return folder
+
+
+def _completed(experiment: Experiment, stored: dict) -> dict:
+    """Return a stored experiment with the defaults of keys that have been added since it was written."""
+    try:
+        return type(experiment).model_validate_json(json.dumps(stored)).model_dump(mode="json")
+    except ValidationError:  # another algorithm, or a key that is gone: the comparison names what differs
+        return stored
 
 
 def _changed(before: dict, after: dict) -> list[str]:

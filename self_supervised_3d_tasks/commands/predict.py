@@ -1,4 +1,8 @@
-"""``python predict.py RUN_DIR INPUT OUTPUT``: NIfTI scans → NIfTI masks on the original grid."""
+"""``python predict.py RUN_DIR INPUT OUTPUT``: new scans → masks on the original grid, or a table of classes.
+
+INPUT is a scan or a folder of scans. A model of masks takes NIfTI scans and writes NIfTI masks, OUTPUT being a file or
+a folder; a model of classes takes what it was trained on and writes a CSV file, OUTPUT, with one line per scan.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,8 @@ def main() -> None:
     """Run the command."""
     flags.DEFINE_string("job", None, "Folder name under RUN_DIR/jobs; default: most labels, then best validation.")
     flags.DEFINE_multi_string("set", [], "key=value: overrides a key of the run, such as overlap; repeatable.")
-    flags.DEFINE_bool("overlay", False, "Also write a picture of the mask on the scan beside each mask.")
-    flags.DEFINE_bool("resume", False, "Leave out scans whose mask exists already.")
+    flags.DEFINE_bool("overlay", False, "Also write a picture of the mask on the scan beside each mask; masks only.")
+    flags.DEFINE_bool("resume", False, "Leave out scans whose mask, or whose line of the table, exists already.")
     flags.DEFINE_bool("dry_run", False, "Check model and headers, print what would be written, and stop.")
     commands.run(execute)
 
@@ -29,7 +33,8 @@ def execute(argv: list[str]) -> None:
     """Predict a scan or a folder of scans with the parsed flags.
 
     Args:
-        argv: Program name, run folder of a finetuning, input file or folder, output file or folder.
+        argv: Program name, run folder of a finetuning, input file or folder, output file or folder (CSV file for
+            classes).
 
     Raises:
         UserError: The run is not finished, or an input cannot be read.
@@ -40,8 +45,8 @@ def execute(argv: list[str]) -> None:
     predictor = Predictor.load(run, job=flags.FLAGS.job, overrides=flags.FLAGS["set"].value)
     logging.info("model: %s", predictor.name)
     if flags.FLAGS.dry_run:
-        for case, mask in predictor.plan(source, target, resume=flags.FLAGS.resume):
-            print(f"{case.image} -> {mask}")
+        for case, written in predictor.plan(source, target, resume=flags.FLAGS.resume):
+            print(f"{case.image} -> {written}")
         return
     options = {"overlay": flags.FLAGS.overlay, "resume": flags.FLAGS.resume}
     for written in predictor.predict_path(source, target, **options):

@@ -1,7 +1,8 @@
 """All figures: plain data in, one PNG file out, written atomically. The only place with matplotlib."""
 
+from self_supervised_3d_tasks.plots.confusion import confusion_matrix
 from self_supervised_3d_tasks.plots.curves import loss_curves, score_over_epochs, score_over_fraction
 from self_supervised_3d_tasks.plots.masks import overlay
 from self_supervised_3d_tasks.plots.preview import pretext_preview
 
-__all__ = ["loss_curves", "overlay", "pretext_preview", "score_over_epochs", "score_over_fraction"]
+__all__ = ["confusion_matrix", "loss_curves", "overlay", "pretext_preview", "score_over_epochs", "score_over_fraction"]

@@ -13,16 +13,17 @@ from self_supervised_3d_tasks.plots import canvas
 
 
 def central_slice(image: np.ndarray) -> np.ndarray:
-    """Return the picture ``(rows, columns)`` of an image: first channel, middle of the last axis in 3D.
+    """Return the picture of an image: ``(rows, columns)`` of its first channel, the middle of the last axis in 3D.
 
-    A 3D scan is shown with its first axis to the right and its second axis up, a 2D image as it is stored.
+    A 3D scan is shown with its first axis to the right and its second axis up, a 2D image as it is stored; one with
+    three channels is a colour photograph, ``(rows, columns, 3)``.
 
     Args:
         image: ``(*spatial, channels)``.
     """
     if image.ndim == 4:
         return image[:, :, image.shape[2] // 2, 0].T[::-1]
-    return image[:, :, 0]
+    return image if image.shape[-1] == 3 else image[:, :, 0]
 
 
 def pretext_preview(path: Path, panels: Sequence[Sequence[Panel]]) -> None:
@@ -50,6 +51,8 @@ def pretext_preview(path: Path, panels: Sequence[Sequence[Panel]]) -> None:
         for row_top, name, titles, slices, (low, high) in rows:
             for column, (title, picture) in enumerate(zip(titles, slices, strict=True)):
                 axes = canvas.place(figure, margin + column * (cell + gap), row_top, cell, cell)
+                if picture.ndim == 3:  # imshow scales grey values only
+                    picture = (picture - low) / max(high - low, 1e-8)
                 axes.imshow(picture, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
                 axes.set_title(title, fontsize=6.5, pad=2.5, linespacing=1.1)
             canvas.write(figure, 0.15, row_top + cell / 2, name, fontsize=8, rotation=90)

@@ -1,0 +1,59 @@
+"""The table of predicted classes that ``predict.py`` writes: one line per image."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.run_folder import atomic_write
+
+Row = list[str]  # image, class, name, probabilities
+
+
+def header(num_classes: int) -> Row:
+    """Return the names of the columns."""
+    return ["image", "class", "name", *(f"probability_{label}" for label in range(num_classes))]
+
+
+def rows(images: Sequence[str], classes: np.ndarray, probabilities: np.ndarray, names: Mapping[int, str]) -> list[Row]:
+    """Return the lines of some images.
+
+    Args:
+        images: File names.
+        classes: ``(n,)``.
+        probabilities: ``(n, num_classes)``.
+        names: Class to name; without it the name is empty.
+    """
+    return [
+        [image, str(label), names.get(int(label), ""), *(f"{value:.6g}" for value in values)]
+        for image, label, values in zip(images, classes, probabilities, strict=True)
+    ]
+
+
+def write(path: Path, lines: Sequence[Row], num_classes: int) -> None:
+    """Write the table; killed at any moment, there is the old file or the new one."""
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header(num_classes))
+        writer.writerows(lines)
+
+
+def read(path: Path, num_classes: int) -> list[Row]:
+    """Return the lines of a table of the same kind.
+
+    Raises:
+        UserError: The file has other columns.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            lines = list(csv.reader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read ({error}); choose another OUTPUT") from error
+    expected = header(num_classes)
+    if any(len(line) != len(expected) for line in lines) or lines[:1] != [expected]:
+        raise UserError(f"{path}: expected a table with the columns {','.join(expected)}; choose another OUTPUT")
+    return lines[1:]

@@ -1,0 +1,109 @@
+"""Finetuning on masks: a class per voxel, every test case scored on its own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from self_supervised_3d_tasks import inference, metrics, plots
+from self_supervised_3d_tasks.data import pipeline, readers
+from self_supervised_3d_tasks.data.layouts import Case
+from self_supervised_3d_tasks.data.preprocessing import Preprocessing
+from self_supervised_3d_tasks.data.readers import Volume
+from self_supervised_3d_tasks.data.splits import Split
+from self_supervised_3d_tasks.data.store import VolumeStore, check_case
+from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
+from self_supervised_3d_tasks.ops import augment
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class SegmentationTask(DownstreamTask):
+    """See `DownstreamTask`. Test cases are not stored: their scores need the grid of the file."""
+
+    @property
+    def mask_classes(self) -> int:
+        """Classes of the masks, background included."""
+        return self.experiment.num_classes
+
+    def metrics(self) -> list[Callable]:
+        """Return the metrics of `metrics.get`."""
+        experiment = self.experiment
+        return [
+            metric for name in experiment.metrics for metric in metrics.get(name, num_classes=experiment.num_classes)
+        ]
+
+    def scores(self) -> list[str]:
+        """Return the scores of `metrics.expand`."""
+        return metrics.expand(self.experiment.scores, self.experiment.num_classes)
+
+    def stored_cases(self, split: Split) -> list[Case]:
+        """Return training and validation cases."""
+        return [*split.train, *split.validation]
+
+    def check_test_cases(self, cases: Sequence[Case], store: VolumeStore) -> None:
+        """Read every test case once."""
+        preprocessing = self.preprocessing
+        for case in cases:
+            volume, _ = read_labelled(case, preprocessing, self.experiment.num_classes)
+            preprocessing.image(volume)
+
+    def dataset(self, store: VolumeStore, *, seed: int, first_step: int, training: bool) -> Any:
+        """Return batches of scans or crops and their masks."""
+        experiment = self.experiment
+        return pipeline.segmentation_dataset(
+            store,
+            batch_size=experiment.batch_size,
+            crop_shape=experiment.crop_shape,
+            crops_per_scan=experiment.crops_per_scan,
+            foreground_fraction=experiment.foreground_fraction,
+            augment=augment.augment_segmentation if experiment.augment and training else None,
+            seed=seed,
+            first_step=first_step,
+            training=training,
+        )
+
+    def score(self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, folder: Path) -> list[CaseScore]:
+        """Score every test case on its own grid, and draw the first one beside its reference."""
+        experiment, preprocessing, names = self.experiment, self.preprocessing, self.scores()
+        predict = inference.predictor(model)
+        rows = []
+        for case in cases:
+            volume, truth = read_labelled(case, preprocessing, experiment.num_classes)
+            mask = inference.predict_case(
+                predict, volume, preprocessing, num_classes=experiment.num_classes, overlap=experiment.overlap
+            )
+            if case is cases[0]:
+                plots.overlay(
+                    folder / "first_test_case.png",
+                    volume.array,
+                    mask,
+                    title=f"{case.name}, {folder.name}",
+                    spacing=volume.spacing,
+                    truth=truth,
+                    names=experiment.label_names,
+                    canonical=volume.affine is not None,
+                )
+            values = (metrics.score(name, truth, mask, experiment.num_classes) for name in names)
+            rows += [CaseScore(case.name, name, value) for name, value in zip(names, values, strict=True)]
+        return rows
+
+    def plot(self, folder: Path, jobs: Mapping[tuple[float, str], Sequence[Path]]) -> None:
+        """Draw nothing: every job has a picture of its first test case."""
+
+
+def read_labelled(case: Case, preprocessing: Preprocessing, num_classes: int) -> tuple[Volume, np.ndarray]:
+    """Return a scan and its labels ``(*spatial)``, both on the scan's own grid.
+
+    Raises:
+        UserError: A file cannot be read or does not fit the experiment, or the grids differ.
+    """
+    check_case(case, preprocessing, num_classes=num_classes)
+    volume = readers.read_channels(case.images, preprocessing.rank)
+    return volume, preprocessing.labels(readers.read_mask(case.mask, preprocessing.rank), num_classes)
