@@ -2,7 +2,8 @@
 
 Nothing is downloaded. Every subject is the template's anatomy under its own smooth deformation, tissue
 contrast, bias field, noise and lesion, on an oblique grid of 192 mm per side. Labels: 0 background (with
-cerebrospinal fluid), 1 grey matter, 2 white matter, 3 lesion.
+cerebrospinal fluid), 1 grey matter, 2 white matter, 3 lesion. Some axial slices of every scan lie beside the
+volumes as PNG, for the 2D tasks.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ FOLDERS = (
     ("labelled", True, "num_labelled"),
     ("test", True, "num_test"),
 )
+SLICES = "slices"
 MANIFEST = "cohort.json"
 
 README = """\
@@ -41,6 +43,7 @@ Synthetic scans for trying the software out. They are no patients and prove noth
 images/                      {num_unlabelled} scans for pretraining
 labelled/, labelled_labels/  {num_labelled} scans and masks of the same names for finetuning
 test/, test_labels/          {num_test} scans and masks of the same names for testing
+slices/                      the same folders in 2D: {num_slices} axial slices of each scan, as <scan>_<slice>.png
 
 Each file is another subject: the MNI152 template under a random smooth deformation, tissue contrast,
 bias field, Rician noise and one lesion. Grid {size} x {size} x {size}, voxels of {spacing:g} mm.
@@ -74,6 +77,7 @@ class Options(BaseModel):
     num_test: int = Field(8, ge=1, description="scans with masks, for testing")
     size: int = Field(48, ge=16, le=192, description="voxels per axis; the grid always covers 192 mm")
     channels: int = Field(1, ge=1, le=2, description="1: T1-like; 2: T1-like and FLAIR-like")
+    num_slices: int = Field(6, ge=0, le=8, description="axial slices of each scan as PNG; T1-like only")
     seed: int = Field(0, ge=0, description="seed of the whole cohort")
 
 
@@ -115,8 +119,13 @@ def _write_cohort(folder: Path, options: Options) -> None:
         rng = np.random.default_rng(seed)
         array, labels, affine = brain.make_subject(template, options.size, options.channels, rng)
         _write_nifti(folder / image, array if options.channels > 1 else array[..., 0], affine)
+        grey = np.uint8(np.round(array[..., 0] * (255 / array[..., 0].max())))
+        for index in _slices(options):
+            _write_picture(folder / _slice_path(image, index), grey[:, :, index])
         if mask is not None:
             _write_nifti(folder / mask, labels, affine)
+            for index in _slices(options):
+                _write_picture(folder / _slice_path(mask, index), labels[:, :, index])
     names = ", ".join(brain.CHANNEL_NAMES[: options.channels])
     text = README.format(**options.model_dump() | {"channels": names, "spacing": spacing})
     (folder / "README.txt").write_text(text, encoding="utf-8")
@@ -142,7 +151,28 @@ def _is_complete(output: Path, options: Options) -> bool:
     manifest = output / MANIFEST
     if not manifest.is_file() or read_json(manifest) != options.model_dump():
         return False
-    return all((output / path).is_file() for image, mask, _ in _files(options) for path in (image, mask) if path)
+    paths = [path for image, mask, _ in _files(options) for path in (image, mask) if path]
+    paths += [_slice_path(path, index) for path in paths for index in _slices(options)]
+    return all((output / path).is_file() for path in paths)
+
+
+def _slices(options: Options) -> list[int]:
+    """Return the axial planes that are also written as pictures: evenly spaced in the middle half of the grid."""
+    planes = np.linspace(options.size / 4, 3 * options.size / 4, options.num_slices).astype(int)
+    return sorted(set(planes.tolist()))
+
+
+def _slice_path(volume: str, index: int) -> str:
+    return f"{SLICES}/{volume.removesuffix('.nii.gz')}_{index:03d}.png"
+
+
+def _write_picture(path: Path, plane: np.ndarray) -> None:
+    """Write a plane ``(x, y)`` as a grey picture with x to the right and y up."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(plane.T[::-1].astype(np.uint8))).save(temporary, format="PNG")
 
 
 def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:

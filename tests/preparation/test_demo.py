@@ -16,7 +16,7 @@ from self_supervised_3d_tasks.preparation import demo
 pytest.importorskip("nilearn", reason="the demo cohort is made from data inside nilearn")
 
 ROOT = Path(__file__).parents[2]
-OPTIONS = demo.Options(num_unlabelled=2, num_labelled=2, num_test=1, size=16, channels=2, seed=3)
+OPTIONS = demo.Options(num_unlabelled=2, num_labelled=2, num_test=1, size=16, channels=2, num_slices=2, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,22 @@ def test_folders_and_names(cohort):
         "labelled/labelled_001.nii.gz",
         "labelled_labels/labelled_000.nii.gz",
         "labelled_labels/labelled_001.nii.gz",
+        "slices/images/images_000_004.png",
+        "slices/images/images_000_012.png",
+        "slices/images/images_001_004.png",
+        "slices/images/images_001_012.png",
+        "slices/labelled/labelled_000_004.png",
+        "slices/labelled/labelled_000_012.png",
+        "slices/labelled/labelled_001_004.png",
+        "slices/labelled/labelled_001_012.png",
+        "slices/labelled_labels/labelled_000_004.png",
+        "slices/labelled_labels/labelled_000_012.png",
+        "slices/labelled_labels/labelled_001_004.png",
+        "slices/labelled_labels/labelled_001_012.png",
+        "slices/test/test_000_004.png",
+        "slices/test/test_000_012.png",
+        "slices/test_labels/test_000_004.png",
+        "slices/test_labels/test_000_012.png",
         "test/test_000.nii.gz",
         "test_labels/test_000.nii.gz",
     ]
@@ -59,6 +75,25 @@ def test_folders_and_names(cohort):
     assert "16 x 16 x 16, voxels of 12 mm" in text
     assert "Seed: 3" in text
     assert "Copyright (C) 1993-2009 Louis Collins" in text
+
+
+def test_slices_are_planes_of_the_volumes_with_x_to_the_right_and_y_up(cohort):
+    from PIL import Image
+
+    volume = nib.load(cohort / "labelled/labelled_000.nii.gz").get_fdata()[..., 0]
+    labels = np.asarray(nib.load(cohort / "labelled_labels/labelled_000.nii.gz").dataobj)
+    picture = np.asarray(Image.open(cohort / "slices/labelled/labelled_000_012.png"))
+    mask = np.asarray(Image.open(cohort / "slices/labelled_labels/labelled_000_012.png"))
+    assert picture.shape == mask.shape == (16, 16)
+    for x, y in ((3, 2), (8, 8), (12, 5)):
+        assert mask[15 - y, x] == labels[x, y, 12]
+        assert abs(picture[15 - y, x] - 255 * volume[x, y, 12] / volume.max()) <= 0.51
+
+
+def test_without_slices_there_is_no_folder_for_them(tmp_path, template, monkeypatch):
+    monkeypatch.setattr(brain, "load_template", lambda spacing: template)
+    demo.prepare(tmp_path / "cohort", OPTIONS.model_copy(update={"num_slices": 0}))
+    assert not (tmp_path / "cohort" / "slices").exists()
 
 
 def test_no_two_scans_are_the_same(cohort):
