@@ -2,10 +2,10 @@
 
     python benchmarks/run.py [--algorithm NAME ...] [--side 64] [--filters 8] [--steps 20]
 
-For each task, in a process of its own: samples/s of the input pipeline alone; seconds per training step; the ratio of
-the step to a bare forward + backward pass of the same encoder over the same voxels; the share of time that `fit` waited
-for data; peak resident memory. Bare passes and training steps alternate, so that a change of the machine's pace meets
-both.
+For each task, in a process of its own: the batch (as many scans as give the encoder the voxels of four whole ones);
+samples/s of the input pipeline alone; seconds per training step; the ratio of the step to a bare forward + backward
+pass of the same encoder over the same voxels; the share of time that `fit` waited for data; peak resident memory. Bare
+passes and training steps alternate, so that a change of the machine's pace meets both.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy as np
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+VOLUMES = 4
 COLUMNS = ("algorithm", "batch", "pipeline samples/s", "step s", "bare s", "step / bare", "wait %", "peak GiB")
 
 
@@ -40,7 +41,8 @@ def measure(name: str, side: int, filters: int, steps: int) -> dict:
 
     keras.utils.set_random_seed(0)
     algorithm = registry.algorithm(name)((side, side, side, 1))
-    scans = max(2, math.ceil(32 / algorithm.examples_per_scan)) if algorithm.examples_per_scan > 1 else 4
+    # As many scans as give the encoder the voxels of four whole ones: a task that looks at few patches takes more.
+    scans = round(VOLUMES * side**3 / encoded_voxels(algorithm))
     encoder = registry.encoder("unet")(algorithm.encoder_shape, enc_filters=filters, num_layers=3, seed=0)
     model = algorithm.make_model(encoder, seed=1)
     model.compile(optimizer=keras.optimizers.Adam(1e-3), loss=algorithm.loss, metrics=algorithm.metrics())
@@ -85,6 +87,15 @@ def measure(name: str, side: int, filters: int, steps: int) -> dict:
         round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
     )
     return dict(zip(COLUMNS, values, strict=True))
+
+
+def encoded_voxels(algorithm) -> int:
+    """Return how many voxels of a scan the encoder sees."""
+    import tensorflow as tf
+
+    specification = tf.TensorSpec(algorithm.input_shape, tf.float32), tf.TensorSpec((2,), tf.int32)
+    inputs, _ = tf.function(algorithm.make_example, input_signature=specification).get_concrete_function().output_shapes
+    return math.prod(tf.nest.flatten(inputs)[0])
 
 
 def bare_pass(tf, encoder, scans: int, inputs):
