@@ -62,6 +62,6 @@ demo: $(STAMP)  ## pretrain, finetune and predict on synthetic scans, in minutes
 	printf 'curves and comparisons       %s\n' "$$finetuned/plots"; \
 	printf 'masks and overlay pictures   %s\n' "$$masks"
 
-clean:  ## remove .venv, caches, builds and the demo's data and masks; runs/ stays
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache demo_data demo_output
+clean:  ## remove .venv, caches, builds and the data and masks of the demo and the notebooks; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache demo_data demo_output notebook_output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
