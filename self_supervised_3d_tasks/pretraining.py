@@ -17,6 +17,7 @@ from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import VolumeStore, check_case
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import TrainExperiment
+from self_supervised_3d_tasks.models.encoders import keras_applications
 from self_supervised_3d_tasks.ops import augment
 from self_supervised_3d_tasks.run_folder import RunFolder, environment
 from self_supervised_3d_tasks.training import TrainingDiverged
@@ -68,9 +69,11 @@ def plan(experiment: TrainExperiment) -> Plan:
     """List and split the scans and size the steps.
 
     Raises:
-        UserError: The folder is missing or empty, has too few subjects to split, or too few scans meet in a batch or in
-            a part of the split for a task that compares scans.
+        UserError: The folder or ``encoder_weights`` is missing, there are too few subjects to split, or too few scans
+            meet in a batch or in a part of the split for a task that compares scans.
     """
+    if weights := getattr(experiment, "encoder_weights", None):
+        keras_applications.check_weight_file(weights)
     cases = layouts.find_cases(
         experiment.dataset_name,
         experiment.data_dir,

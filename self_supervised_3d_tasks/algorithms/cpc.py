@@ -267,7 +267,7 @@ class CPC(Algorithm):
 
     def describe(self, inputs: np.ndarray, targets: np.ndarray) -> list[Panel]:
         """Show the context, the anchor and the predicted patches of the column in the middle."""
-        column = self.columns[len(self.columns) // 2]
+        column = (self.patches_per_side // 2,) * (self.rank - 1)
         *context, anchor = self.context(column)
         roles = {cell: "context" for cell in context} | {anchor: "anchor"}
         roles |= {cell: "predicted" for cell in self.targets(column)}

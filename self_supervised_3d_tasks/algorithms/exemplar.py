@@ -24,7 +24,7 @@ class Exemplar(Algorithm):
     Taleb et al. 2020, "3D Self-Supervised Methods for Medical Imaging", section 3.5. The anchor is a randomly
     changed copy of a scan, the positive the scan itself, the negative another scan. With codes of one shared
     head, the loss of a scan is max(0, D(anchor, positive) - D(anchor, negative) + alpha): alpha for codes that
-    tell nothing.
+    tell nothing. Another scan is another file: of 2D slices, neighbours of one volume count as different.
 
     Args:
         input_shape: ``(*spatial, channels)``.
@@ -68,6 +68,11 @@ class Exemplar(Algorithm):
             raise UserError(
                 "exemplar_augment: expected at least one transformation, received none: the anchor would equal the "
                 "positive, which any code solves; leave the key out for the paper's"
+            )
+        if exemplar_augment == ("translation",) and max_translation * max(self.spatial_shape) < 1:
+            raise UserError(
+                f"exemplar_augment, max_translation: a translation by at most {max_translation:g} of "
+                f"{max(self.spatial_shape)} voxels moves nothing: anchor and positive are one; raise max_translation"
             )
         self.code_size = code_size
         self.alpha = alpha
@@ -123,7 +128,7 @@ class Exemplar(Algorithm):
         return triplet_losses.triplet_loss(positive, negative, margin=self.alpha)
 
     def metrics(self) -> list[Any]:
-        """Share of scans whose positive is nearer than the negative; about 1/2 for codes that tell nothing.
+        """Share of scans whose positive is nearer than the negative; about 1/2 for random codes, 0 for equal ones.
 
         The negative is a random one with any mining, so that runs with different minings compare.
         """

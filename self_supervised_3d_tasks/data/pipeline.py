@@ -48,7 +48,8 @@ def pretraining_dataset(
         augment: ``(image, seed)`` to an image of the same shape; only in training, for each image by itself, before
             ``make_example``.
         companions: number of other scans of the store, all different, that come with each; random crops of them.
-        min_batch: scans that a batch needs: without training, a smaller last batch is left out.
+        min_batch: scans that a batch needs; above 1 no batch holds a scan twice. Training then visits whole batches
+            of scans per epoch, each time others; without training, a smaller last batch is left out.
         seed: of order, crops, augmentation, examples, companions and batches.
         first_step: number of the first batch.
         training: True: endless, shuffled, full batches, which may straddle epochs. False: one pass in order,
@@ -58,7 +59,7 @@ def pretraining_dataset(
         UserError: ``crop_shape`` is larger than a scan, or None and the scans have several shapes; or the store or the
             batches are too small for the task.
     """
-    _check_counts(store, batch_size, companions, min_batch)
+    _check_counts(store, batch_size, companions, min_batch, training=training)
     source = Source.of(store, crop_shape, crops_per_scan, seed)
 
     def example(epoch: tf.Tensor, item: tf.Tensor) -> tuple[Any, Any]:
@@ -160,7 +161,7 @@ def classification_dataset(
     return _finished(source.batches(example, batch_size, first_step=first_step, training=training))
 
 
-def _check_counts(store: VolumeStore, batch_size: int, companions: int, min_batch: int) -> None:
+def _check_counts(store: VolumeStore, batch_size: int, companions: int, min_batch: int, *, training: bool) -> None:
     needed = max(companions + 1, min_batch)
     if len(store) < needed:
         raise UserError(
@@ -169,6 +170,10 @@ def _check_counts(store: VolumeStore, batch_size: int, companions: int, min_batc
         )
     if batch_size < min_batch:
         raise UserError(f"batch_size: this task compares scans of a batch: expected at least {min_batch} scans.")
+    if training and min_batch > 1 and batch_size > len(store):
+        raise UserError(
+            f"batch_size: this task compares scans of a batch: expected at most the {len(store)} scans that there are."
+        )
 
 
 def _finished(dataset: tf.data.Dataset) -> tf.data.Dataset:

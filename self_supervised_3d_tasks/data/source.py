@@ -3,7 +3,7 @@
 Position p belongs to epoch p // N; a permutation keyed by (seed, epoch) says which crop it is, and every
 random number of that crop comes from (seed, epoch, crop). Nothing is remembered between examples: a stream
 that starts at step k is, bit for bit, the rest of a stream that started at 0, which is how a stopped run
-resumes.
+resumes. Where the examples of a batch are compared, an epoch is as many of the N as fill whole batches.
 """
 
 from __future__ import annotations
@@ -76,16 +76,24 @@ class Source:
         """Return batches of ``example(epoch, item)``; see `pipeline.pretraining_dataset` for the arguments."""
         first = first_step * batch_size
         rest = self.num_items % batch_size
-        end = self.num_items - rest if rest < min_batch else self.num_items
-        addresses = self._shuffled(first) if training else self._in_order(first, end)
+        if not training:
+            addresses = self._in_order(first, self.num_items - rest if rest < min_batch else self.num_items)
+        elif min_batch == 1:
+            addresses = self._shuffled(first, self.num_items, self.num_items)
+        else:
+            # Examples of a batch are compared: none may hold a scan twice, so an epoch is whole batches of scans.
+            scans = len(self.store)
+            addresses = self._shuffled(first, scans, scans - scans % batch_size)
         return addresses.map(example, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=training)
 
-    def _shuffled(self, first_position: int) -> tf.data.Dataset:
+    def _shuffled(self, first_position: int, num_items: int, per_epoch: int) -> tf.data.Dataset:
+        """Return the addresses from a position on; an epoch is the first ``per_epoch`` of the shuffled items."""
+
         def address(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            epoch = position // self.num_items
+            epoch = position // per_epoch
             order = self.seed(Branch.ORDER, epoch)
-            last = tf.constant(self.num_items - 1, tf.int64)
-            return epoch, tf.random.experimental.index_shuffle(position % self.num_items, order, last)
+            last = tf.constant(num_items - 1, tf.int64)
+            return epoch, tf.random.experimental.index_shuffle(position % per_epoch, order, last)
 
         return tf.data.Dataset.counter(first_position).map(address)
 

@@ -92,6 +92,14 @@ def test_an_example_is_a_changed_copy_and_the_scan(shape):
     assert all(0 <= quantile < 1 for quantile in quantiles)
 
 
+def test_a_translation_that_moves_nothing_is_refused():
+    for share in (0, 0.1):
+        with pytest.raises(UserError, match="exemplar_augment, max_translation: .* raise max_translation"):
+            Exemplar((8, 8, 1), exemplar_augment=("translation",), max_translation=share)
+    Exemplar((8, 12, 1), exemplar_augment=("translation",), max_translation=0.1)
+
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_translation_alone_moves_the_anchor(shape):
     algorithm = Exemplar(shape, exemplar_augment=("translation",), max_translation=0.25)
