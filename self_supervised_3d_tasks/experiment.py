@@ -53,7 +53,10 @@ class Experiment(BaseModel):
         None, description="How a scan meets data_dim: resized, cropped at random, or it must already fit."
     )
     patches_per_scan: PositiveInt = Field(1, description="Random crops per scan and epoch (volume_fitting crop).")
-    augment: bool = Field(False, description="Flips, one rotation (2D: zoom), brightness and contrast.")
+    augment: bool = Field(
+        False,
+        description="Flips; in 3D a rotation, in 2D zoom; brightness and contrast, but not of 2D images without masks.",
+    )
     augment_zoom_only: bool = Field(False, description="Instead of augment: the zoom alone.")
     steps_per_epoch: PositiveInt | None = Field(None, description="Steps per epoch; default: every scan once.")
     channel_suffixes: list[str] | None = Field(None, description="One file per channel: <case><suffix>.nii.gz.")
@@ -271,7 +274,9 @@ class FinetuneExperiment(Experiment):
         networks = (registry.encoder(self.encoder_name), self._prediction())
         shared = {key for network in networks for key in registry.options(network)}
         pretext = registry.options(registry.algorithm(self.algorithm)).keys() - shared
-        return self.model_dump(mode="json", exclude=pretext | _NOT_OF_THE_BASELINE)
+        settings = self.model_dump(mode="json", exclude=pretext | _NOT_OF_THE_BASELINE)
+        # One network has several spellings.
+        return settings | {"encoder_architecture": self.encoder_name, "prediction_architecture": self.prediction_name}
 
     def run_location(self) -> tuple[Path, str]:
         """Return parent and name of the run folder: as upstream, ``<checkpoint>_test`` beside the checkpoint."""
@@ -333,5 +338,15 @@ class FinetuneExperiment(Experiment):
 _NOT_OF_THE_BASELINE = {
     *("algorithm", "model_checkpoint", "channel_map", "allow_partial_load", "random_from"),
     *("epochs_initialized", "epochs_frozen", "epochs_warmup"),
-    *("run_name", "base_workspace", "cache", "cache_dir", "log_level", "use_gpu", "tensorboard"),
+    *(
+        "class_names",
+        "save_checkpoint_every_n_epochs",
+        "run_name",
+        "base_workspace",
+        "cache",
+        "cache_dir",
+        "log_level",
+        "use_gpu",
+        "tensorboard",
+    ),
 }

@@ -73,6 +73,11 @@ def check_pretraining(experiment: TrainExperiment) -> None:
 
 def check_finetuning(experiment: FinetuneExperiment) -> None:
     """Raise `UserError` for contradictions among the keys of a downstream task."""
+    if getattr(experiment, "encoder_weights", None):
+        raise UserError(
+            "encoder_weights: for pretraining only; finetuning compares model_checkpoint with training from scratch, "
+            "which these weights would change; remove the key"
+        )
     _check_labels(experiment)
     if experiment.task == "classification":
         _check_classification(experiment)
@@ -110,6 +115,8 @@ def _check_classification(experiment: FinetuneExperiment) -> None:
             f"csv_file: {head} gives a class per scan and learns from a table of labels; name its file, or use a "
             'decoder such as "unet" for masks'
         )
+    if experiment.subject_column and experiment.subject_pattern:
+        raise UserError("subject_column, subject_pattern: both say whose a scan is; keep one of them")
     if experiment.data_dir_test and not experiment.csv_file_test:
         raise UserError("csv_file_test: the scans of data_dir_test need a table of their own; name its file")
     if experiment.fitting == "crop":

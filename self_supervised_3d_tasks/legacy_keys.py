@@ -116,7 +116,7 @@ def _finetune_keys(values: dict[str, Any], warnings: list[str]) -> None:
 
 def _tables(values: dict[str, Any], warnings: list[str]) -> None:
     """Leave the tables that the predecessor read: with cross-validation one, otherwise one per part."""
-    if values.get("do_cross_val"):
+    if values.get("do_cross_val") and "csv_file_train" in values:
         for key in ("csv_file_train", "csv_file_test"):
             if values.pop(key, None) is not None:
                 warnings.append(f"{key} is ignored: cross-validation divides csv_file")

@@ -142,6 +142,12 @@ def test_a_finetuning_mistake_names_key_value_and_remedy(tmp_path, keys, parts):
         ({"do_cross_val": True, "repetitions": 1}, ["do_cross_val, repetitions", "at least 2"]),
         ({"prediction_architecture": "simple_multiclas"}, ["prediction_architecture", "simple_multiclass"]),
         ({"augment": True, "augment_zoom_only": True}, ["augment, augment_zoom_only"]),
+        ({"subject_column": "who", "subject_pattern": "^(.)"}, ["subject_column, subject_pattern", "keep one"]),
+        ({"do_cross_val": True, "csv_file_test": "test.csv"}, ["do_cross_val, csv_file_test"]),
+        (
+            {"dataset_name": "images", "data_dim": 64, "encoder_architecture": "densenet121", "encoder_weights": "w.h5"},
+            ["encoder_weights", "pretraining only", "model_checkpoint"],
+        ),
     ],
 )
 def test_a_mistake_of_classification_names_key_and_remedy(tmp_path, keys, parts):
@@ -230,6 +236,8 @@ def test_a_head_is_part_of_the_baseline_and_a_pretext_task_is_not(tmp_path):
     assert "rotation_axes" not in settings
     other = classify(tmp_path, **keys | {"algorithm": "cpc"}, dropout_rate=0.25)
     assert other.baseline_settings() == settings
+    spelled = {"prediction_architecture": "Big_Fully", "encoder_architecture": "unet", "class_names": ["a", "b", "c"]}
+    assert classify(tmp_path, **keys | spelled, dropout_rate=0.25).baseline_settings() == settings
     masks = finetune(tmp_path, algorithm="rotation").baseline_settings()
     assert masks == finetune(tmp_path).baseline_settings()
     assert "head_units" not in masks

@@ -21,7 +21,8 @@ ENCODERS = registry.known("encoder")
 DECODERS = registry.known("decoder")
 HEADS = registry.known("head")
 RANKS = (2, 3)
-SIDE = 32
+SIDE = 32  # of what an encoder sees under a decoder or head
+SCAN_SIDE = 36  # of what a task sees: a third of it, without the jitter, must survive two poolings and a final one
 BATCH = 2
 # The other networks of keras.applications are made of the same layers, and take minutes.
 SLOW_ENCODERS = ("inception", "resnet")
@@ -45,7 +46,7 @@ def refuses(encoder: str, rank: int, *, decoder: bool) -> bool:
     return False
 
 
-def build_algorithm(name: str, rank: int, channels: int = 1, side: int = SIDE):
+def build_algorithm(name: str, rank: int, channels: int = 1, side: int = SCAN_SIDE):
     return registry.algorithm(name)((*[side] * rank, channels))
 
 
@@ -56,7 +57,7 @@ def build_encoder(input_shape, name: str = "unet", seed: int = 0):
     return builder(input_shape, **{key: small[key] for key in small.keys() & registry.options(builder)}, seed=seed)
 
 
-def smooth_images(count: int, rank: int, channels: int = 1, seed: int = 0, side: int = SIDE) -> np.ndarray:
+def smooth_images(count: int, rank: int, channels: int = 1, seed: int = 0, side: int = SCAN_SIDE) -> np.ndarray:
     """Blurred noise in [0, 1]: as different as scans, and as smooth."""
     from scipy.ndimage import gaussian_filter
 

@@ -133,7 +133,7 @@ def test_a_table_chooses_labels_and_groups_the_scans(tmp_path: Path, caplog) -> 
     scans = touch(tmp_path / "photos", "1_L.JPG", "1_R.jpg", "2_L.jpg", "3_L.jpg")
     csv = write_table(tmp_path / "t.csv", "eye,grade,who", "1_R.jpg,2,p1", "1_L.jpg,0,p1", "2_L.jpg,1,p2")
     table = LabelTable(csv, 3, "eye", "grade", "who")
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="absl")
     cases = find_cases("images", scans, labelled=True, table=table)
     assert [(case.name, case.label, case.subject, case.mask) for case in cases] == [
         ("1_L", 0, "p1", None),

@@ -86,7 +86,9 @@ def _build(
     Raises:
         UserError: ``input_shape`` is too small or not 2D, or the file does not fit.
     """
-    _check_input_shape(name, input_shape, encoder_weights=encoder_weights)
+    _check_input_shape(name, input_shape)
+    if encoder_weights:
+        check_weight_file(encoder_weights)
     template = _template(name)
     names = _stable_names(template)
     image = keras.Input(input_shape, name="image")
@@ -104,15 +106,12 @@ def _build(
     return encoder
 
 
-def _check_input_shape(
-    name: str, input_shape: tuple[int | None, ...], *, encoder_weights: str | None = None, decoder: bool = False
-) -> None:
+def _check_input_shape(name: str, input_shape: tuple[int | None, ...], *, decoder: bool = False) -> None:
     """Raise if the network cannot take ``input_shape``; loads no Keras.
 
     Args:
         name: Key of `ARCHITECTURES`.
         input_shape: ``(rows, columns, channels)`` of what the encoder sees.
-        encoder_weights: File of initial weights.
         decoder: Whether a decoder follows.
 
     Raises:
@@ -135,11 +134,11 @@ def _check_input_shape(
             f"data_dim: {name!r} receives {'x'.join(map(str, sizes))} pixels, but each axis must be at least "
             f"{smallest}; use a larger data_dim, larger patches, or another encoder_architecture"
         )
-    if encoder_weights:
-        _check_weight_file(Path(encoder_weights).expanduser())
 
 
-def _check_weight_file(path: Path) -> None:
+def check_weight_file(encoder_weights: str) -> None:
+    """Raise `UserError` if the file of initial weights is not there or has another suffix; loads no Keras."""
+    path = Path(encoder_weights).expanduser()
     if path.suffix not in WEIGHT_SUFFIXES:
         raise UserError(
             f"encoder_weights: expected a local file that ends in .keras, .weights.h5 or _notop.h5, received "
