@@ -120,7 +120,6 @@ SCORES: dict[str, Score] = {
     "qw_kappa_kaggle": quadratic_weighted_kappa,
     "cat_accuracy": accuracy,
     "cat_acc_kaggle": accuracy,
-    "cat_accuracy_kaggle": accuracy,
     "bin_accuracy": binary_accuracy,
     "roc_auc": roc_auc,
     "balanced_accuracy": balanced_accuracy,

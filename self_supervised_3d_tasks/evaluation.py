@@ -20,12 +20,13 @@ from self_supervised_3d_tasks.config import load_experiment
 from self_supervised_3d_tasks.data import layouts, splits
 from self_supervised_3d_tasks.data.label_tables import LabelTable
 from self_supervised_3d_tasks.data.layouts import Case
+from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store import VolumeStore, check_case
 from self_supervised_3d_tasks.downstream.base import DownstreamTask
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import FinetuneExperiment
 from self_supervised_3d_tasks.results import ScoreRow
-from self_supervised_3d_tasks.run_folder import RunFolder, environment
+from self_supervised_3d_tasks.run_folder import RunFolder, environment, read_json
 from self_supervised_3d_tasks.training import TrainingDiverged
 
 __all__ = ["Plan", "TrainingDiverged", "plan", "run", "write_results"]
@@ -52,6 +53,11 @@ class Plan:
     def test(self) -> list[Case]:
         """Every case that tests some job, once each; with cross-validation those of all folds."""
         return _unique(case for job in self.jobs for case in job.split.test)
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The split of each label fraction and repetition, by a name for people."""
+        return {f"{job.percent:g}%, repetition {job.repetition}": job.split for job in self.jobs}
 
     def check_headers(self) -> None:
         """Raise `UserError` for the first scan or mask whose header does not fit; no voxel is read."""
@@ -83,12 +89,14 @@ def plan(experiment: FinetuneExperiment) -> Plan:
     """List and split the scans and enumerate the jobs.
 
     Raises:
-        UserError: A folder or mask is missing, there are too few subjects, or the checkpoint does not exist.
+        UserError: A folder, mask or class is missing, there are too few subjects, or the checkpoint does not exist.
     """
-    finetuning.task_of(experiment).check()
+    task = finetuning.task_of(experiment)
+    task.check()
     if any(mode != "random" for mode, _ in experiment.modes()):
         transfer.find_encoder(Path(experiment.model_checkpoint).expanduser())
     train_cases = _find(experiment)
+    task.check_cases(train_cases)
     test_cases = _find(experiment, test=True) if experiment.has_test_set else None
     jobs = []
     for percent in experiment.exp_splits:
@@ -120,6 +128,9 @@ def run(plan: Plan, folder: RunFolder) -> None:
     """
     experiment, task = plan.experiment, plan.task
     folder.write_json("environment.json", environment(seed=experiment.seed))
+    parts, pinned = _splits_json(plan), folder.path / "split.json"
+    if pinned.exists():
+        _check_labels(str(pinned), read_json(pinned), parts, "start a new run without --resume")
     store = VolumeStore(
         plan.cases,
         task.preprocessing,
@@ -128,8 +139,8 @@ def run(plan: Plan, folder: RunFolder) -> None:
         cache_dir=experiment.cache_folder,
         on_bad_file=experiment.on_bad_file,
     )
-    task.check_test_cases(plan.test, store)
-    folder.pin_json("split.json", _splits_json(plan) | {"skipped": store.skipped})
+    task.check_splits(plan.splits, store)
+    folder.pin_json("split.json", parts | {"skipped": store.skipped})
     training.set_precision(experiment.mixed_precision)
     logging.info("\n%s", plan.describe())
     baseline = RunFolder.open(experiment.random_from) if experiment.random_from else None
@@ -159,8 +170,9 @@ def check_baseline(plan: Plan, baseline: RunFolder) -> None:
     changed = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
     if changed:
         raise UserError(f"random_from: {baseline.path} trained from scratch with other values of {', '.join(changed)}")
-    parts = _splits_json(plan)
-    if any(baseline.read_json("split.json")[part] != parts[part] for part in parts):
+    parts, recorded = _splits_json(plan), baseline.read_json("split.json")
+    _check_labels(f"random_from: {baseline.path}", recorded, parts, "remove random_from")
+    if any(recorded.get(part) != parts[part] for part in parts):
         raise UserError(f"random_from: {baseline.path} has another split; the folders of scans have changed since")
 
 
@@ -224,14 +236,37 @@ def _find(experiment: FinetuneExperiment, *, test: bool = False) -> list[Case]:
 
 
 def _splits_json(plan: Plan) -> dict:
-    """Return the names per part; without folds, test and validation are the same for every job."""
+    """Return the names per part, and the classes; without folds, test and validation are the same for every job."""
     first = plan.jobs[0].split
     held_out = {"test": _names(first.test), "validation": _names(first.validation)}
     if plan.experiment.do_cross_val:
         folds = {f"repetition {job.repetition}": job.split for job in plan.jobs}
         held_out = {part: {fold: _names(getattr(split, part)) for fold, split in folds.items()} for part in held_out}
-    train = {f"{job.percent:g}%, repetition {job.repetition}": _names(job.split.train) for job in plan.jobs}
-    return held_out | {"train": train}
+    train = {name: _names(split.train) for name, split in plan.splits.items()}
+    return held_out | {"train": train} | _labels_json(plan)
+
+
+def _labels_json(plan: Plan) -> dict[str, dict[str, int]]:
+    """Return the class of each case, nothing of masks; a test set of its own may repeat names of training cases."""
+    own_test = set(plan.test if plan.experiment.has_test_set else ())
+    parts = {"labels": [case for case in plan.cases if case not in own_test], "test_labels": _unique(own_test)}
+    labels = {
+        part: {case.name: case.label for case in cases if case.label is not None} for part, cases in parts.items()
+    }
+    return {part: classes for part, classes in labels.items() if classes}
+
+
+def _check_labels(where: str, recorded: dict, parts: dict, remedy: str) -> None:
+    """Raise `UserError` if a scan has another class than was recorded: jobs on both would be compared."""
+    for part, table in (("labels", "csv_file"), ("test_labels", "csv_file_test")):
+        before, now = recorded.get(part, {}), parts.get(part, {})
+        changed = sorted(name for name in before.keys() & now.keys() if before[name] != now[name])
+        if changed:
+            first = changed[0]
+            raise UserError(
+                f"{where}: the labels of {len(changed)} scans have changed since, first that of {first!r} from "
+                f"{before[first]} to {now[first]}; restore {table}, or {remedy}"
+            )
 
 
 def _names(cases: Iterable[Case]) -> list[str]:

@@ -149,7 +149,7 @@ LOSSES = {
 
 
 def get(
-    name: str, *, num_classes: int, class_weights: Sequence[float] | None = None
+    name: str, *, num_classes: int, class_weights: Sequence[float] | None = None, choices: Sequence[str] = tuple(LOSSES)
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the loss called ``name`` as a function ``(y_true, y_pred) -> (batch,)``; loads no Keras.
 
@@ -157,6 +157,7 @@ def get(
         name: A key of `LOSSES`.
         num_classes: Classes, background included.
         class_weights: One positive weight per class, for the losses that take them.
+        choices: Losses that the caller could use instead; a message recommends no other.
 
     Raises:
         UserError: Unknown name, weights for a loss that takes none, or a wrong number of them.
@@ -169,7 +170,9 @@ def get(
         return loss
     takers = [key for key, value in LOSSES.items() if "class_weights" in inspect.signature(value).parameters]
     if name not in takers:
-        raise UserError(f"class_weights: {name} takes none; remove them or use one of {', '.join(takers)}")
+        usable = [key for key in takers if key in choices]
+        alternative = f", or use {' or '.join(usable)}" if usable else ""
+        raise UserError(f"class_weights: {name} takes none; remove them{alternative}")
     if len(class_weights) != num_classes:
         raise UserError(f"class_weights: expected {num_classes} numbers, received {len(class_weights)}")
     weighted = functools.partial(loss, class_weights=tuple(class_weights))

@@ -23,6 +23,7 @@ from self_supervised_3d_tasks.experiment import FinetuneExperiment
 from self_supervised_3d_tasks.run_folder import read_json
 
 NIFTI = (".nii", ".nii.gz")
+_EVERY_FILE = "(.+)"  # is a subject of its own, which needs no warning: nothing is split here
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Predictor(ABC):
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Endings of the files that the model was trained on."""
+        """Endings of the files that the model takes: those of the layout that it was trained on."""
         return registry.layouts()[self.experiment.dataset_name].suffixes
 
     @abstractmethod
@@ -86,6 +87,24 @@ class Predictor(ABC):
             UserError: A header cannot be read or does not fit the model, or an output exists already.
         """
 
+    def _cases(self, source: Path) -> list[Case]:
+        """Return the case of one file, or those of a folder, without the masks that lie beside their scans."""
+        if source.is_dir():
+            return layouts.find_cases(
+                self.experiment.dataset_name,
+                source,
+                labelled=False,
+                suffixes=self.suffixes,
+                label_stem=self.experiment.label_stem,
+                subject_pattern=_EVERY_FILE,
+                channel_suffixes=self.experiment.channel_suffixes,
+            )
+        if not source.exists():
+            raise UserError(f"{source}: no such file or folder")
+        if readers.suffix_of(source) not in self.suffixes:
+            raise UserError(f"{source}: expected an image like those it was trained on ({', '.join(self.suffixes)})")
+        return [Case(name=readers.stem_of(source), image=source, mask=None, subject=readers.stem_of(source))]
+
     def _check_headers(self, cases: Sequence[Case]) -> None:
         preprocessing = Preprocessing(**self.experiment.preprocessing_options())
         for case in cases:
@@ -93,15 +112,29 @@ class Predictor(ABC):
 
 
 class MaskPredictor(Predictor):
-    """NIfTI in, NIfTI masks on the original grid out: a file into a file or folder, a folder into a folder."""
+    """Scans in, masks on the original grid out: a file into a file or folder, a folder into a folder.
+
+    NIfTI gives NIfTI, an array in an .npy file such a file, a photograph a PNG file.
+    """
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Those of the layout; a model of arrays takes NIfTI scans too."""
+        suffixes = super().suffixes
+        return (*suffixes, *NIFTI) if suffixes == (".npy",) else suffixes
 
     def predict_path(
         self, source: Path, target: Path, *, overlay: bool = False, resume: bool = False
     ) -> Iterator[Path]:
-        """Write one mask per scan, with ``overlay`` also ``<name>.png``, the mask drawn on the scan."""
-        self._say_what_masks_hold()
+        """Write one mask per scan, with ``overlay`` also a picture of it on the scan.
+
+        The picture is ``<name>.png``, or ``<name>_overlay.png`` where the mask has that name.
+        """
         preprocessing = Preprocessing(**self.experiment.preprocessing_options())
         jobs = self.plan(source, target, resume=resume)
+        if overlay:
+            self._check_pictures(source, target)
+        self._say_what_masks_hold([case for case, _ in jobs])
         predict = inference.predictor(self.model)
         for case, path in jobs:
             volume = readers.read_channels(case.images, self.experiment.rank)
@@ -115,20 +148,23 @@ class MaskPredictor(Predictor):
             path.parent.mkdir(parents=True, exist_ok=True)
             readers.write_mask(path, mask, reference=volume.path)
             if overlay:
-                picture = path.with_name(readers.stem_of(path) + ".png")
                 plots.overlay(
-                    picture,
+                    _picture(path),
                     volume.array,
                     mask,
                     title=case.name,
                     spacing=volume.spacing,
                     names=self.experiment.label_names,
+                    canonical=volume.affine is not None,
                 )
             yield path
 
     def plan(self, source: Path, target: Path, *, resume: bool = False) -> list[tuple[Case, Path]]:
         """Return each scan with the path of its mask."""
         jobs = self._outputs(source, target)
+        for case, path in jobs:
+            if path.exists() and any(path.samefile(image) for image in case.images):
+                raise UserError(f"{path}: is the scan itself; choose another OUTPUT for its mask")
         existing = [path for _, path in jobs if path.exists()]
         if existing and not resume:
             raise UserError(f"{existing[0]}: exists already; choose another OUTPUT, or go on behind it with --resume")
@@ -136,8 +172,13 @@ class MaskPredictor(Predictor):
         self._check_headers([case for case, _ in jobs])
         return jobs
 
-    def _say_what_masks_hold(self) -> None:
-        if self.suffixes == (".npy",):
+    def _check_pictures(self, source: Path, target: Path) -> None:
+        masks = {path for _, path in self._outputs(source, target)}
+        if taken := sorted({_picture(path) for path in masks} & masks):
+            raise UserError(f"--overlay: {taken[0]} is a mask, so that no picture can have that name; rename its scan")
+
+    def _say_what_masks_hold(self, cases: Sequence[Case]) -> None:
+        if super().suffixes == (".npy",) and any(readers.suffix_of(case.image) in NIFTI for case in cases):
             logging.warning(
                 "trained on .npy arrays, whose axes have no directions. A scan is turned to RAS axes before it is "
                 "predicted: check that the arrays were stored in that order."
@@ -148,14 +189,15 @@ class MaskPredictor(Predictor):
             )
 
     def _outputs(self, source: Path, target: Path) -> list[tuple[Case, Path]]:
-        if source.is_dir():
-            cases = layouts.find_cases(
-                "nifti", source, labelled=False, channel_suffixes=self.experiment.channel_suffixes
-            )
-            return [(case, target / f"{case.name}.nii.gz") for case in cases]
-        case = _single(source, NIFTI, "a NIfTI file")
-        named = readers.suffix_of(target) in NIFTI and not target.is_dir()
-        return [(case, target if named else target / f"{case.name}.nii.gz")]
+        cases = self._cases(source)
+        given = readers.suffix_of(target)
+        if source.is_dir() or target.is_dir() or not given:
+            return [(case, target / f"{case.name}{_mask_suffix(case.image)}") for case in cases]
+        (case,) = cases
+        allowed = NIFTI if readers.suffix_of(case.image) in NIFTI else (_mask_suffix(case.image),)
+        if given not in allowed:
+            raise UserError(f"{target}: the mask of {case.image.name} is a {' or '.join(allowed)} file; change OUTPUT")
+        return [(case, target)]
 
 
 class ClassPredictor(Predictor):
@@ -190,24 +232,18 @@ class ClassPredictor(Predictor):
         self._check_headers(cases)
         return [(case, target) for case in cases]
 
-    def _cases(self, source: Path) -> list[Case]:
-        if not source.is_dir():
-            return [_single(source, self.suffixes, "an image like those it was trained on")]
-        return layouts.find_cases(
-            self.experiment.dataset_name,
-            source,
-            labelled=False,
-            channel_suffixes=self.experiment.channel_suffixes,
-        )
+
+def _mask_suffix(scan: Path) -> str:
+    """Return how the mask of a scan ends. That of a photograph is a PNG file, for JPEG changes values."""
+    if readers.is_photograph(scan):
+        return ".png"
+    return ".npy" if readers.suffix_of(scan) == ".npy" else ".nii.gz"
 
 
-def _single(source: Path, suffixes: Sequence[str], expected: str) -> Case:
-    """Return the case of one file."""
-    if not source.exists():
-        raise UserError(f"{source}: no such file or folder")
-    if readers.suffix_of(source) not in suffixes:
-        raise UserError(f"{source}: expected {expected} ({', '.join(suffixes)})")
-    return Case(name=readers.stem_of(source), image=source, mask=None, subject=readers.stem_of(source))
+def _picture(mask: Path) -> Path:
+    """Return where a mask is drawn on its scan."""
+    ending = "_overlay.png" if readers.suffix_of(mask) == ".png" else ".png"
+    return mask.with_name(f"{readers.stem_of(mask)}{ending}")
 
 
 def _best_job(run: Path) -> str:

@@ -270,6 +270,7 @@ def test_jobs_and_tables_are_upstreams(repeated, untrained):
 
 def test_label_fractions_are_nested_and_apart_from_test_and_validation(repeated):
     split = repeated.read_json("split.json")
+    assert list(split) == ["test", "validation", "train", "skipped"]  # labels are those of tables, not masks
     assert (len(split["validation"]), len(split["test"])) == (1, 2)
     for repetition in range(2):
         whole, half = (set(split["train"][f"{percent}%, repetition {repetition}"]) for percent in (100, 50))

@@ -210,8 +210,11 @@ def test_names():
         losses.get("weighted_dice", num_classes=2)
     with pytest.raises(UserError, match="expected 2 numbers, received 3"):
         losses.get("dice_crossentropy", num_classes=2, class_weights=[1, 2, 3])
-    with pytest.raises(UserError, match="weighted_dice_loss takes none; .* weighted_categorical_crossentropy"):
+    takers = "remove them, or use weighted_sum_loss or weighted_categorical_crossentropy or dice_crossentropy"
+    with pytest.raises(UserError, match=f"weighted_dice_loss takes none; {takers}$"):
         losses.get("weighted_dice_loss", num_classes=2, class_weights=[1, 2])
+    with pytest.raises(UserError, match="binary_crossentropy takes none; remove them$"):
+        losses.get("binary_crossentropy", num_classes=2, class_weights=[1, 2], choices=["binary_crossentropy"])
 
 
 @pytest.mark.parametrize("number", [2, 3, 7, 1000])

@@ -8,11 +8,12 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from self_supervised_3d_tasks import training
 from self_supervised_3d_tasks.config import load_experiment
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.readers import read_image
+from self_supervised_3d_tasks.data.readers import read_image, read_mask
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.prediction import Predictor
 from self_supervised_3d_tasks.run_folder import write_json
@@ -35,11 +36,9 @@ SHAPE = (14, 20, 10)
 SPACING = (0.8, 1.25, 3.0)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """The run folder of a finetuning, with a model that has never been trained."""
-    folder = tmp_path_factory.mktemp("finetuning")
-    (folder / "experiment.json").write_text(json.dumps(EXPERIMENT))
+def write_run(folder, **keys):
+    """Make the run folder of a finetuning, with a model that has never been trained."""
+    (folder / "experiment.json").write_text(json.dumps(EXPERIMENT | keys))
     experiment = load_experiment("finetune", folder / "experiment.json")
     write_json(folder / "config.json", experiment.model_dump(mode="json"))
     _, model = experiment.make_model(seed=3)
@@ -50,6 +49,11 @@ def run(tmp_path_factory):
             shutil.copy(folder / "model.keras", folder / "jobs" / job)
             write_json(folder / "jobs" / job / "scores.json", {"best_val_loss": loss, "scores": []})
     return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("finetuning"))
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +157,7 @@ def test_nothing_is_overwritten_and_resume_goes_on_behind_it(folder, predictor):
     [
         ("two.nii.gz", np.zeros((8, 8, 8, 2), np.float32), "has 2 channels"),
         ("flat.nii", np.zeros((8, 8), np.float32), "expected 3 spatial axes"),
-        ("scan.mgz", None, "expected a NIfTI file"),
+        ("scan.mgz", None, r"expected an image like those .* \(.nii, .nii.gz\)"),
         ("absent.nii", None, "no such file or folder"),
     ],
 )
@@ -198,3 +202,93 @@ def test_crops_predict_a_scan_by_sliding_windows(run, folder, monkeypatch):
     # Where only the first window looks, the mask is what the model says of it alone.
     logits = predict_on_batch(windows[0])[0]
     np.testing.assert_array_equal(canonical_voxels(written)[:8], np.argmax(logits, axis=-1)[:8, :, 2:14])
+
+
+@pytest.fixture(scope="module")
+def of_photographs(tmp_path_factory):
+    keys = {"dataset_name": "images", "data_dim": [16, 24], "number_channels": 3, "num_classes": 3}
+    return Predictor.load(write_run(tmp_path_factory.mktemp("photographs"), **keys))
+
+
+@pytest.fixture(scope="module")
+def of_slices(tmp_path_factory):
+    keys = {"dataset_name": "pancreas2d", "data_dim": [16, 24], "num_classes": 3}
+    return Predictor.load(write_run(tmp_path_factory.mktemp("slices"), **keys))
+
+
+def expected_mask(predictor, path):
+    """What the model says of an image that has its size."""
+    image = Preprocessing(**predictor.experiment.preprocessing_options()).image(read_image(path, 2))
+    return np.argmax(predictor.model.predict_on_batch(image[np.newaxis])[0], axis=-1)
+
+
+def test_photographs_become_png_masks(of_photographs, tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for name in ("eye1.jpg", "eye2.PNG", "eye3.tif"):
+        pixels = rng.integers(0, 256, (16, 24, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "in" / name)
+    written = list(of_photographs.predict_path(tmp_path / "in", tmp_path / "out", overlay=True))
+    assert written == [tmp_path / "out" / f"eye{number}.png" for number in (1, 2, 3)]
+    for source, target in zip(sorted((tmp_path / "in").iterdir()), written, strict=True):
+        mask = read_mask(target, 2).array
+        np.testing.assert_array_equal(mask, expected_mask(of_photographs, source))
+        assert len(np.unique(mask)) > 1
+    pictures = set((tmp_path / "out").iterdir()) - set(written)
+    assert pictures == {path.with_name(f"{path.stem}_overlay.png") for path in written}
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    assert of_photographs.plan(tmp_path / "in", tmp_path / "out", resume=True) == []
+    (alone,) = of_photographs.predict_path(tmp_path / "in" / "eye1.jpg", tmp_path / "alone.png")
+    assert alone.read_bytes() == written[0].read_bytes()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_mask_does_not_stand_in_the_place_of_its_photograph(of_photographs, tmp_path, resume):
+    Image.new("RGB", (24, 16)).save(tmp_path / "eye.png")
+    for source in (tmp_path, tmp_path / "eye.png"):
+        with pytest.raises(UserError, match=r"eye\.png: is the scan itself; choose another OUTPUT"):
+            of_photographs.plan(source, tmp_path, resume=resume)
+
+
+def test_an_overlay_does_not_stand_in_the_place_of_a_mask(of_photographs, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("eye.png", "eye_overlay.png"):
+        Image.new("RGB", (24, 16)).save(tmp_path / "in" / name)
+    with pytest.raises(UserError, match=r"--overlay: .*eye_overlay\.png is a mask"):
+        list(of_photographs.predict_path(tmp_path / "in", tmp_path / "out", overlay=True))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["mask.jpg", "mask.npy", "mask.nii.gz"])
+def test_a_mask_of_another_kind_is_refused(of_photographs, tmp_path, name):
+    Image.new("RGB", (24, 16)).save(tmp_path / "eye.png")
+    with pytest.raises(UserError, match=rf"{name}: the mask of eye\.png is a \.png file"):
+        of_photographs.plan(tmp_path / "eye.png", tmp_path / name)
+
+
+def test_arrays_become_arrays(of_slices, tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        np.save(tmp_path / "in" / f"{name}.npy", rng.normal(size=(16, 24)).astype(np.float32))
+    written = list(of_slices.predict_path(tmp_path / "in", tmp_path / "out", overlay=True))
+    assert written == [tmp_path / "out" / "a.npy", tmp_path / "out" / "b.npy"]
+    for path in written:
+        np.testing.assert_array_equal(np.load(path), expected_mask(of_slices, tmp_path / "in" / path.name))
+        assert path.with_suffix(".png").stat().st_size > 0
+    (alone,) = of_slices.predict_path(tmp_path / "in" / "a.npy", tmp_path / "alone.npy")
+    assert alone.read_bytes() == written[0].read_bytes()
+
+
+def test_a_model_of_arrays_takes_nifti_scans_with_a_warning(tmp_path, caplog):
+    (tmp_path / "run").mkdir()
+    predictor = Predictor.load(write_run(tmp_path / "run", dataset_name="npy", volume_fitting="resize"))
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in" / "array.npy", np.random.default_rng(0).normal(size=SHAPE))
+    (written,) = predictor.predict_path(tmp_path / "in", tmp_path / "out", overlay=True)
+    assert written.name == "array.npy" and np.load(written).shape == SHAPE
+    assert "axes have no directions" not in caplog.text
+    nib.save(turned(scan()), tmp_path / "in" / "scan.nii")
+    (written,) = predictor.predict_path(tmp_path / "in", tmp_path / "out", resume=True)
+    assert written.name == "scan.nii.gz" and nib.load(written).shape == turned(scan()).shape
+    assert "axes have no directions" in caplog.text

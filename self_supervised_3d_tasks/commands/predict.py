@@ -1,7 +1,8 @@
 """``python predict.py RUN_DIR INPUT OUTPUT``: new scans → masks on the original grid, or a table of classes.
 
-INPUT is a scan or a folder of scans. A model of masks takes NIfTI scans and writes NIfTI masks, OUTPUT being a file or
-a folder; a model of classes takes what it was trained on and writes a CSV file, OUTPUT, with one line per scan.
+INPUT is a scan, or a folder of scans, like those that the model was trained on. A model of masks writes NIfTI masks for
+NIfTI scans, which a model of .npy arrays takes too, .npy masks for .npy arrays, and PNG masks for photographs, OUTPUT
+being a file or a folder; a model of classes writes a CSV file, OUTPUT, with one line per scan.
 """
 
 from __future__ import annotations

@@ -187,9 +187,12 @@ class LabelTable:
         label = int(match[1])
         mapped = self.label_map.get(label, label)
         if not 0 <= mapped < self.num_classes:
+            turned, remedy = "", "map the label with"
+            if label in self.label_map:
+                turned, remedy = f", which label_map turns into {mapped}", "correct"
             raise UserError(
-                f"{where} has label {label}, expected 0 to {self.num_classes - 1} (num_classes = {self.num_classes}). "
-                "Change num_classes, or map the label with label_map."
+                f"{where} has label {label}{turned}, expected 0 to {self.num_classes - 1} (num_classes = "
+                f"{self.num_classes}). Change num_classes, or {remedy} label_map."
             )
         return mapped
 

@@ -94,6 +94,7 @@ def find_cases(
     *,
     labelled: bool,
     table: LabelTable | None = None,
+    suffixes: Sequence[str] | None = None,
     label_dir: str | Path | None = None,
     label_stem: str | None = None,
     subject_pattern: str | None = None,
@@ -106,6 +107,7 @@ def find_cases(
         data_dir: flat folder of scans.
         labelled: every case must have a mask or a class.
         table: classes; the scans that it does not name are left out, and masks are not looked for.
+        suffixes: of the scans; default: the layout's.
         label_dir: folder of masks, which may be ``data_dir`` itself; default ``<data_dir>_labels``.
         label_stem: default: the layout's.
         subject_pattern: regular expression, searched in the case's name; its group is the subject. Default: what the
@@ -126,7 +128,9 @@ def find_cases(
         _check_kind_of_labels(dataset_name, table)
     label_stem = layout.label_stem if label_stem is None else label_stem
     folder = _absolute(data_dir)
-    suffixes = table.suffixes(layout.suffixes) if table else layout.suffixes
+    suffixes = suffixes or layout.suffixes
+    if table:
+        suffixes = table.suffixes(suffixes)
     scans = _without_masks(_files_by_stem(folder, suffixes), label_stem)
     groups = {name: (path,) for name, path in scans.items()}
     if channel_suffixes:

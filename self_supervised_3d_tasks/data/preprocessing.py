@@ -72,7 +72,8 @@ class Preprocessing:
         if channels != self.number_channels:
             raise UserError(
                 f"{path}: has {channels} channels (shape {tuple(shape)}), expected number_channels = "
-                f"{self.number_channels}. Change number_channels, or remove the file."
+                f'{self.number_channels}. Convert the file, set on_bad_file to "skip", or change number_channels if '
+                f"all files have {channels} channels."
             )
         if self.volume_fitting == "crop":
             spatial = [max(pair) for pair in zip(spatial, self.data_dim, strict=True)]
@@ -81,7 +82,8 @@ class Preprocessing:
         elif tuple(spatial) != self.data_dim:
             raise UserError(
                 f"{path}: has shape {tuple(spatial)}, expected data_dim = {self.data_dim} because "
-                'volume_fitting is "exact". Set volume_fitting to "resize" or "crop", or change data_dim.'
+                'volume_fitting is "exact". Set volume_fitting to "resize", convert the file, set on_bad_file to '
+                '"skip", or change data_dim if all files have this shape.'
             )
         return (*spatial, channels)
 

@@ -2,7 +2,9 @@
 
 Subjects are ordered by a hash of the seed and their name: no generator whose stream could change between
 library versions, and a subject that is added later moves few others. Subjects with classes are interleaved, so that
-every prefix of the order, and every rest, holds the classes in their proportions.
+every prefix of the order, and every rest, holds the classes in their proportions. The folds of a cross-validation
+with classes are the exception: scikit-learn deals them with a generator, and another version of it may deal others.
+A resumed run would notice: its split is on record.
 """
 
 from __future__ import annotations
@@ -94,7 +96,7 @@ def finetuning_split(
         folds: number of folds of a cross-validation, above ``repetition``; excludes ``test_cases``.
 
     Raises:
-        UserError: A share is out of range, there are fewer subjects than parts, or a test file also trains.
+        UserError: A share is out of range, there are fewer subjects than parts, or a test file or subject also trains.
     """
     if folds and test_cases is not None:
         raise UserError("do_cross_val: the folds are the test sets. Remove the test set, or do_cross_val.")
@@ -174,7 +176,8 @@ def _folds(cases: tuple[Case, ...], count: int, seed: int) -> list[frozenset[str
     if not 2 <= count <= len(classes):
         raise UserError(
             f"repetitions: expected 2 to {len(classes)} folds, because there are {len(classes)} subjects, received "
-            f"{count}. Change repetitions, which is the number of folds with do_cross_val, or check subject_pattern."
+            f"{count}. Change repetitions, which is the number of folds with do_cross_val, or check subject_pattern or "
+            "subject_column."
         )
     if set(classes.values()) == {_UNLABELLED}:
         order = _ordered(classes, classes, seed, "folds")
@@ -214,7 +217,7 @@ def _num_held_out(num_subjects: int, share: float, *, others: int, parts: str) -
     if num_subjects < needed:
         raise UserError(
             f"{num_subjects} subjects cannot be split into {parts}: expected at least {needed}. Add scans, "
-            "or check subject_pattern."
+            "or check subject_pattern or subject_column."
         )
     return min(max(1, _rounded(num_subjects * share)), num_subjects - others) if share > 0 else 0
 
@@ -240,9 +243,16 @@ def _check_apart(cases: Sequence[Case], test_cases: Sequence[Case]) -> None:
     if shared:
         raise UserError(f"{min(shared)}: is a training file and a test file; expected separate scans.")
     subjects = {case.subject for case in cases} & {case.subject for case in test_cases}
-    if subjects:
-        logging.warning(
-            "%d subjects have one name in the training and the test folder, such as %s. The same person?",
-            len(subjects),
-            min(subjects),
+    if not subjects:
+        return
+    if any(case.subject in subjects and case.subject != case.name for case in (*cases, *test_cases)):
+        raise UserError(
+            f"{len(subjects)} subjects have scans in the training and in the test set, the first {min(subjects)!r}; "
+            "expected each on one side. Move their scans, or change subject_pattern or subject_column where one name "
+            "stands for two people."
         )
+    logging.warning(
+        "%d subjects have one name in the training and the test folder, such as %s. The same person?",
+        len(subjects),
+        min(subjects),
+    )

@@ -16,6 +16,7 @@ from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store import VolumeStore
+from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import FinetuneExperiment
 
 if TYPE_CHECKING:
@@ -59,7 +60,17 @@ class DownstreamTask(ABC):
     def loss(self) -> Callable:
         """Return the loss, ``(y_true, y_pred) -> (batch,)``; `UserError` for an unknown name."""
         experiment = self.experiment
-        return losses.get(experiment.loss, num_classes=experiment.num_classes, class_weights=experiment.class_weights)
+        return losses.get(
+            experiment.loss,
+            num_classes=experiment.num_classes,
+            class_weights=experiment.class_weights,
+            choices=self.loss_names,
+        )
+
+    @property
+    def loss_names(self) -> Sequence[str]:
+        """Losses that the task can be trained with."""
+        return tuple(losses.LOSSES)
 
     @abstractmethod
     def metrics(self) -> list[Callable]:
@@ -78,8 +89,26 @@ class DownstreamTask(ABC):
         """Return the cases that a job reads from the store."""
 
     @abstractmethod
-    def check_test_cases(self, cases: Sequence[Case], store: VolumeStore) -> None:
-        """Raise `UserError` for a test case that cannot be scored: before hours of training, not after."""
+    def check_cases(self, cases: Sequence[Case]) -> None:
+        """Raise `UserError` for labelled cases that nothing can be learned from; reads no voxel."""
+
+    def check_splits(self, named: Mapping[str, Split], store: VolumeStore) -> None:
+        """Raise `UserError` for a split that cannot be trained or scored: before hours of training, not after.
+
+        Args:
+            named: The splits of all jobs.
+            store: Holds their `stored_cases`, without those that cannot be used.
+        """
+        usable = set(store.cases)
+        for name, split in named.items():
+            stored = set(self.stored_cases(split))
+            for part in ("train", "validation", "test"):
+                cases = stored.intersection(getattr(split, part))
+                if cases and not cases & usable:
+                    raise UserError(
+                        f"{name}: none of its {len(cases)} {part} scans can be used, see the warnings above. Repair "
+                        "them, or remove them, so that the others are split anew."
+                    )
 
     @abstractmethod
     def dataset(self, store: VolumeStore, *, seed: int, first_step: int, training: bool) -> Any:

@@ -18,7 +18,9 @@ from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store import VolumeStore
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
 from self_supervised_3d_tasks.downstream.case_predictions import FILE_NAME, CasePredictions
+from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import FinetuneExperiment
+from self_supervised_3d_tasks.experiment_checks import CLASSIFICATION_LOSSES
 from self_supervised_3d_tasks.ops import augment
 from self_supervised_3d_tasks.results import WHOLE_SET
 
@@ -50,6 +52,11 @@ class ClassificationTask(DownstreamTask):
         """Return the scores, keys of `classification_scores.SCORES`."""
         return classification_scores.check_names(self.experiment.scores)
 
+    @property
+    def loss_names(self) -> Sequence[str]:
+        """The losses of labels ``(batch,)``; of ordinal targets the one that takes those."""
+        return ("binary_crossentropy",) if self.experiment.multilabel else CLASSIFICATION_LOSSES
+
     def training_cases(self, split: Split) -> list[Case]:
         """Return the training cases, with ``sample_classes_uniform`` repeated until the classes are even."""
         return splits.balanced(split.train) if self.experiment.sample_classes_uniform else split.train
@@ -58,9 +65,13 @@ class ClassificationTask(DownstreamTask):
         """Return training, validation and test cases: each is decoded once, whatever its part in each fold."""
         return [*split.train, *split.validation, *split.test]
 
-    def check_test_cases(self, cases: Sequence[Case], store: VolumeStore) -> None:
-        """Raise `UserError` without a usable test case; one that the store skipped is skipped in all folds alike."""
-        store.subset(cases)
+    def check_cases(self, cases: Sequence[Case]) -> None:
+        """Raise `UserError` where all scans are of one class."""
+        if len({case.label for case in cases}) < 2:
+            raise UserError(
+                f"csv_file, label_map: {self.experiment.csv_file} gives class {cases[0].label} to all of the "
+                f"{len(cases)} scans, expected two classes or more. Check label_column, and what label_map makes of it."
+            )
 
     def dataset(self, store: VolumeStore, *, seed: int, first_step: int, training: bool) -> Any:
         """Return batches of whole scans and their classes, or ordinal targets."""

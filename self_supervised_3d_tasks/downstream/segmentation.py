@@ -47,10 +47,14 @@ class SegmentationTask(DownstreamTask):
         """Return training and validation cases."""
         return [*split.train, *split.validation]
 
-    def check_test_cases(self, cases: Sequence[Case], store: VolumeStore) -> None:
+    def check_cases(self, cases: Sequence[Case]) -> None:
+        """Refuse nothing: the classes of masks are not known before the masks are read."""
+
+    def check_splits(self, named: Mapping[str, Split], store: VolumeStore) -> None:
         """Read every test case once."""
+        super().check_splits(named, store)
         preprocessing = self.preprocessing
-        for case in cases:
+        for case in dict.fromkeys(case for split in named.values() for case in split.test):
             volume, _ = read_labelled(case, preprocessing, self.experiment.num_classes)
             preprocessing.image(volume)
 

@@ -73,6 +73,12 @@ def test_label_map_comes_before_the_range(make) -> None:
     assert labels(table, "a.png", "b.png", "c.png") == {"a": 0, "b": 1, "c": 1}
 
 
+def test_a_label_that_the_label_map_makes_wrong_is_told_as_such(make) -> None:
+    with pytest.raises(UserError, match=r"row 3 has label 1, which label_map turns into 5, expected 0 to 1") as error:
+        make("id,label", "a,0", "b,1", num_classes=2, label_map={1: 5}).read()
+    assert str(error.value).endswith("Change num_classes, or correct label_map.")
+
+
 def test_a_suffix_is_added_or_replaced(make) -> None:
     rows = ("id,label", "a,0", "b.jpeg,1", "c.PNG,2", "d.1,3")
     table = make(*rows, suffix=".png")

@@ -88,8 +88,10 @@ def test_exact_refuses_other_shapes_and_changes_nothing() -> None:
     array = DRAWS.uniform(size=(3, 4, 5, 1)).astype(np.float32)
     np.testing.assert_array_equal(preprocessing.image(volume(array)), array)
     np.testing.assert_array_equal(preprocessing.restore(array, (3, 4, 5)), array)
-    with pytest.raises(UserError, match=r"scan.npy: has shape \(3, 4, 4\).*data_dim = \(3, 4, 5\).*volume_fitting"):
+    with pytest.raises(UserError, match=r"scan.npy: has shape \(3, 4, 4\).*data_dim = \(3, 4, 5\)") as error:
         preprocessing.image(volume(array[:, :, :4]))
+    assert 'Set volume_fitting to "resize"' in str(error.value)
+    assert "crop" not in str(error.value)  # which classification refuses
 
 
 def test_two_dimensions() -> None:
@@ -100,8 +102,10 @@ def test_two_dimensions() -> None:
 
 
 def test_channels_are_checked() -> None:
-    with pytest.raises(UserError, match="scan.npy: has 2 channels.*number_channels = 1"):
+    with pytest.raises(UserError, match="scan.npy: has 2 channels.*number_channels = 1") as error:
         make().image(volume(np.zeros((4, 4, 4, 2), np.float32)))
+    remedy = 'Convert the file, set on_bad_file to "skip", or change number_channels if all files have 2 channels.'
+    assert str(error.value).endswith(remedy)
 
 
 def test_label_map_comes_before_the_range_check() -> None:

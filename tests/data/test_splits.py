@@ -22,6 +22,11 @@ def make_cases(count: int, *, scans: int = 1, folder: str = "scans") -> list[Cas
     return [Case(name, Path(folder, f"{name}.npy"), Path("masks", name), name.split("_")[0]) for name in names]
 
 
+def make_test_cases(count: int) -> list[Case]:
+    """Return scans of other people, under the names of `make_cases`."""
+    return [replace(case, subject=f"other {case.subject}") for case in make_cases(count, folder="test")]
+
+
 def split(cases, test_cases=None, **options):
     defaults = {"val_split": 0.1, "test_split": 0.2, "percent": 100, "repetition": 0, "seed": 0}
     return finetuning_split(cases, test_cases, **(defaults | options))
@@ -52,7 +57,7 @@ def test_pretraining_counts(count: int, share: float, expected: int) -> None:
 @pytest.mark.parametrize("own_test", [False, True])
 def test_label_fractions_are_nested_and_the_rest_is_fixed(seed: int, own_test: bool) -> None:
     cases = make_cases(30, scans=2)
-    test_cases = make_cases(5, folder="test") if own_test else None
+    test_cases = make_test_cases(5) if own_test else None
     whole = split(cases, test_cases, seed=seed)
     for repetition in range(3):
         smaller: set[str] = set()
@@ -100,7 +105,7 @@ def test_stays_the_same_in_future_versions() -> None:
     ("count", "expected"), {3: "fd8ac63b08ebe0fa", 10: "032be463b72bbe08", 31: "30574bcddae2c4a6"}.items()
 )
 def test_cases_without_classes_split_as_in_version_1(count: int, expected: str) -> None:
-    cases, test_cases = make_cases(count, scans=2), make_cases(2, folder="test")
+    cases, test_cases = make_cases(count, scans=2), make_test_cases(2)
     text = ""
     for seed in (0, 1, 7):
         parts = [list(pretraining_split(cases, 0.8, seed).values())]
@@ -116,10 +121,10 @@ def test_cases_without_classes_split_as_in_version_1(count: int, expected: str) 
     ("own_test", "val_split", "needed"), [(False, 0.1, 3), (False, 0, 2), (True, 0.1, 2), (True, 0, 1)]
 )
 def test_too_few_subjects(own_test: bool, val_split: float, needed: int) -> None:
-    test_cases = make_cases(1, folder="test") if own_test else None
+    test_cases = make_test_cases(1) if own_test else None
     part = split(make_cases(needed), test_cases, val_split=val_split, percent=1)
     assert len(part.train) == 1 and len(part.test) == 1 and len(part.validation) == (val_split > 0)
-    with pytest.raises(UserError, match=f"{needed - 1} subjects .*at least {needed}"):
+    with pytest.raises(UserError, match=f"{needed - 1} subjects .*at least {needed}.*or subject_column"):
         split(make_cases(needed - 1, scans=4), test_cases, val_split=val_split, percent=1)
 
 
@@ -155,7 +160,19 @@ def test_a_test_file_must_not_train(caplog) -> None:
     with pytest.raises(UserError, match="test set is empty"):
         split(cases, [])
     assert not caplog.records
-    split(cases, make_cases(2, folder="elsewhere"))
+
+
+def test_a_subject_must_not_stand_on_both_sides(caplog) -> None:
+    with pytest.raises(UserError, match="2 subjects .*training and .*test.* first 's000'.*subject_column"):
+        split(make_cases(10), make_cases(2, folder="elsewhere"))
+    by_file = [replace(case, subject=case.name) for case in make_cases(10)]
+    # Known on one side only: the subject of the training file s000_0 is called as the test file.
+    known = [replace(case, name=f"{case.name}.left") for case in by_file]
+    with pytest.raises(UserError, match="2 subjects .* first 's000_0'"):
+        split(known, [replace(case, image=Path("elsewhere", case.name)) for case in by_file[:2]])
+    assert not caplog.records
+    # A file is no person: scans are often numbered from one in each folder.
+    split(by_file, [replace(case, image=Path("elsewhere", case.name)) for case in by_file[:2]])
     assert "2 subjects have one name" in caplog.text
 
 
@@ -215,7 +232,7 @@ def test_stratified_order_by_hand() -> None:
     # Four subjects of class 0 stand at 1/8, 3/8, 5/8, 7/8, two of class 1 at 1/4, 3/4: the order is 0 1 0 0 1 0.
     cases = labelled_cases({0: 4, 1: 2})
     for seed in SEEDS:
-        part = split(cases, make_cases(1, folder="test"), val_split=2 / 6, seed=seed)
+        part = split(cases, make_test_cases(1), val_split=2 / 6, seed=seed)
         assert class_counts(part.validation) == {0: 1, 1: 1}
 
 
@@ -260,7 +277,7 @@ def test_rare_classes_are_told(caplog) -> None:
 @pytest.mark.parametrize(
     ("cases", "folds", "message"),
     [
-        (make_cases(4, scans=3), 5, "repetitions: expected 2 to 4 folds.*received 5"),
+        (make_cases(4, scans=3), 5, "repetitions: expected 2 to 4 folds.*received 5.*subject_column"),
         (make_cases(4), 1, "repetitions: expected 2 to 4 folds.*received 1"),
         (labelled_cases({0: 4, 1: 4}), 5, "repetitions: no class has as many as 5 cases"),
         (make_cases(2), 2, "1 subjects cannot be split into train and validation"),
@@ -273,7 +290,7 @@ def test_too_many_folds(cases, folds: int, message: str) -> None:
 
 def test_folds_exclude_a_test_set() -> None:
     with pytest.raises(UserError, match="do_cross_val"):
-        split(make_cases(10), make_cases(2, folder="test"), folds=2)
+        split(make_cases(10), make_test_cases(2), folds=2)
 
 
 def test_large_seeds_of_folds() -> None:

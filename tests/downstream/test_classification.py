@@ -265,6 +265,82 @@ def test_a_fold_that_is_gone_from_the_folder_stops_the_resumption(volumes, tmp_p
         evaluation.run(volumes.plan, copied)
 
 
+@pytest.fixture
+def untrained(monkeypatch):
+    """Replace training by nothing; returns for each job the usable cases of its test set."""
+    seen = {}
+
+    def run_job(experiment, job, store, folder):
+        seen[job.name] = [case.name for case in store.subset(job.split.test).cases]
+        return job.rows([])
+
+    monkeypatch.setattr(finetuning, "run_job", run_job)
+    return seen
+
+
+FROM_SCRATCH = {"epochs_frozen": 0, "epochs_initialized": 0}
+
+
+def relabel(path: Path, change) -> None:
+    """Write a table again with other grades."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [(row["file"], change(int(row["grade"])), row["patient"]) for row in csv.DictReader(file)]
+    write_table(path, rows)
+
+
+def test_labels_that_change_stop_the_resumption_and_the_baseline(tmp_path, untrained):
+    write_volumes(tmp_path)
+    run = sweep(tmp_path, VOLUMES, **FROM_SCRATCH)
+    table = table_of(tmp_path)
+    assert run.folder.read_json("split.json")["labels"] == {name: label for name, (label, _) in table.items()}
+    evaluation.run(run.plan, run.folder)
+    evaluation.check_baseline(run.plan, run.folder)
+    relabel(tmp_path / "labels.csv", lambda label: 1 - label)
+    plan = evaluation.plan(run.experiment)
+    changed = "the labels of 16 scans have changed since, first that of 'scan00' from 0 to 1; restore csv_file, or "
+    with pytest.raises(UserError, match=rf"split\.json: {changed}start a new run without --resume"):
+        evaluation.run(plan, run.folder)
+    with pytest.raises(UserError, match=f"random_from: .*: {changed}remove random_from"):
+        evaluation.check_baseline(plan, run.folder)
+
+
+def test_labels_of_a_test_folder_with_the_same_names_are_pinned_too(tmp_path, untrained):
+    for part, step in (("train", lambda label: label), ("test", lambda label: 1 - label)):
+        (tmp_path / part).mkdir()
+        write_volumes(tmp_path / part)
+        relabel(tmp_path / part / "labels.csv", step)
+    keys = {"csv_file": str(tmp_path / "train" / "labels.csv"), "csv_file_test": str(tmp_path / "test" / "labels.csv")}
+    keys |= {"data_dir_train": str(tmp_path / "train" / "images"), "data_dir_test": str(tmp_path / "test" / "images")}
+    keys |= {"do_cross_val": False, "subject_column": None} | FROM_SCRATCH
+    run = sweep(tmp_path, VOLUMES, **keys)
+    split = run.folder.read_json("split.json")
+    assert split["labels"].keys() == split["test_labels"].keys() == table_of(tmp_path / "test").keys()
+    assert all(split["labels"][name] == 1 - label for name, label in split["test_labels"].items())
+    relabel(tmp_path / "test" / "labels.csv", lambda label: 1 - label)
+    with pytest.raises(UserError, match="16 scans .* 'scan00' from 1 to 0; restore csv_file_test"):
+        evaluation.run(evaluation.plan(run.experiment), run.folder)
+
+
+@pytest.mark.parametrize("keys", [{}, {"label_map": {"0": 1}}])
+def test_a_table_of_one_class_is_refused(tmp_path, keys):
+    write_volumes(tmp_path)
+    if not keys:
+        relabel(tmp_path / "labels.csv", lambda label: 1)
+    with pytest.raises(UserError, match=r"csv_file, label_map: .*labels\.csv gives class 1 to all of the 16 scans"):
+        evaluation.plan(load(tmp_path, VOLUMES, **FROM_SCRATCH, **keys))
+
+
+def test_a_fold_without_a_usable_test_case_is_found_before_training(tmp_path, untrained):
+    write_photographs(tmp_path)
+    keys = {"do_cross_val": True, "repetitions": 4, "on_bad_file": "skip"}
+    experiment = load(tmp_path, PHOTOGRAPHS, **keys)
+    for case in evaluation.plan(experiment).jobs[2].split.test:
+        case.image.write_bytes(b"no photograph")
+    with pytest.raises(UserError, match="100%, repetition 2: none of its 5 test scans can be used"):
+        sweep(tmp_path, PHOTOGRAPHS, **keys)
+    assert not untrained
+
+
 def test_the_plan_tells_the_folds_and_the_head(volumes):
     text = volumes.plan.describe()
     assert "test             16 scans, in 2 folds" in text
@@ -314,21 +390,26 @@ def test_a_key_that_does_not_fit_is_named_before_training(photographs, keys, mes
         evaluation.plan(load(folder, PHOTOGRAPHS, **keys))
 
 
-def test_a_bad_photograph_is_skipped_whatever_its_part(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("keys", "remedy"),
+    [({}, "remove them"), ({"multilabel": False}, "remove them, or use weighted_categorical_crossentropy")],
+)
+def test_class_weights_recommend_only_what_a_classification_can_use(photographs, keys, remedy):
+    folder = Path(photographs.experiment.csv_file).parent
+    with pytest.raises(UserError, match=f"^class_weights: [a-z_]+ takes none; {remedy}$"):
+        evaluation.plan(load(folder, PHOTOGRAPHS, class_weights=[1, 2, 3], **keys))
+
+
+def test_a_bad_photograph_is_skipped_whatever_its_part(tmp_path, untrained):
     write_photographs(tmp_path)
     (tmp_path / "images" / "eye03.png").write_bytes(b"no photograph")
     with pytest.raises(UserError, match=r"eye03\.png: cannot be read"):
         sweep(tmp_path, PHOTOGRAPHS, do_cross_val=True, repetitions=4)
-    seen = []
-
-    def run_job(experiment, job, store, folder):
-        seen.append([case.name for case in store.subset(job.split.test).cases])
-        return job.rows([])
-
-    monkeypatch.setattr(finetuning, "run_job", run_job)
     run = sweep(tmp_path, PHOTOGRAPHS, do_cross_val=True, repetitions=4, on_bad_file="skip")
     assert [item["case"] for item in run.folder.read_json("split.json")["skipped"]] == ["eye03"]
-    assert sorted(name for fold in seen for name in fold) == [f"eye{number:02}" for number in range(20) if number != 3]
+    assert sorted(name for fold in untrained.values() for name in fold) == [
+        f"eye{number:02}" for number in range(20) if number != 3
+    ]
 
 
 def test_a_test_set_with_a_table_of_its_own(photographs, tmp_path):
