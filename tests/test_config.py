@@ -145,7 +145,7 @@ def test_a_finetuning_mistake_names_key_value_and_remedy(tmp_path, keys, parts):
         ({"subject_column": "who", "subject_pattern": "^(.)"}, ["subject_column, subject_pattern", "keep one"]),
         ({"do_cross_val": True, "csv_file_test": "test.csv"}, ["do_cross_val, csv_file_test"]),
         (
-            {"dataset_name": "images", "data_dim": 64, "encoder_architecture": "densenet121", "encoder_weights": "w.h5"},
+            {"dataset_name": "images", "encoder_architecture": "densenet121", "encoder_weights": "w.h5"},
             ["encoder_weights", "pretraining only", "model_checkpoint"],
         ),
     ],
