@@ -99,7 +99,6 @@ def test_a_translation_that_moves_nothing_is_refused():
     Exemplar((8, 12, 1), exemplar_augment=("translation",), max_translation=0.1)
 
 
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_translation_alone_moves_the_anchor(shape):
     algorithm = Exemplar(shape, exemplar_augment=("translation",), max_translation=0.25)
