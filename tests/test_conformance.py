@@ -140,10 +140,10 @@ def test_loss_is_per_sample_finite_and_reaches_every_encoder_weight(algorithm):
     assert_loss_reaches_the_encoder(algorithm, model, smooth_images(BATCH, rank_of(algorithm)))
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-def test_loss_reaches_every_weight_of_densenet_in_2d(name):
+def densenet_task(name: str):
+    """A task in 2D with DenseNet-121 under it, and images whose patches are large enough for that."""
     check = registry.encoder_check("densenet121")
-    for side in (32, 64, 96, 128):  # the first whose patches are large enough
+    for side in (32, 64, 96, 128):
         try:
             algorithm = build_algorithm(name, 2, side=side)
             check(algorithm.encoder_shape, decoder=False)
@@ -151,31 +151,55 @@ def test_loss_reaches_every_weight_of_densenet_in_2d(name):
         except UserError:
             continue
     model = algorithm.make_model(build_encoder(algorithm.encoder_shape, "densenet121"), seed=1)
-    assert_loss_reaches_the_encoder(algorithm, model, smooth_images(BATCH, 2, side=side))
+    return algorithm, model, smooth_images(BATCH, 2, side=side)
 
 
-def test_fit_learns_two_images(algorithm):
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_loss_reaches_every_weight_of_densenet_in_2d(name):
+    assert_loss_reaches_the_encoder(*densenet_task(name))
+
+
+def assert_fit_learns(algorithm, model, images):
     import keras
 
-    keras.utils.set_random_seed(0)
-    model = algorithm.make_model(build_encoder(algorithm.encoder_shape), seed=1)
     model.compile(optimizer=keras.optimizers.Adam(3e-3), loss=algorithm.loss, metrics=algorithm.metrics())
-    dataset = batches(algorithm, smooth_images(BATCH, rank_of(algorithm))).cache()
+    dataset = batches(algorithm, images).cache()
     history = model.fit(dataset.repeat(), epochs=2, steps_per_epoch=15, verbose=0, shuffle=False).history
     assert np.isfinite(history["loss"]).all()
     assert history["loss"][-1] < history["loss"][0]
 
 
-def test_pretext_model_reloads_in_safe_mode(algorithm, tmp_path):
+def test_fit_learns_two_images(algorithm):
+    model = algorithm.make_model(build_encoder(algorithm.encoder_shape), seed=1)
+    assert_fit_learns(algorithm, model, smooth_images(BATCH, rank_of(algorithm)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_fit_learns_two_images_with_densenet(name):
+    assert_fit_learns(*densenet_task(name))
+
+
+def assert_reloads(algorithm, model, images, path):
     import keras
     import tensorflow as tf
 
-    model = algorithm.make_model(build_encoder(algorithm.encoder_shape), seed=1)
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
-    ((inputs, _),) = batches(algorithm, smooth_images(BATCH, rank_of(algorithm)))
+    model.save(path)
+    again = keras.saving.load_model(path, compile=False, safe_mode=True)
+    ((inputs, _),) = batches(algorithm, images)
     for a, b in zip(tf.nest.flatten(model(inputs)), tf.nest.flatten(again(inputs)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_pretext_model_reloads_in_safe_mode(algorithm, tmp_path):
+    model = algorithm.make_model(build_encoder(algorithm.encoder_shape), seed=1)
+    assert_reloads(algorithm, model, smooth_images(BATCH, rank_of(algorithm)), tmp_path / "model.keras")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_pretext_model_with_densenet_reloads_in_safe_mode(name, tmp_path):
+    assert_reloads(*densenet_task(name), tmp_path / "model.keras")
 
 
 def test_describe_shows_images(algorithm):
