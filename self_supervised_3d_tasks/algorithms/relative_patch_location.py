@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks import lazy, losses
 from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.models import heads
@@ -127,9 +127,7 @@ class RelativePatchLocation(Algorithm):
 
     def loss(self, y_true: Any, y_pred: Any) -> Any:
         """Cross-entropy of the class from logits, averaged over a scan's queries, ``(batch,)``."""
-        logits = keras.ops.cast(y_pred, "float32")
-        values = keras.losses.sparse_categorical_crossentropy(y_true, logits, from_logits=True)
-        return keras.ops.mean(values, axis=1)
+        return losses.categorical_crossentropy(y_true, y_pred)
 
     def metrics(self) -> list[Any]:
         """Share of queries whose cell is recognised; chance is 1 / classes."""
