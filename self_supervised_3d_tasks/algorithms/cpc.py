@@ -206,7 +206,7 @@ class CPC(Algorithm):
         terms = keras.ops.take(codes, contexts, axis=1)
         terms = keras.ops.reshape(terms, (-1, len(contexts) // num_columns, self.code_size))
         # (batch * columns, terms, code) -> (batch * columns, context_units)
-        summary = _gru(self.context_units, seed=seed, name="context")(terms)
+        summary = layers.gru(self.context_units, seed=seed, name="context")(terms)
         rows = [layers.logits_dense(self.code_size, seed=seed, name=f"prediction_{row}") for row in self.target_rows]
         predictions = keras.ops.stack([row(summary) for row in rows], axis=1)
         predictions = keras.ops.reshape(predictions, (-1, num_columns, num_rows, self.code_size))
@@ -244,8 +244,12 @@ class CPC(Algorithm):
         return ops.mean(ops.softplus(-positive) + ops.softplus(negative), axis=(1, 2)) / 2
 
     def metrics(self) -> list[Any]:
-        """Share of predictions whose true patch has the highest score; chance is 1 / (batch · columns)."""
+        """Share of predictions whose true patch has the highest score."""
         return [self.accuracy]
+
+    def chance(self, scans_per_step: int) -> dict[str, float]:
+        """1 / (batch · columns): every column of the batch has a candidate."""
+        return {"accuracy": 1 / (scans_per_step * len(self.columns))}
 
     def accuracy(self, y_true: Any, y_pred: Any) -> Any:
         """Return per scan the share of predictions whose true patch has the highest score, ``(batch,)``."""
@@ -272,13 +276,3 @@ class CPC(Algorithm):
         roles = {cell: "context" for cell in context} | {anchor: "anchor"}
         roles |= {cell: "predicted" for cell in self.targets(column)}
         return [Panel(f"{role} {cell}", np.asarray(inputs[self.cells.index(cell)])) for cell, role in roles.items()]
-
-
-def _gru(units: int, *, seed: int, name: str) -> keras.layers.Layer:
-    return keras.layers.GRU(
-        units,
-        kernel_initializer=keras.initializers.GlorotUniform(layers.layer_seed(seed, f"{name}_input")),
-        recurrent_initializer=keras.initializers.Orthogonal(seed=layers.layer_seed(seed, f"{name}_state")),
-        seed=layers.layer_seed(seed, name),
-        name=name,
-    )

@@ -1,6 +1,8 @@
-"""The two convolutions of a U-Net level, plain and residual."""
+"""The two convolutions of a U-Net level, plain and residual, and the convolution that VGG and ResNet repeat."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.models import layers
@@ -54,6 +56,49 @@ def residual_block(
     x = _normalize(x, normalization, f"{name}_norm_2")
     x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
     return keras.layers.ReLU(name=f"{name}_relu_2")(x)
+
+
+def normalized_convolution(
+    x: Tensor,
+    filters: int,
+    kernel_size: int,
+    *,
+    strides: int | Sequence[int] = 1,
+    dilation: int = 1,
+    normalization: Normalization,
+    seed: int,
+    name: str,
+) -> Tensor:
+    """Apply Conv – norm, with the normalization's constants of VGG's and ResNet's public code.
+
+    Args:
+        x: ``(batch, *spatial, channels)``.
+        filters: Channels of the result.
+        kernel_size: Edge of the kernel.
+        strides: One for all axes, or one per axis.
+        dilation: Distance of the voxels that the kernel sees.
+        normalization: ``"batch"``, ``"group"`` or ``"none"``.
+        seed: The experiment's seed.
+        name: Prefix of the layers' names.
+
+    Returns:
+        ``(batch, *spatial / strides, filters)``, rounded up.
+    """
+    x = layers.convolution(
+        len(x.shape) - 2,
+        filters,
+        kernel_size,
+        strides=strides,
+        dilation=dilation,
+        use_bias=normalization == "none",  # a normalization takes the mean out, and a bias with it
+        seed=seed,
+        name=f"{name}_conv",
+    )(x)
+    if normalization == "none":
+        return x
+    # PyTorch's constants, which the papers' code trained with. Keras's momentum of 0.99 needs some hundred steps
+    # before the running statistics are those of the data.
+    return layers.normalization(normalization, filters, momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
 
 
 def _normalize(x: Tensor, kind: Normalization, name: str) -> Tensor:

@@ -99,6 +99,7 @@ def classifier(
     num_outputs: int,
     *,
     global_pooling: Literal["avg", "max", "none"] = "avg",
+    pool_bins: int = 1,
     seed: int = 0,
 ) -> Model:
     """Complete an encoder to a classifier of whole scans.
@@ -109,17 +110,36 @@ def classifier(
         head: One of `HEADS`, its options given.
         num_outputs: Number of logits.
         global_pooling: Of a map ``(batch, *spatial, channels)``; ``"none"`` flattens it. A vector stays as it is.
+        pool_bins: Bins per axis of the average, which the head flattens: more than 1 keeps a part of where things
+            are (see `layers.adaptive_average_pool`).
         seed: Seed of the initial weights and of dropout.
 
     Returns:
         A model image ``(batch, *spatial, channels)`` → logits ``(batch, num_outputs)``, float32. The names of
         the layers that were added start with ``head_``.
+
+    Raises:
+        ValueError: ``pool_bins`` with another pooling than ``"avg"``.
+        UserError: ``pool_bins`` for an encoder whose output is a vector.
     """
     x = encoder.output
     rank = len(x.shape) - 2
-    if rank > 0 and global_pooling != "none":
+    if pool_bins > 1:
+        x = _pool_to_bins(x, global_pooling, pool_bins)
+    elif rank > 0 and global_pooling != "none":
         x = layers.global_pool(rank, global_pooling, name="head_pool")(x)
     return keras.Model(encoder.input, head(x, num_outputs, seed=seed), name="classification")
+
+
+def _pool_to_bins(x: Tensor, global_pooling: str, pool_bins: int) -> Tensor:
+    if global_pooling != "avg":
+        raise ValueError(f'pool_bins: {pool_bins} bins per axis need global_pooling "avg", received {global_pooling!r}')
+    if len(x.shape) == 2:
+        raise UserError(
+            f"pool_bins: {pool_bins} bins per axis need a map, but the encoder ends in a vector; use "
+            '"pooling": "none", or leave pool_bins out'
+        )
+    return layers.adaptive_average_pool(x, pool_bins, name="head_pool")
 
 
 def _flatten(x: Tensor, name: str) -> Tensor:

@@ -54,7 +54,9 @@ def convolution(
     kernel_size: int | Sequence[int],
     *,
     strides: int | Sequence[int] = 1,
+    dilation: int | Sequence[int] = 1,
     activation: str | None = None,
+    use_bias: bool = True,
     seed: int,
     name: str,
 ) -> Layer:
@@ -64,7 +66,9 @@ def convolution(
         as_tuple(kernel_size, rank, "kernel_size"),
         strides=as_tuple(strides, rank, "strides"),
         padding="same",
+        dilation_rate=as_tuple(dilation, rank, "dilation"),
         activation=activation,
+        use_bias=use_bias,
         kernel_initializer=keras.initializers.HeNormal(seed=layer_seed(seed, name)),
         name=name,
     )
@@ -116,6 +120,12 @@ def max_pool(rank: int, size: int | Sequence[int], *, name: str) -> Layer:
     return _ranked("MaxPooling", rank)(as_tuple(size, rank, "size"), name=name)
 
 
+def overlapping_max_pool(rank: int, size: int | Sequence[int], strides: int | Sequence[int], *, name: str) -> Layer:
+    """Return a maximum pooling with "same" padding: an axis of L voxels keeps ceil(L / stride) of them."""
+    size, strides = as_tuple(size, rank, "size"), as_tuple(strides, rank, "strides")
+    return _ranked("MaxPooling", rank)(size, strides=strides, padding="same", name=name)
+
+
 def average_pool(rank: int, size: int | Sequence[int], *, name: str) -> Layer:
     """Return an average pooling without overlap; an odd rest at the end of an axis is dropped."""
     return _ranked("AveragePooling", rank)(as_tuple(size, rank, "size"), name=name)
@@ -126,29 +136,91 @@ def global_pool(rank: int, kind: Literal["max", "avg"], *, name: str) -> Layer:
     return _ranked({"max": "GlobalMaxPooling", "avg": "GlobalAveragePooling"}[kind], rank)(name=name)
 
 
+def adaptive_average_pool(x: Tensor, bins: int | Sequence[int], *, name: str) -> Tensor:
+    """Average ``x`` over a fixed number of bins per axis, whatever its size.
+
+    The bins are PyTorch's (``torch.nn.AdaptiveAvgPool3d``): bin i of o on an axis of L voxels holds those from
+    floor(i L / o) to ceil((i + 1) L / o). They overlap where o does not divide L, and repeat voxels where o > L.
+    A box's mean is the mean along one axis of the means along the others, so the axes are pooled one by one; the
+    layers are Keras's own, hence a saved model needs no code of ours.
+
+    Args:
+        x: ``(batch, *spatial, channels)`` in 2D or 3D; of known size unless ``bins`` is 1.
+        bins: Number of bins, one for all axes or one per axis.
+        name: Prefix of the layers' names.
+
+    Returns:
+        ``(batch, *bins, channels)``.
+
+    Raises:
+        ValueError: A size that is not known.
+    """
+    rank = len(x.shape) - 2
+    sizes, bins = x.shape[1:-1], as_tuple(bins, rank, "bins")
+    if bins == (1,) * rank:
+        return _ranked("GlobalAveragePooling", rank)(keepdims=True, name=name)(x)
+    if None in sizes:
+        raise ValueError(f"bins: {bins} bins need a map of known size, received {tuple(x.shape)}")
+    windows = tuple(size // count if size % count == 0 else 1 for size, count in zip(sizes, bins, strict=True))
+    if max(windows) > 1:
+        x = average_pool(rank, windows, name=f"{name}_even")(x)
+    for axis, (size, count) in enumerate(zip(sizes, bins, strict=True)):
+        if size % count:
+            x = _average_bins(x, axis, count, name=f"{name}_axis_{axis}")
+    return x
+
+
 def up_sampling(rank: int, factor: int | Sequence[int], *, name: str) -> Layer:
     """Return a nearest-neighbour enlargement of each axis by ``factor``."""
     return _ranked("UpSampling", rank)(as_tuple(factor, rank, "factor"), name=name)
 
 
-def normalization(kind: Literal["batch", "group"], num_channels: int, *, name: str) -> Layer:
+def normalization(
+    kind: Literal["batch", "group"], num_channels: int, *, momentum: float = 0.99, epsilon: float = 1e-3, name: str
+) -> Layer:
     """Return a normalization layer.
 
     Args:
-        kind: ``"batch"`` (Keras's defaults) or ``"group"``, which does not depend on the batch: the safe
-            choice for one or two scans per step, siamese tasks and several devices.
+        kind: ``"batch"``, or ``"group"``, which does not depend on the batch: the safe choice for one or two
+            scans per step, siamese tasks and several devices.
         num_channels: Channels of the input; there are as many groups as divide it, at most 8.
+        momentum: Share of its running statistics that a batch normalization keeps in a step; default: Keras's.
+        epsilon: Added to the variance; default: Keras's.
         name: Name of the layer.
     """
     if kind == "batch":
-        return keras.layers.BatchNormalization(name=name)
+        return keras.layers.BatchNormalization(momentum=momentum, epsilon=epsilon, name=name)
     groups = max(count for count in range(1, MAX_GROUPS + 1) if num_channels % count == 0)
-    return keras.layers.GroupNormalization(groups, name=name)
+    return keras.layers.GroupNormalization(groups, epsilon=epsilon, name=name)
+
+
+def gru(units: int, *, seed: int, name: str) -> Layer:
+    """Return a GRU that gives its last state, with Glorot initialisation and an orthogonal recurrent kernel."""
+    return keras.layers.GRU(
+        units,
+        kernel_initializer=keras.initializers.GlorotUniform(layer_seed(seed, f"{name}_input")),
+        recurrent_initializer=keras.initializers.Orthogonal(seed=layer_seed(seed, f"{name}_state")),
+        seed=layer_seed(seed, name),
+        name=name,
+    )
 
 
 def dropout(rate: float, *, seed: int, name: str) -> Layer:
     """Return a dropout layer with its own stream of random numbers."""
     return keras.layers.Dropout(rate, seed=layer_seed(seed, name), name=name)
+
+
+def _average_bins(x: Tensor, axis: int, count: int, *, name: str) -> Tensor:
+    """Average one spatial axis, counted from 0, over ``count`` bins of PyTorch's."""
+    rank, size = len(x.shape) - 2, x.shape[axis + 1]
+    means = []
+    for index in range(count):
+        start, end = index * size // count, -(-(index + 1) * size // count)
+        cropping, window = [(0, 0)] * rank, [1] * rank
+        cropping[axis], window[axis] = (start, size - end), end - start
+        voxels = _ranked("Cropping", rank)(cropping, name=f"{name}_crop_{index}")(x)
+        means.append(average_pool(rank, window, name=f"{name}_mean_{index}")(voxels))
+    return keras.layers.Concatenate(axis=axis + 1, name=f"{name}_concat")(means)
 
 
 def _ranked(prefix: str, rank: int, suffix: str = "") -> type:

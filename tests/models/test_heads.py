@@ -122,6 +122,42 @@ def test_a_classifier_pools_over_space(pooling, reduce):
     np.testing.assert_allclose(model(x), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("bins", [2, 3])
+def test_a_classifier_pools_to_bins(bins):
+    """Bins of 6 voxels do not overlap, so they are the means of blocks."""
+    encoder = encoder_of(6, 6)
+    model = heads.classifier(encoder, heads.softmax, 5, pool_bins=bins, seed=0)
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 1)).astype("float32")
+    kernel, bias = model.get_layer("head_logits").get_weights()
+    assert kernel.shape == (bins**2 * 8, 5)
+    width = 6 // bins
+    means = encoder(x).numpy().reshape(2, bins, width, bins, width, 8).mean(axis=(2, 4))
+    np.testing.assert_allclose(model(x), means.reshape(2, -1) @ kernel + bias, atol=1e-6)
+    added = model.layers[len(encoder.layers) :]
+    assert all(layer.name.startswith("head_") for layer in added)
+
+
+def test_one_bin_is_the_global_average():
+    names = [
+        [layer.name for layer in heads.classifier(encoder_of(4, 4), heads.softmax, 3, **options).layers[-2:]]
+        for options in ({}, {"pool_bins": 1})
+    ]
+    assert names == [["head_pool", "head_logits"]] * 2
+
+
+@pytest.mark.parametrize("pooling", ["max", "none"])
+def test_bins_are_of_the_average(pooling):
+    with pytest.raises(
+        ValueError, match=f"pool_bins: 2 bins per axis need global_pooling \"avg\", received '{pooling}'"
+    ):
+        heads.classifier(encoder_of(4, 4), heads.softmax, 3, global_pooling=pooling, pool_bins=2)
+
+
+def test_a_vector_has_no_bins():
+    with pytest.raises(UserError, match='pool_bins: 2 bins per axis need a map.*"pooling": "none"'):
+        heads.classifier(encoder_of(), heads.softmax, 3, pool_bins=2)
+
+
 def test_a_classifier_is_one_flat_graph_around_the_encoders_layers():
     encoder = encoder_of(4, 4)
     model = heads.classifier(encoder, heads.simple_multiclass, 3, seed=0)

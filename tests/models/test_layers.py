@@ -60,6 +60,88 @@ def test_axes_can_differ():
     assert layers.transposed_convolution(3, 2, (2, 2, 1), seed=0, name="b")(x).shape == (1, 16, 16, 4, 2)
 
 
+def test_a_dilated_convolution_sees_voxels_apart():
+    x = np.zeros((1, 9, 9, 9, 1), "float32")
+    x[0, 4, 4, 4] = 1
+    layer = layers.convolution(3, 1, 3, dilation=(1, 2, 4), use_bias=False, seed=0, name="conv")
+    seen = np.argwhere(layer(x).numpy()[0, ..., 0])
+    assert [sorted(set(axis.tolist())) for axis in seen.T] == [[3, 4, 5], [2, 4, 6], [0, 4, 8]]
+    assert len(layer.weights) == 1
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 8])
+def test_an_overlapping_pool_keeps_half_of_the_voxels_rounded_up(length):
+    x = np.random.default_rng(0).normal(size=(1, length, 4, 1)).astype("float32")
+    pooled = layers.overlapping_max_pool(2, 3, (2, 1), name="pool")(x).numpy()
+    assert pooled.shape == (1, -(-length // 2), 4, 1)
+    start = 0 if length % 2 == 0 else -1  # "same" padding: one voxel on each side of odd lengths
+    windows = [range(max(0, 2 * i + start), min(length, 2 * i + start + 3)) for i in range(-(-length // 2))]
+    rows = np.stack([x[:, list(window)].max(axis=1) for window in windows], axis=1)
+    expected = np.stack([rows[:, :, max(0, j - 1) : j + 2].max(axis=2) for j in range(4)], axis=2)
+    np.testing.assert_array_equal(pooled, expected)
+
+
+def torch_bins(x: np.ndarray, bins: tuple[int, ...]) -> np.ndarray:
+    """Adaptive average pooling voxel by voxel, as PyTorch's documentation defines it."""
+    rank = x.ndim - 2
+    pooled = np.zeros((len(x), *bins, x.shape[-1]))
+    for place in np.ndindex(*bins):
+        box = [
+            slice(
+                int(np.floor(place[axis] * x.shape[axis + 1] / bins[axis])),
+                int(np.ceil((place[axis] + 1) * x.shape[axis + 1] / bins[axis])),
+            )
+            for axis in range(rank)
+        ]
+        pooled[:, *place] = x[:, *box].mean(axis=tuple(range(1, rank + 1)))
+    return pooled
+
+
+def test_adaptive_pooling_has_the_bins_of_pytorch():
+    rng = np.random.default_rng(0)
+    for draw in range(40):
+        rank = 2 + draw % 2
+        shape, bins = rng.integers(1, 9, size=rank), tuple(rng.integers(1, 6, size=rank).tolist())
+        x = rng.normal(size=(2, *shape, 3)).astype("float32")
+        pooled = layers.adaptive_average_pool(x, bins, name="pool")
+        assert pooled.shape == (2, *bins, 3)
+        np.testing.assert_allclose(pooled, torch_bins(x, bins), atol=1e-5)
+
+
+def test_adaptive_pooling_by_hand():
+    """5 voxels in 2 bins overlap in the middle one; 2 voxels in 3 bins are [0], [0, 1], [1]."""
+    x = np.arange(10.0, dtype="float32").reshape(1, 5, 2, 1)
+    pooled = layers.adaptive_average_pool(x, (2, 3), name="pool").numpy()[0, ..., 0]
+    np.testing.assert_allclose(pooled, [[2, 2.5, 3], [6, 6.5, 7]])
+
+
+def test_adaptive_pooling_has_as_few_layers_as_it_can():
+    def classes(size, bins):
+        x = keras.Input((*size, 2))
+        model = keras.Model(x, layers.adaptive_average_pool(x, bins, name="pool"))
+        assert model.output_shape == (None, *layers.as_tuple(bins, len(size), "bins"), 2)
+        return [type(layer).__name__ for layer in model.layers[1:]]
+
+    assert classes((7, None, 5), 1) == ["GlobalAveragePooling3D"]
+    assert classes((8, 6), 2) == ["AveragePooling2D"]
+    assert classes((2, 2, 2), 2) == []
+    assert sorted(set(classes((8, 7, 6), 2))) == ["AveragePooling3D", "Concatenate", "Cropping3D"]
+    with pytest.raises(ValueError, match="known size, received"):
+        classes((8, None), 2)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_adaptive_pooling_needs_no_code_of_ours_to_load(tmp_path):
+    image = keras.Input((5, 7, 4, 2))
+    model = keras.Model(image, layers.adaptive_average_pool(image, (3, 2, 5), name="pool"))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    assert all(type(layer).__module__.startswith("keras.") for layer in loaded.layers)
+    x = np.random.default_rng(0).normal(size=(2, 5, 7, 4, 2)).astype("float32")
+    np.testing.assert_array_equal(model(x), loaded(x))
+    np.testing.assert_allclose(loaded(x), torch_bins(x, (3, 2, 5)), atol=1e-5)
+
+
 def test_pooling_and_up_sampling_values():
     x = np.arange(4.0, dtype="float32").reshape(1, 2, 2, 1)
     assert layers.max_pool(2, 2, name="a")(x).numpy().item() == 3
@@ -72,6 +154,16 @@ def test_pooling_and_up_sampling_values():
 @pytest.mark.parametrize(("channels", "groups"), [(16, 8), (12, 6), (4, 4), (7, 7), (11, 1), (20, 5), (1, 1)])
 def test_group_normalization_has_the_largest_divisor_up_to_eight(channels, groups):
     assert layers.normalization("group", channels, name="norm").groups == groups
+
+
+def test_normalizations_have_keras_constants_unless_told():
+    default, given = (layers.normalization("batch", 4, name="norm", **options) for options in ({}, {"momentum": 0.9}))
+    keras_own = keras.layers.BatchNormalization()
+    assert (default.momentum, default.epsilon) == (keras_own.momentum, keras_own.epsilon)
+    assert (given.momentum, given.epsilon) == (0.9, keras_own.epsilon)
+    assert layers.normalization("group", 4, name="norm").epsilon == keras.layers.GroupNormalization().epsilon
+    for kind in ("batch", "group"):
+        assert layers.normalization(kind, 4, epsilon=1e-5, name="norm").epsilon == 1e-5
 
 
 def test_group_normalization_does_not_depend_on_the_batch():

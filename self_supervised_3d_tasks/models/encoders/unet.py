@@ -10,6 +10,7 @@ from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.models import blocks, layers
 from self_supervised_3d_tasks.models.encoders import PYRAMID_PREFIX
+from self_supervised_3d_tasks.models.encoders.base import neighbouring_multiples, size_text
 from self_supervised_3d_tasks.models.layers import Model, Normalization
 
 keras = lazy.load("keras")
@@ -111,21 +112,15 @@ def check_input_shape(
     ways_out += fewer_layers[:1]
     need = "a multiple of" if decoder else "at least"
     raise UserError(
-        f"data_dim: the encoder receives {_size(spatial)} voxels, but with {num_layers + final} poolings "
+        f"data_dim: the encoder receives {size_text(spatial)} voxels, but with {num_layers + final} poolings "
         f"by 2 each axis must be {need} {multiple}; use {', or '.join(ways_out)}"
     )
 
 
 def _sizes_that_fit(spatial: tuple[int, ...], multiple: int, decoder: bool) -> str:
     if not decoder:
-        return f"{_size(tuple(max(size, multiple) for size in spatial))} (larger data_dim or patches)"
-    below = tuple(size // multiple * multiple for size in spatial)
-    above = tuple(-(-size // multiple) * multiple for size in spatial)
-    return f"{_size(below)} or {_size(above)}" if min(below) > 0 else _size(above)
-
-
-def _size(spatial: tuple[int, ...]) -> str:
-    return "x".join(str(size) for size in spatial)
+        return f"{size_text(max(size, multiple) for size in spatial)} (larger data_dim or patches)"
+    return neighbouring_multiples(spatial, [multiple] * len(spatial))
 
 
 def _dropout_rates(first: float, change: float, num_levels: int) -> list[float]:
