@@ -1,0 +1,66 @@
+"""Channels as pixels and pixels as channels, in any rank and with its own factor on each axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.models.layers import Tensor
+
+keras = lazy.load("keras")
+
+
+def depth_to_space(x: Tensor, factor: Sequence[int]) -> Tensor:
+    """Spread the channels of every position over a block of its own.
+
+    Shi et al. 2016, "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional
+    Neural Network", equation 4, in any rank. The position in the block varies slowest in the channels, its first
+    axis slowest of all: the order of TensorFlow's operation of this name, which is for squares in 2D alone.
+
+    Args:
+        x: ``(batch, *spatial, prod(factor) * channels)``, spatial sizes known.
+        factor: Size of the block along each axis.
+
+    Returns:
+        ``(batch, *(spatial * factor), channels)``.
+
+    Raises:
+        ValueError: The channels are not a multiple of the block's size.
+    """
+    spatial, factor = tuple(x.shape[1:-1]), tuple(factor)
+    rank, channels = len(spatial), _quotient(x.shape[-1], math.prod(factor), "channels")
+    # (batch, *spatial, *factor, channels): the block's axes come behind those that they refine.
+    x = keras.ops.reshape(x, (-1, *spatial, *factor, channels))
+    pairs = [axis for first in range(1, rank + 1) for axis in (first, first + rank)]
+    x = keras.ops.transpose(x, (0, *pairs, 2 * rank + 1))
+    return keras.ops.reshape(x, (-1, *(size * ratio for size, ratio in zip(spatial, factor, strict=True)), channels))
+
+
+def space_to_depth(x: Tensor, factor: Sequence[int]) -> Tensor:
+    """Gather every block of positions in the channels of one: the inverse of `depth_to_space`.
+
+    Args:
+        x: ``(batch, *spatial, channels)``, spatial sizes known.
+        factor: Size of the block along each axis.
+
+    Returns:
+        ``(batch, *(spatial / factor), prod(factor) * channels)``.
+
+    Raises:
+        ValueError: A spatial size is not a multiple of the block's.
+    """
+    spatial, factor, channels = tuple(x.shape[1:-1]), tuple(factor), x.shape[-1]
+    rank = len(spatial)
+    coarse = [_quotient(size, ratio, "spatial size") for size, ratio in zip(spatial, factor, strict=True)]
+    pairs = [size for pair in zip(coarse, factor, strict=True) for size in pair]
+    x = keras.ops.reshape(x, (-1, *pairs, channels))
+    positions, blocks = range(1, 2 * rank, 2), range(2, 2 * rank + 1, 2)
+    x = keras.ops.transpose(x, (0, *positions, *blocks, 2 * rank + 1))
+    return keras.ops.reshape(x, (-1, *coarse, math.prod(factor) * channels))
+
+
+def _quotient(size: int, divisor: int, what: str) -> int:
+    if size % divisor:
+        raise ValueError(f"{what}: expected a multiple of {divisor}, received {size}")
+    return size // divisor
