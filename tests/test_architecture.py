@@ -18,7 +18,10 @@ LAYERS = [
     {"errors", "lazy", "registry", "run_folder", "experiment", "experiment_checks", "config", "legacy_keys", "schema"},
     {"ops", "models", "classification_scores", "losses", "metrics", "triplet_losses"},
     {"algorithms", "data"},
-    {"callbacks", "checkpoints", "inference", "model_files", "plots", "results", "training", "transfer"},
+    {
+        *("callbacks", "checkpoints", "inference", "model_files", "plots", "pretext_scores"),
+        *("results", "training", "transfer"),
+    },
     {"downstream", "evaluation", "finetuning", "prediction", "preparation", "pretraining"},
     {"commands"},
 ]

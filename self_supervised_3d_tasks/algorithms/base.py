@@ -48,6 +48,13 @@ class Algorithm(abc.ABC):
     min_batch: int = 1
     """How many scans a batch needs at least; 2 where negatives come from the batch."""
 
+    crop_centres: Callable | None = None
+    """Or what finds the voxels that crops are centred on, for tasks that do not take them from anywhere.
+
+    ``(image (*spatial, channels), spacing (rank,) in mm) -> (number, rank)`` integers, numpy, of a whole prepared
+    scan. Its ``repr`` says everything that the result depends on: the result is kept on disk under it.
+    """
+
     keeps_labels_under_flips: bool = True
     """Whether a scan that was flipped beforehand poses the same task; two flips are a half turn."""
 
@@ -101,6 +108,14 @@ class Algorithm(abc.ABC):
     @abc.abstractmethod
     def metrics(self) -> list[Any]:
         """Return fresh metrics (or functions ``(y_true, y_pred) -> (batch,)``) for `keras.Model.compile`."""
+
+    def chance(self, scans_per_step: int) -> dict[str, float]:
+        """Return by name of a metric what the best answer reaches that does not look at the scan.
+
+        Args:
+            scans_per_step: Scans of a batch, which matters where candidates come from the batch.
+        """
+        return {}
 
     def settings(self) -> dict[str, Any]:
         """Return what defines the task beyond its keys, as JSON has it; kept in the run folder as ``task.json``."""

@@ -130,8 +130,12 @@ class RelativePatchLocation(Algorithm):
         return losses.categorical_crossentropy(y_true, y_pred)
 
     def metrics(self) -> list[Any]:
-        """Share of queries whose cell is recognised; chance is 1 / classes."""
+        """Share of queries whose cell is recognised."""
         return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+
+    def chance(self, scans_per_step: int) -> dict[str, float]:
+        """1 / number of classes."""
+        return {"accuracy": 1 / len(self.query_cells)}
 
     def describe(self, inputs: np.ndarray, targets: np.ndarray) -> list[Panel]:
         """Show the centre and up to eight queries under their cells."""

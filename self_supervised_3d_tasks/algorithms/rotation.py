@@ -89,6 +89,10 @@ class Rotation(Algorithm):
         """Share of scans whose class is recognised."""
         return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
 
+    def chance(self, scans_per_step: int) -> dict[str, float]:
+        """1 / number of classes."""
+        return {"accuracy": 1 / len(self.classes)}
+
     def describe(self, inputs: np.ndarray, targets: np.ndarray) -> list[Panel]:
         """Show the turned scan under its class."""
         k, axes = self.classes[int(targets)]

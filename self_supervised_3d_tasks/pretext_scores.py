@@ -1,0 +1,70 @@
+"""How well a pretext task was learned, beside what an answer reaches that does not look at the scans."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from self_supervised_3d_tasks.run_folder import atomic_write
+
+FILE_NAME = "pretext_scores.csv"
+COLUMNS = ("metric", "epoch", "training", "validation", "chance")
+
+Row = dict[str, object]
+
+
+def of_history(history: Sequence[Mapping[str, object]], chance: Mapping[str, float]) -> list[Row]:
+    """Return the loss and every metric of the epoch whose encoder is kept: the one with the lowest validation loss.
+
+    Args:
+        history: One row per epoch; a metric has a column of its name and one with ``val_`` before it.
+        chance: By metric, what is reached without looking at the scans; the others have None.
+
+    Returns:
+        One row per metric with `COLUMNS`; numbers that are missing or not finite are None.
+    """
+    losses = [_number(row.get("val_loss")) for row in history]
+    known = [index for index, loss in enumerate(losses) if loss is not None]
+    if not known:
+        return []
+    best = history[min(known, key=lambda index: losses[index])]
+    names = [column.removeprefix("val_") for column in best if column.startswith("val_")]
+    return [
+        {
+            "metric": name,
+            "epoch": int(best["epoch"]),
+            "training": _number(best.get(name)),
+            "validation": _number(best[f"val_{name}"]),
+            "chance": chance.get(name),
+        }
+        for name in names
+    ]
+
+
+def write(path: Path, rows: Sequence[Row]) -> None:
+    """Write the rows as CSV; None is left empty."""
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows as text."""
+    epoch = rows[0]["epoch"] if rows else "-"
+    lines = [f"{f'pretext task, epoch {epoch}':<28}{'training':>10}{'validation':>12}{'chance':>10}"]
+    for row in rows:
+        training, validation, chance = (_text(row[column]) for column in COLUMNS[2:])
+        lines.append(f"{row['metric']!s:<28}{training:>10}{validation:>12}{chance:>10}")
+    return "\n".join(lines)
+
+
+def _number(value: object) -> float | None:
+    number = float(value) if value not in (None, "") else math.nan
+    return number if math.isfinite(number) else None
+
+
+def _text(value: object) -> str:
+    return "-" if value is None else f"{value:.3f}"

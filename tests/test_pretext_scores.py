@@ -1,0 +1,73 @@
+import csv
+import math
+
+from self_supervised_3d_tasks import pretext_scores
+
+HISTORY = [
+    {
+        "epoch": 1,
+        "phase": 1,
+        "loss": 4.0,
+        "accuracy": 0.1,
+        "spread": 0.5,
+        "val_loss": 5.0,
+        "val_accuracy": 0.2,
+        "val_spread": 0.4,
+    },
+    {
+        "epoch": 2,
+        "phase": 1,
+        "loss": 2.0,
+        "accuracy": 0.6,
+        "spread": math.nan,
+        "val_loss": 3.0,
+        "val_accuracy": 0.5,
+        "val_spread": 0.3,
+    },
+    {
+        "epoch": 3,
+        "phase": 1,
+        "loss": 1.0,
+        "accuracy": 0.9,
+        "spread": 0.2,
+        "val_loss": 3.5,
+        "val_accuracy": 0.7,
+        "val_spread": "",
+    },
+]
+
+
+def test_scores_are_those_of_the_epoch_whose_encoder_is_kept():
+    loss, accuracy, spread = pretext_scores.of_history(HISTORY, {"accuracy": 0.01})
+    assert loss == {"metric": "loss", "epoch": 2, "training": 2.0, "validation": 3.0, "chance": None}
+    assert accuracy == {"metric": "accuracy", "epoch": 2, "training": 0.6, "validation": 0.5, "chance": 0.01}
+    assert spread == {"metric": "spread", "epoch": 2, "training": None, "validation": 0.3, "chance": None}
+
+
+def test_without_a_validation_loss_there_is_no_best_epoch():
+    rows = pretext_scores.of_history([{"epoch": 1, "loss": 1.0}, {"epoch": 2, "loss": 1.0, "val_loss": math.nan}], {})
+    assert rows == []
+    assert pretext_scores.table(rows).splitlines()[0].split() == [
+        "pretext",
+        "task,",
+        "epoch",
+        "-",
+        "training",
+        "validation",
+        "chance",
+    ]
+
+
+def test_table_and_file_say_the_same(tmp_path):
+    rows = pretext_scores.of_history(HISTORY, {"accuracy": 0.01})
+    assert [line.split() for line in pretext_scores.table(rows).splitlines()] == [
+        ["pretext", "task,", "epoch", "2", "training", "validation", "chance"],
+        ["loss", "2.000", "3.000", "-"],
+        ["accuracy", "0.600", "0.500", "0.010"],
+        ["spread", "-", "0.300", "-"],
+    ]
+    pretext_scores.write(tmp_path / pretext_scores.FILE_NAME, rows)
+    with open(tmp_path / pretext_scores.FILE_NAME, newline="") as file:
+        written = list(csv.reader(file))
+    assert written[0] == list(pretext_scores.COLUMNS)
+    assert written[2:] == [["accuracy", "2", "0.6", "0.5", "0.01"], ["spread", "2", "", "0.3", ""]]
