@@ -12,6 +12,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -92,6 +93,19 @@ def get_for_classification(name: str, *, multilabel: bool = False) -> list[Calla
     raise UserError(f"metrics: no metric is called {name!r}; known: {known}.{nearest(name, CLASSIFICATION_METRICS)}")
 
 
+def weighted_mean(name: str, function: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Any:
+    """Return a `keras.metrics.Metric`: a mean over samples of which some count more than others, or not at all.
+
+    Keras gives every sample the same weight where a metric is a function.
+
+    Args:
+        name: Of the metric.
+        function: ``(y_true, y_pred) -> (values, weights)``, each ``(batch,)``. The metric is Σwv / Σw over all
+            samples, and 0 before any has a weight.
+    """
+    return _weighted_mean_class()(name, function)
+
+
 def score(name: str, truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> float:
     """Score one case.
 
@@ -159,6 +173,22 @@ def _check_labels(name: str, largest: int, num_classes: int, *, key: str) -> Non
         raise UserError(
             f"{key}: {name} needs label {largest}, but num_classes is {num_classes}; remove it or add classes"
         )
+
+
+@functools.cache
+def _weighted_mean_class() -> type:
+    """Return the class behind `weighted_mean`, which is made when it is first needed: its base is of Keras."""
+
+    class WeightedMean(keras.metrics.Mean):
+        def __init__(self, name: str, function: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
+            super().__init__(name=name)
+            self._function = function
+
+        def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> None:
+            values, weights = self._function(y_true, y_pred)
+            super().update_state(values, weights if sample_weight is None else weights * sample_weight)
+
+    return WeightedMean
 
 
 def _ordinal_accuracy() -> Callable[[Tensor, Tensor], Tensor]:

@@ -188,6 +188,34 @@ def test_accuracy_of_ordinal_targets_compares_the_decoded_grades():
     assert 0 < received.mean() < 1
 
 
+def test_a_weighted_mean_by_hand():
+    """The weight of a sample is its second target."""
+    metric = metrics.weighted_mean("share", lambda y_true, y_pred: (y_true[:, 0] * y_pred[:, 0], y_true[:, 1]))
+    assert metric.name == "share"
+    assert float(metric.result()) == 0
+    metric.update_state(np.array([[5.0, 0.0]]), np.ones((1, 1)))
+    assert float(metric.result()) == 0
+    metric.update_state(np.array([[1.0, 1.0], [9.0, 0.0]]), np.ones((2, 1)))
+    metric.update_state(np.array([[2.0, 3.0]]), np.full((1, 1), 2.0))
+    assert float(metric.result()) == pytest.approx((1 * 1 + 3 * 4) / 4)
+    metric.reset_state()
+    metric.update_state(np.array([[2.0, 1.0]]), np.ones((1, 1)))
+    assert float(metric.result()) == 2
+    metric.update_state(np.array([[3.0, 1.0], [8.0, 1.0]]), np.ones((2, 1)), sample_weight=np.array([1.0, 0.0]))
+    assert float(metric.result()) == 2.5
+
+
+def test_a_weighted_mean_in_fit_is_over_the_epoch():
+    """Batches of two; only the samples 0 and 3 count, so the mean of the batches' means would be another number."""
+    targets = np.array([[1, 1], [7, 0], [7, 0], [3, 3], [7, 0], [7, 0]], "float32")
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+    metric = metrics.weighted_mean("share", lambda y_true, y_pred: (y_true[:, 0] + 0 * y_pred[:, 0], y_true[:, 1]))
+    model.compile("sgd", loss=lambda y_true, y_pred: y_pred[:, 0], metrics=[metric])
+    history = model.fit(np.ones((6, 1)), targets, batch_size=2, epochs=2, verbose=0).history
+    assert history["share"] == pytest.approx([2.5, 2.5])
+    assert model.evaluate(np.ones((6, 1)), targets, batch_size=2, verbose=0, return_dict=True)["share"] == 2.5
+
+
 def test_keras_names_and_averages_the_metrics():
     truth, prediction = maps(2, shape=(4, 8, 8))
     logits = logits_of(prediction, 4)

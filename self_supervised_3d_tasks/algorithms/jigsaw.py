@@ -130,8 +130,12 @@ class Jigsaw(Algorithm):
         return losses.categorical_crossentropy(y_true, y_pred)
 
     def metrics(self) -> list[Any]:
-        """Share of scans whose order is recognised; chance is 1 / number of permutations."""
+        """Share of scans whose order is recognised."""
         return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+
+    def chance(self, scans_per_step: int) -> dict[str, float]:
+        """1 / number of permutations."""
+        return {"accuracy": 1 / self.num_permutations}
 
     def describe(self, inputs: np.ndarray, targets: np.ndarray) -> list[Panel]:
         """Show the puzzle, its solution, and the first seven patches with the cells that they come from.
@@ -140,18 +144,10 @@ class Jigsaw(Algorithm):
         """
         inputs, label = np.asarray(inputs), int(targets)
         order, cells = self.permutations[label], self.grid.cells()
-        middle = self.grid.patches_per_side // 2
+        middle = self.grid.sides[-1] // 2
         places = [place for place, cell in enumerate(cells) if self.rank == 2 or cell[-1] == middle]
         return [
-            Panel(f"class {label}: presented", self._assemble(inputs)),
-            Panel("in order", self._assemble(inputs[np.argsort(order)])),
+            Panel(f"class {label}: presented", self.grid.assemble(inputs)),
+            Panel("in order", self.grid.assemble(inputs[np.argsort(order)])),
             *(Panel(f"from {cells[order[place]]}", inputs[place]) for place in places[:7]),
         ]
-
-    def _assemble(self, tiles: np.ndarray) -> np.ndarray:
-        """Join ``(patches, *patch, channels)`` to one image, without the gaps."""
-        sides = [self.grid.patches_per_side] * self.rank
-        tiles = tiles.reshape(*sides, *self.encoder_shape)
-        axes = [axis for pair in zip(range(self.rank), range(self.rank, 2 * self.rank), strict=True) for axis in pair]
-        edges = [n * size for n, size in zip(sides, self.grid.patch_shape, strict=True)]
-        return tiles.transpose(*axes, 2 * self.rank).reshape(*edges, self.input_shape[-1])

@@ -17,3 +17,16 @@ def brightness_contrast(image: tf.Tensor, brightness: tf.Tensor, contrast: tf.Te
     """
     mean = tf.reduce_mean(image, axis=range(image.shape.rank - 1), keepdims=True)
     return (image - mean) * contrast + mean + brightness
+
+
+def centre_scale(image: tf.Tensor) -> tf.Tensor:
+    """Return (x − mean) / max |x − mean| of each channel, in [-1, 1]; a constant channel becomes zeros.
+
+    Args:
+        image: ``(*spatial, channels)`` float32.
+    """
+    axes = list(range(image.shape.rank - 1))
+    # From the minimum, since the mean of a constant channel is rounded and the rest would be blown up.
+    shifted = image - tf.reduce_min(image, axes, keepdims=True)
+    centred = shifted - tf.reduce_mean(shifted, axes, keepdims=True)
+    return tf.math.divide_no_nan(centred, tf.reduce_max(tf.abs(centred), axes, keepdims=True))

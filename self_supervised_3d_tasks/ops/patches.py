@@ -5,10 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.ops import seeds
+
+if TYPE_CHECKING:
+    import numpy as np
 
 tf = lazy.load("tensorflow")
 
@@ -66,18 +70,18 @@ class PatchCells:
 
     Args:
         spatial_shape: ``(*spatial)`` of the image, in voxels.
-        patches_per_side: Cells along each axis.
+        patches_per_side: Cells along each axis: one number for all, or one per axis; the others likewise.
         gap: Smallest distance of neighbouring patches, in voxels.
         jitter: Largest shift of a patch within its cell, in voxels.
 
     Raises:
-        UserError: No voxel is left for a patch; names the keys of the patch tasks.
+        UserError: No voxel is left for a patch, or not one number per axis; names the keys of the patch tasks.
     """
 
     spatial_shape: tuple[int, ...]
-    patches_per_side: int
-    gap: int = 0
-    jitter: int = 0
+    patches_per_side: int | tuple[int, ...]
+    gap: int | tuple[int, ...] = 0
+    jitter: int | tuple[int, ...] = 0
 
     def __post_init__(self) -> None:
         """Check that a patch has voxels."""
@@ -89,24 +93,65 @@ class PatchCells:
             )
 
     @property
+    def sides(self) -> tuple[int, ...]:
+        """Cells along each axis."""
+        return per_axis(self.patches_per_side, len(self.spatial_shape), "patches_per_side")
+
+    @property
+    def gaps(self) -> tuple[int, ...]:
+        """``gap`` along each axis."""
+        return per_axis(self.gap, len(self.spatial_shape), "patch_gap")
+
+    @property
+    def jitters(self) -> tuple[int, ...]:
+        """``jitter`` along each axis."""
+        return per_axis(self.jitter, len(self.spatial_shape), "patch_jitter")
+
+    @property
     def cell_shape(self) -> tuple[int, ...]:
         """``(*spatial)`` of a cell."""
-        return tuple(size // self.patches_per_side for size in self.spatial_shape)
+        return tuple(size // number for size, number in zip(self.spatial_shape, self.sides, strict=True))
 
     @property
     def patch_shape(self) -> tuple[int, ...]:
         """``(*spatial)`` of a patch."""
-        return tuple(size - self.gap - self.jitter for size in self.cell_shape)
+        axes = zip(self.cell_shape, self.gaps, self.jitters, strict=True)
+        return tuple(size - gap - jitter for size, gap, jitter in axes)
 
     def cells(self) -> list[tuple[int, ...]]:
         """Return the cells in raster order, one index per axis, axis 0 slowest."""
-        return list(itertools.product(range(self.patches_per_side), repeat=len(self.spatial_shape)))
+        return list(itertools.product(*map(range, self.sides)))
 
     def draw_origins(self, seed: tf.Tensor) -> tf.Tensor:
         """Return the first voxel of a patch in each cell, drawn apart: ``(cells, rank)`` int32 in raster order."""
         cells = tf.constant(self.cells())
-        offsets = draw_offsets(seed, len(self.cells()), [self.jitter] * len(self.spatial_shape))
-        return cells * self.cell_shape + self.gap // 2 + offsets
+        offsets = draw_offsets(seed, len(self.cells()), self.jitters)
+        return cells * self.cell_shape + [gap // 2 for gap in self.gaps] + offsets
+
+    def assemble(self, tiles: np.ndarray) -> np.ndarray:
+        """Join patches ``(cells, *patch, channels)`` in raster order to one image, without the gaps."""
+        rank, channels = len(self.spatial_shape), tiles.shape[-1]
+        axes = [axis for index in range(rank) for axis in (index, rank + index)]
+        edges = [number * size for number, size in zip(self.sides, self.patch_shape, strict=True)]
+        tiles = tiles.reshape(*self.sides, *self.patch_shape, channels)
+        return tiles.transpose(*axes, 2 * rank).reshape(*edges, channels)
+
+
+def per_axis(value: int | Sequence[int], rank: int, key: str) -> tuple[int, ...]:
+    """Return one integer per axis from one for all axes or ``rank`` of them.
+
+    Args:
+        value: One integer or several.
+        rank: Number of spatial axes.
+        key: The JSON key, for the message.
+
+    Raises:
+        UserError: Another number of integers.
+    """
+    values = (value,) * rank if isinstance(value, int) else tuple(value)
+    if len(values) != rank:
+        raise UserError(f"{key}: expected one number or one for each of {rank} axes, received {list(values)}")
+    return values
 
 
 def extract(image: tf.Tensor, origins: tf.Tensor, patch_shape: Sequence[int]) -> tf.Tensor:

@@ -21,3 +21,24 @@ def test_moves_the_mean_and_scales_the_deviation_of_each_channel(shape):
 def test_neutral_parameters_change_nothing():
     image = tf.random.stateless_uniform((4, 4, 1), [0, 1])
     np.testing.assert_allclose(intensity.brightness_contrast(image, 0.0, 1.0), image, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 2), (4, 3, 5, 2)])
+def test_centred_and_scaled_channels_lie_in_minus_one_to_one(shape):
+    image = np.random.default_rng(0).uniform(size=shape).astype(np.float32) ** 3
+    image[..., 1] = 100 * image[..., 1] - 7
+    axes = tuple(range(len(shape) - 1))
+    scaled = intensity.centre_scale(tf.constant(image)).numpy()
+    centred = image - image.mean(axes)
+    np.testing.assert_allclose(scaled, centred / np.abs(centred).max(axes), atol=1e-5)
+    np.testing.assert_allclose(np.abs(scaled).max(axes), 1, rtol=1e-6)
+    np.testing.assert_allclose(scaled.mean(axes), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
+def test_centred_and_scaled_constant_channels_are_zeros(value):
+    image = np.full((21, 21, 21, 2), value, np.float32)
+    image[:7, ..., 1] = 0.5
+    scaled = intensity.centre_scale(tf.constant(image)).numpy()
+    np.testing.assert_array_equal(scaled[..., 0], 0)
+    assert np.abs(scaled[..., 1]).max() == pytest.approx(1)

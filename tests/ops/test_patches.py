@@ -87,8 +87,7 @@ CELLS = [((10, 13), 3, 0, 2), ((17, 13), 2, 1, 0), ((11, 14, 9), 3, 0, 1), ((16,
 def drawn_origins(grid, number):
     """Origins ``(number, *cells, rank)`` of many seeds."""
     draw = tf.function(lambda i: grid.draw_origins(tf.stack([i, 0])))
-    rank = len(grid.spatial_shape)
-    return np.stack([draw(i).numpy() for i in tf.range(number)]).reshape(number, *[grid.patches_per_side] * rank, rank)
+    return np.stack([draw(i).numpy() for i in tf.range(number)]).reshape(number, *grid.sides, len(grid.spatial_shape))
 
 
 @pytest.mark.parametrize(("spatial", "per_side", "gap", "jitter"), CELLS)
@@ -112,6 +111,59 @@ def test_neighbours_are_between_gap_and_gap_plus_twice_the_jitter_apart(spatial,
     for axis, size in enumerate(grid.patch_shape):
         distances = np.diff(origins[..., axis], axis=1 + axis) - size
         assert set(distances.ravel()) == set(range(gap, gap + 2 * jitter + 1))
+
+
+PER_AXIS = [
+    ((17, 12), (3, 2), (1, 0), (0, 2)),
+    ((16, 20, 9), (2, 2, 1), (2, 3, 0), (1, 2, 1)),
+    ((16, 16, 3), (2, 2, 1), 0, 0),
+    ((18, 12, 9), 3, (2, 1, 0), 1),
+]
+
+
+@pytest.mark.parametrize(("spatial", "per_side", "gap", "jitter"), PER_AXIS)
+def test_every_axis_can_have_its_own_number_gap_and_jitter(spatial, per_side, gap, jitter):
+    grid = patches.PatchCells(spatial, per_side, gap, jitter)
+    origins = drawn_origins(grid, 100)
+    np.testing.assert_array_equal(grid.cells(), list(np.ndindex(*grid.sides)))
+    for axis, (number, least, most) in enumerate(zip(grid.sides, grid.gaps, grid.jitters, strict=True)):
+        assert grid.cell_shape[axis] == spatial[axis] // number
+        assert grid.patch_shape[axis] == grid.cell_shape[axis] - least - most
+        first = np.arange(number) * grid.cell_shape[axis]
+        shifts = np.moveaxis(origins[..., axis], 1 + axis, -1) - first
+        assert set(shifts.ravel()) == set(range(least // 2, least // 2 + most + 1))
+        distances = np.diff(origins[..., axis], axis=1 + axis) - grid.patch_shape[axis]
+        assert set(distances.ravel()) == (set(range(least, least + 2 * most + 1)) if number > 1 else set())
+
+
+@pytest.mark.parametrize(("spatial", "per_side", "gap", "jitter"), CELLS)
+def test_one_number_is_the_same_for_every_axis(spatial, per_side, gap, jitter):
+    rank, seed = len(spatial), tf.constant([3, 1])
+    one = patches.PatchCells(spatial, per_side, gap, jitter)
+    many = patches.PatchCells(spatial, (per_side,) * rank, (gap,) * rank, (jitter,) * rank)
+    np.testing.assert_array_equal(one.draw_origins(seed), many.draw_origins(seed))
+    offsets = patches.draw_offsets(seed, per_side**rank, [jitter] * rank)
+    np.testing.assert_array_equal(one.draw_origins(seed), np.array(one.cells()) * one.cell_shape + gap // 2 + offsets)
+
+
+@pytest.mark.parametrize(("spatial", "per_side"), [((6, 9), (2, 3)), ((6, 9, 4), (3, 1, 2)), ((4, 4, 4), 2)])
+def test_patches_assembled_give_the_image(spatial, per_side):
+    image, grid = numbered((*spatial, 2)), patches.PatchCells(spatial, per_side)
+    cut = patches.extract(tf.constant(image), grid.draw_origins(tf.constant([0, 0])), grid.patch_shape)
+    np.testing.assert_array_equal(grid.assemble(cut.numpy()), image)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        (((2, 2), 0, 0), "patches_per_side: expected one number or one for each of 3 axes, received \\[2, 2\\]"),
+        ((2, (1, 1, 1, 1), 0), "patch_gap: expected one number"),
+        ((2, 0, (1,)), "patch_jitter: expected one number"),
+    ],
+)
+def test_as_many_numbers_as_axes_are_expected(numbers, message):
+    with pytest.raises(UserError, match=message):
+        patches.PatchCells((8, 8, 8), *numbers)
 
 
 def test_shifts_of_patches_and_axes_are_drawn_apart():

@@ -1,0 +1,265 @@
+"""Rubik's cube recovery: in which order are the cubes of the scan presented, and which of them are turned?"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from self_supervised_3d_tasks import lazy, losses, metrics
+from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.models import heads, layers
+from self_supervised_3d_tasks.ops import geometry, intensity, patches, permutations, seeds
+
+keras = lazy.load("keras")
+tf = lazy.load("tensorflow")
+
+Count = Annotated[int, Field(ge=1)]
+Voxels = Annotated[int, Field(ge=0)]
+
+# By rank: the half turns and the plane of each. Quarter turns would change the shape of a cube that is thinner
+# along one axis; a single flip would be a mirror image and exchange left and right.
+_TURNS = {2: {"half_turn": (0, 1)}, 3: {"horizontal": (1, 2), "vertical": (0, 1)}}
+# How many permutations are told apart if nothing else is said.
+_NUM_PERMUTATIONS = 100
+
+
+class RubiksCube(Algorithm):
+    """Rubik's cube recovery.
+
+    Zhuang et al. 2019, "Self-supervised Feature Learning for 3D Medical Images by Playing a Rubik's Cube". The scan is
+    cut into a grid of M cubes with gaps between them, which are presented in one of K permuted orders, and some are
+    turned by 180 degrees: slot k shows cube ``permutations[class][k]`` of the scan, in raster order. In 3D a turn is
+    "horizontal", about axis 0, or "vertical", about the last axis; in 2D there is one. The cubes' codes, concatenated
+    in the order presented, go to one head that tells the class and one head per turn that tells for each slot whether
+    the cube there was turned so. (The identity may be one of the orders.)
+
+    The loss of a scan is (cross-entropy of the class + Σ over the turns of the mean binary cross-entropy over the
+    cubes) / 2, the paper's equal weights, in 3D (log K + 2 log 2) / 2 before training. The paper prints only the
+    terms of cubes that are turned, -g log r, which r = 1 for every cube minimises; here those of the others count
+    too. Without turns the loss is the cross-entropy of the class alone, log K before training.
+
+    A blank cube, of air or border, shows neither its cell nor a turn. It is presented as it is, but does not count
+    where the turns are asked for, and the order is not asked for in a scan with one ("complete", a metric, is the
+    share of scans without).
+
+    Args:
+        input_shape: ``(*spatial, channels)``.
+        patches_per_side: Cubes along each axis: one number for all, or one per axis.
+        patch_gap: Voxels that neighbouring cubes are apart at least, one number or one per axis; at most 2 · jitter
+            are added. Edges that touch would tell the order. None: an eighth of the cell, at most the paper's 10.
+        patch_jitter: Largest random shift of a cube in its cell, in voxels, one number or one per axis, drawn for
+            each cube and axis. None: an eighth of the cell, at most 4.
+        num_permutations: K; None: 100, or all there are where there are fewer.
+        permutation_seed: Of the choice of the permutations.
+        cube_rotation: "exclusive": a cube is turned in one way or not at all, each as likely. "independent": each
+            turn with probability 1/2. "none": only the order is asked for, the paper's comparison.
+        min_foreground: A cube is blank with a smaller share of voxels above 5 % of the range. 0: none is.
+        scan_normalization: "min_max": the intensities stay in [0, 1], which is what finetuning sees. "mean_max": the
+            paper's (x - mean) / max |x - mean| of each channel of the scan, in [-1, 1].
+        code_size: Width of a cube's code.
+        head_units: Widths of the hidden layers of each head.
+        dropout_rate: Of the heads.
+
+    Raises:
+        UserError: No voxels in a cube, a single cube, or more permutations than there are.
+    """
+
+    # A half turn of the scan turns all its cubes; how a scan lay at first could not be told.
+    keeps_labels_under_flips = False
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        *,
+        patches_per_side: Count | tuple[Count, ...] = 2,
+        patch_gap: Voxels | tuple[Voxels, ...] | None = None,
+        patch_jitter: Voxels | tuple[Voxels, ...] | None = None,
+        num_permutations: Annotated[int, Field(ge=2)] | None = None,
+        permutation_seed: Annotated[int, Field(ge=0)] = 0,
+        cube_rotation: Literal["exclusive", "independent", "none"] = "exclusive",
+        min_foreground: Annotated[float, Field(ge=0, le=1)] = 0.05,
+        scan_normalization: Literal["min_max", "mean_max"] = "min_max",
+        code_size: Count = 64,
+        head_units: tuple[Count, ...] = (1024,),
+        dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+    ) -> None:
+        super().__init__(input_shape)
+        self.grid = self._grid(patches_per_side, patch_gap, patch_jitter)
+        self.num_cubes = len(self.grid.cells())
+        self.num_permutations = self._num_permutations(num_permutations)
+        self.permutation_seed = permutation_seed
+        self.cube_rotation = cube_rotation
+        self.turns: dict[str, tuple[int, int]] = {} if cube_rotation == "none" else _TURNS[self.rank]
+        self.min_foreground = min_foreground
+        self.scan_normalization = scan_normalization
+        self.code_size = code_size
+        self.head_units = head_units
+        self.dropout_rate = dropout_rate
+
+    def _grid(
+        self, sides: int | Sequence[int], gap: int | Sequence[int] | None, jitter: int | Sequence[int] | None
+    ) -> patches.PatchCells:
+        cell = patches.PatchCells(self.spatial_shape, sides).cell_shape
+        gap = tuple(min(10, size // 8) for size in cell) if gap is None else gap
+        jitter = tuple(min(4, size // 8) for size in cell) if jitter is None else jitter
+        return patches.PatchCells(self.spatial_shape, sides, gap, jitter)
+
+    def _num_permutations(self, number: int | None) -> int:
+        if self.num_cubes < 2:
+            raise UserError("patches_per_side: a single cube has no order; use at least 2 along an axis")
+        largest = permutations.largest_size(self.num_cubes)
+        if number is not None and number > largest:
+            raise UserError(
+                f"num_permutations: at most {largest} orders of {self.num_cubes} cubes can be told apart here, "
+                f"received {number}; reduce it, or leave it out"
+            )
+        return number or min(largest, _NUM_PERMUTATIONS)
+
+    @functools.cached_property
+    def permutations(self) -> np.ndarray:
+        """``(classes, cubes)``: by class, which cube of the scan is presented in each slot."""
+        return permutations.permutation_set(self.num_cubes, self.num_permutations, self.permutation_seed)
+
+    @property
+    def encoder_shape(self) -> tuple[int, ...]:
+        """``(*cube, channels)``."""
+        return (*self.grid.patch_shape, self.input_shape[-1])
+
+    def settings(self) -> dict[str, Any]:
+        """Return the permutations, which are what a class means, and by name the plane of each turn."""
+        turns = {name: list(axes) for name, axes in self.turns.items()}
+        return {"permutations": self.permutations.tolist(), "turns": turns}
+
+    def make_example(self, image: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the cubes as presented ``(cubes, *cube, channels)`` and the targets, one int32 vector.
+
+        The targets are the class; for one turn after the other 1 in the slots whose cube is turned so, else 0; and
+        1 in the slots whose cube counts, 0 where it is blank: ``(1 + (turns + 1) · cubes,)``.
+        """
+        image = tf.ensure_shape(image, self.input_shape)
+        label = tf.random.stateless_uniform((), seeds.fold(seed, 0), 0, self.num_permutations, tf.int32)
+        order = tf.gather(tf.constant(self.permutations), label)
+        origins = tf.gather(self.grid.draw_origins(seeds.fold(seed, 1)), order)
+        cubes = patches.extract(image, origins, self.grid.patch_shape)
+        shown = patches.foreground_share(cubes) >= self.min_foreground
+        if self.scan_normalization == "mean_max":
+            cubes = patches.extract(intensity.centre_scale(image), origins, self.grid.patch_shape)
+        turned = self._draw_turns(seeds.fold(seed, 2))
+        targets = tf.concat(
+            [label[tf.newaxis], tf.reshape(tf.cast(turned, tf.int32), [-1]), tf.cast(shown, tf.int32)], 0
+        )
+        return self._turn(cubes, turned), targets
+
+    def _draw_turns(self, seed: tf.Tensor) -> tf.Tensor:
+        """Return ``(turns, cubes)`` booleans: which slots are turned, and how."""
+        if self.cube_rotation == "independent":
+            return tf.random.stateless_uniform((len(self.turns), self.num_cubes), seed) < 0.5
+        drawn = tf.random.stateless_uniform((self.num_cubes,), seed, 0, 1 + len(self.turns), tf.int32)
+        return drawn == 1 + tf.range(len(self.turns))[:, tf.newaxis]  # 0: not at all
+
+    def _turn(self, cubes: tf.Tensor, turned: tf.Tensor) -> tf.Tensor:
+        """Turn the cubes whose flags are set; doing it twice changes nothing."""
+        for (first, second), flags in zip(self.turns.values(), tf.unstack(turned, len(self.turns)), strict=True):
+            half_turn = geometry.rot90(cubes, 2, (first + 1, second + 1))  # axis 0 counts the cubes
+            cubes = tf.where(tf.reshape(flags, (-1, *[1] * (self.rank + 1))), half_turn, cubes)
+        return cubes
+
+    def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
+        """Return cubes ``(batch, cubes, *cube, channels)`` -> logits ``(batch, classes + turns · cubes)``."""
+        inputs = keras.Input((self.num_cubes, *self.encoder_shape), name="cubes")
+        # In one call: the branches share the weights and the statistics of batch normalization.
+        codes = encoder(keras.ops.reshape(inputs, (-1, *self.encoder_shape)))
+        if len(codes.shape) > 2:
+            codes = layers.global_pool(self.rank, "avg", name="pool")(codes)
+        codes = layers.dense(self.code_size, activation="relu", seed=seed, name="code")(codes)
+        codes = keras.ops.reshape(codes, (-1, self.num_cubes * self.code_size))
+        outputs = {"order": self.num_permutations} | dict.fromkeys(self.turns, self.num_cubes)
+        options = {"head_units": self.head_units, "dropout_rate": self.dropout_rate, "seed": seed}
+        logits = [heads.big_fully(codes, number, name=name, **options) for name, number in outputs.items()]
+        return keras.Model(inputs, keras.ops.concatenate(logits, axis=-1), name=self.name)
+
+    def loss(self, y_true: Any, y_pred: Any) -> Any:
+        """Return the mean of order and turns, see the class, or that of the order alone: ``(batch,)``."""
+        ops = keras.ops
+        order = losses.categorical_crossentropy(y_true[:, 0], y_pred[:, : self.num_permutations])
+        order = order * self.complete(y_true, y_pred)
+        if not self.turns:
+            return order
+        shown = self._shown(y_true)
+        counts = ops.maximum(ops.sum(shown, axis=1), 1.0)
+        turns = 0.0
+        for index in range(len(self.turns)):
+            values = ops.binary_crossentropy(*self._answers(index, y_true, y_pred), from_logits=True)
+            turns += ops.sum(values * shown, axis=1) / counts
+        return (order + turns) / 2
+
+    def metrics(self) -> list[Any]:
+        """Share of orders recognised; by turn that of cubes whose answer is right; share of scans that are complete."""
+        order = metrics.weighted_mean("order_accuracy", self._order_hits)
+        turns = [
+            metrics.weighted_mean(f"{name}_accuracy", functools.partial(self._turn_hits, index))
+            for index, name in enumerate(self.turns)
+        ]
+        return [order, *turns, self.complete]
+
+    def chance(self, scans_per_step: int) -> dict[str, float]:
+        """1 / number of permutations; of the turns the share of the more frequent answer, "not turned"."""
+        not_turned = 0.5 if self.cube_rotation == "independent" else len(self.turns) / (1 + len(self.turns))
+        return {"order_accuracy": 1 / self.num_permutations} | {f"{name}_accuracy": not_turned for name in self.turns}
+
+    def complete(self, y_true: Any, y_pred: Any) -> Any:
+        """Return 1.0 for a scan without a blank cube, else 0.0: ``(batch,)``."""
+        return keras.ops.min(self._shown(y_true), axis=1)
+
+    def _order_hits(self, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
+        """Return whether the order is recognised, and the weight of that."""
+        hits = metrics.accuracy(y_true[:, 0], y_pred[:, : self.num_permutations])
+        return hits, self.complete(y_true, y_pred)
+
+    def _turn_hits(self, index: int, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
+        """Return the share of cubes that count and are answered right about a turn, and how many count."""
+        ops = keras.ops
+        truth, logits = self._answers(index, y_true, y_pred)
+        shown = self._shown(y_true)
+        hits = ops.cast(ops.equal(logits > 0, truth > 0.5), "float32")
+        counts = ops.sum(shown, axis=1)
+        return ops.sum(hits * shown, axis=1) / ops.maximum(counts, 1.0), counts
+
+    def _answers(self, index: int, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
+        """Return what is true of a turn and the logits of it, each ``(batch, cubes)`` float32."""
+        start, stop = index * self.num_cubes, (index + 1) * self.num_cubes
+        truth = y_true[:, 1 + start : 1 + stop]
+        logits = y_pred[:, self.num_permutations + start : self.num_permutations + stop]
+        return keras.ops.cast(truth, "float32"), keras.ops.cast(logits, "float32")
+
+    def _shown(self, y_true: Any) -> Any:
+        """Return 1.0 for a cube that counts, 0.0 for a blank one, ``(batch, cubes)``."""
+        return keras.ops.cast(y_true[:, -self.num_cubes :], "float32")
+
+    def describe(self, inputs: np.ndarray, targets: np.ndarray) -> list[Panel]:
+        """Show the puzzle, its solution, and the first seven cubes with their cells and turns.
+
+        In 3D they are the first of the layer that a preview shows, the middle of the last axis.
+        """
+        inputs, targets = np.asarray(inputs), np.asarray(targets)
+        label, flags = int(targets[0]), targets[1:].reshape(-1, self.num_cubes) > 0
+        order, cells, middle = self.permutations[label], self.grid.cells(), self.grid.sides[-1] // 2
+        slots = [slot for slot, cell in enumerate(cells) if self.rank == 2 or cell[-1] == middle]
+        undone = np.asarray(self._turn(tf.constant(inputs), tf.constant(flags[:-1])))
+        return [
+            Panel(f"class {label}: presented", self.grid.assemble(inputs)),
+            Panel("in order, turned back", self.grid.assemble(undone[np.argsort(order)])),
+            *(Panel(f"from {cells[order[slot]]}{self._words(flags[:, slot])}", inputs[slot]) for slot in slots[:7]),
+        ]
+
+    def _words(self, flags: np.ndarray) -> str:
+        """Return what was done to a cube, for a title."""
+        *turned, shown = flags
+        names = [name.replace("_", " ") for name, flag in zip(self.turns, turned, strict=True) if flag]
+        words = [" and ".join(names) or "not turned"] if self.turns else []
+        return "".join(f", {word}" for word in (*words, *([] if shown else ["blank"])))
