@@ -7,11 +7,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from absl import logging
 
-from self_supervised_3d_tasks import lazy, plots, training
+from self_supervised_3d_tasks import lazy, plots, pretext_scores, training
 from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
-from self_supervised_3d_tasks.data import layouts, pipeline, splits
+from self_supervised_3d_tasks.data import centres, layouts, pipeline, splits
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import VolumeStore, check_case
@@ -108,10 +109,9 @@ def run(plan: Plan, folder: RunFolder) -> None:
         TrainingDiverged: The loss or a weight became NaN or infinite.
     """
     experiment, algorithm = plan.experiment, plan.algorithm
-    train_store, validation_store = _stores(plan)
-    parts = {"train": train_store, "validation": validation_store}
-    names = {part: [case.name for case in store.cases] for part, store in parts.items()}
-    folder.pin_json("split.json", names | {"skipped": train_store.skipped + validation_store.skipped})
+    train, validation = _scans(plan, plan.train), _scans(plan, plan.validation)
+    names = {"train": train.names, "validation": validation.names}
+    folder.pin_json("split.json", names | {"skipped": train.store.skipped + validation.store.skipped})
     if settings := algorithm.settings():
         folder.pin_json("task.json", settings)
     folder.write_json("environment.json", environment(seed=experiment.seed))
@@ -121,9 +121,10 @@ def run(plan: Plan, folder: RunFolder) -> None:
 
     clock = pipeline.WaitClock()
 
-    def stream(store: VolumeStore, *, first_step: int, training: bool):
+    def stream(scans: _Scans, *, first_step: int, training: bool):
         return pipeline.pretraining_dataset(
-            store,
+            scans.store,
+            centres=scans.centres,
             make_example=algorithm.make_example,
             make_batch=algorithm.make_batch,
             batch_size=plan.scans_per_step,
@@ -137,7 +138,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
             training=training,
         )
 
-    plots.pretext_preview(folder.path / "plots" / "pretext.png", _previews(plan, train_store))
+    plots.pretext_preview(folder.path / "plots" / "pretext.png", _previews(plan, train))
     model = build_model(experiment, algorithm)
 
     def prepare(model: keras.Model) -> None:
@@ -147,8 +148,8 @@ def run(plan: Plan, folder: RunFolder) -> None:
     history = training.fit(
         model,
         phases=[training.Phase(experiment.epochs, prepare)],
-        train=lambda first_step: clock.attach(stream(train_store, first_step=first_step, training=True)),
-        validation=stream(validation_store, first_step=0, training=False),
+        train=lambda first_step: clock.attach(stream(train, first_step=first_step, training=True)),
+        validation=stream(validation, first_step=0, training=False),
         steps_per_epoch=plan.steps_per_epoch,
         folder=folder.path,
         resume=(folder.path / "state.json").exists(),
@@ -160,6 +161,9 @@ def run(plan: Plan, folder: RunFolder) -> None:
     training.restore_best(model, folder.path)
     training.save_model(model.get_layer("encoder"), folder.path / "encoder.keras")
     plots.loss_curves(folder.path / "plots" / "loss.png", history)
+    scores = pretext_scores.of_history(history, algorithm.chance(plan.scans_per_step))
+    pretext_scores.write(folder.path / pretext_scores.FILE_NAME, scores)
+    logging.info("\n%s", pretext_scores.table(scores))
 
 
 def build_model(experiment: TrainExperiment, algorithm: Algorithm) -> keras.Model:
@@ -196,25 +200,39 @@ def _check_other_scans(algorithm: Algorithm, parts: dict[str, list[Case]], scans
             )
 
 
-def _stores(plan: Plan) -> list[VolumeStore]:
-    """Read and prepare the training and the validation scans."""
-    experiment = plan.experiment
-    return [
-        VolumeStore(
-            cases,
-            Preprocessing(**experiment.preprocessing_options()),
-            cache=experiment.cache,
-            cache_dir=experiment.cache_folder,
-            on_bad_file=experiment.on_bad_file,
-        )
-        for cases in (plan.train, plan.validation)
-    ]
+@dataclass(frozen=True)
+class _Scans:
+    """The scans of one part of the split, and what crops of them are centred on."""
+
+    store: VolumeStore
+    centres: list[np.ndarray] | None
+
+    @property
+    def names(self) -> list[str]:
+        """Of the usable scans."""
+        return [case.name for case in self.store.cases]
 
 
-def _previews(plan: Plan, store: VolumeStore) -> list[list[Panel]]:
+def _scans(plan: Plan, cases: list[Case]) -> _Scans:
+    """Read and prepare scans."""
+    experiment, finder = plan.experiment, plan.algorithm.crop_centres
+    store = VolumeStore(
+        cases,
+        Preprocessing(**experiment.preprocessing_options()),
+        cache=experiment.cache,
+        cache_dir=experiment.cache_folder,
+        on_bad_file=experiment.on_bad_file,
+    )
+    if finder is None:
+        return _Scans(store, None)
+    return _Scans(*centres.find(store, finder, experiment.cache_folder, skip=experiment.on_bad_file == "skip"))
+
+
+def _previews(plan: Plan, scans: _Scans) -> list[list[Panel]]:
     """Return what the task makes of the first scans."""
     dataset = pipeline.pretraining_dataset(
-        store,
+        scans.store,
+        centres=scans.centres,
         make_example=plan.algorithm.make_example,
         batch_size=1,
         crop_shape=plan.experiment.crop_shape,

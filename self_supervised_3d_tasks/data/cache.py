@@ -1,4 +1,4 @@
-"""Decoded scans as .npy files on disk, for cohorts that do not fit into memory.
+"""Decoded scans as .npy files on disk, for cohorts that do not fit into memory, and what was computed from them.
 
 A file's name holds a fingerprint of its source files and of the preprocessing, so that a stale one is never
 read; a file is moved into place when it is complete, so that several processes may share the folder.
@@ -7,12 +7,15 @@ read; a file is moved into place when it is complete, so that several processes 
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
+from self_supervised_3d_tasks.data import archives
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.errors import UserError
@@ -25,11 +28,19 @@ Arrays = tuple[np.ndarray, np.ndarray | None]
 Paths = tuple[Path, Path | None]
 
 
-def fingerprint(case: Case, preprocessing: Preprocessing, num_classes: int | None) -> str:
-    """Return a short hash of everything that the decoded arrays of a case depend on."""
+def fingerprint(case: Case, preprocessing: Preprocessing, num_classes: int | None, *, computed: str = "") -> str:
+    """Return a short hash of everything that the decoded arrays of a case depend on, or what is computed from them.
+
+    Args:
+        case: its files are told from others by name, size and time of change.
+        preprocessing: what decoding does to them.
+        num_classes: the masks are decoded too; None: the images only.
+        computed: what else was done, with every parameter of it.
+    """
     files = [*case.images, *([case.mask] if num_classes and case.mask else [])]
-    sources = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return hashlib.sha256(repr((_VERSION, preprocessing, num_classes, sources)).encode()).hexdigest()[:20]
+    states = [(path, archives.file_of(path).stat()) for path in files]
+    sources = [(str(path), state.st_size, state.st_mtime_ns) for path, state in states]
+    return hashlib.sha256((repr((_VERSION, preprocessing, num_classes, sources)) + computed).encode()).hexdigest()[:20]
 
 
 def keep(folder: Path, name: str, *, labelled: bool, decode: Callable[[], Arrays]) -> Paths:
@@ -48,6 +59,29 @@ def keep(folder: Path, name: str, *, labelled: bool, decode: Callable[[], Arrays
             if path is not None:
                 _write(path, array)
     return image_path, mask_path
+
+
+def recall(path: Path, compute: Callable[[], np.ndarray], is_valid: Callable[[np.ndarray], bool]) -> np.ndarray:
+    """Return the small array of a file; compute and write it where there is none, or with a warning a damaged one.
+
+    Args:
+        path: .npy, with a `fingerprint` in its name.
+        compute: gives the array.
+        is_valid: whether an array of a file can be one that ``compute`` gave.
+    """
+    if path.exists():
+        try:
+            # Through memory: numpy leaves a file open that begins like an archive and is none.
+            array = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+            if isinstance(array, np.ndarray) and is_valid(array):
+                return array
+            problem = "not what was written"
+        except Exception as error:  # numpy agrees with itself on no exception for damaged files
+            problem = f"{type(error).__name__}: {error}"
+        logging.warning("%s: is damaged (%s); it is computed again.", path, problem)
+    array = compute()
+    _write(path, array)
+    return array
 
 
 def open_array(array: np.ndarray | Path) -> np.ndarray:

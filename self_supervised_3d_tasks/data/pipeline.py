@@ -9,7 +9,7 @@ import numpy as np
 
 from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.data.exit_guard import stop_iterators_at_exit
-from self_supervised_3d_tasks.data.source import Branch, Source
+from self_supervised_3d_tasks.data.source import Branch, Foreground, Listed, Source
 from self_supervised_3d_tasks.data.store import VolumeStore
 from self_supervised_3d_tasks.data.wait_clock import WaitClock
 from self_supervised_3d_tasks.errors import UserError
@@ -27,6 +27,7 @@ def pretraining_dataset(
     batch_size: int,
     crop_shape: Sequence[int] | None = None,
     crops_per_scan: int = 1,
+    centres: Sequence[np.ndarray] | None = None,
     augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
     companions: int = 0,
     min_batch: int = 1,
@@ -45,6 +46,9 @@ def pretraining_dataset(
         batch_size: scans (crops) per step; every one is visited once per epoch.
         crop_shape: ``(*spatial)``, voxels; None takes whole scans, which must then have one shape.
         crops_per_scan: crops of each scan per epoch.
+        centres: ``(number, rank)`` voxels of each scan of the store, at least one: its crops, those that are companions
+            too, are centred on one of them, uniformly drawn, as far as the border of the scan allows. None: crops come
+            from anywhere.
         augment: ``(image, seed)`` to an image of the same shape; only in training, for each image by itself, before
             ``make_example``.
         companions: number of other scans of the store, all different, that come with each; random crops of them.
@@ -58,9 +62,11 @@ def pretraining_dataset(
     Raises:
         UserError: ``crop_shape`` is larger than a scan, or None and the scans have several shapes; or the store or the
             batches are too small for the task.
+        ValueError: ``centres`` are not those of the scans of the store.
     """
     _check_counts(store, batch_size, companions, min_batch, training=training)
-    source = Source.of(store, crop_shape, crops_per_scan, seed)
+    centre = None if centres is None else Listed(_checked_centres(store, centres))
+    source = Source.of(store, crop_shape, crops_per_scan, seed, centre=centre)
 
     def example(epoch: tf.Tensor, item: tf.Tensor) -> tuple[Any, Any]:
         (image,), example_seed = source.load(epoch, item)
@@ -109,7 +115,8 @@ def segmentation_dataset(
     """
     if store.num_classes is None:
         raise UserError("These scans were read without masks: expected labelled scans for a segmentation.")
-    source = Source.of(store, crop_shape, crops_per_scan, seed, foreground_fraction, labelled=True)
+    centre = Foreground(store, foreground_fraction)
+    source = Source.of(store, crop_shape, crops_per_scan, seed, centre=centre, labelled=True)
 
     def example(epoch: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         (image, mask), example_seed = source.load(epoch, item)
@@ -148,7 +155,7 @@ def classification_dataset(
     """
     for case in store.cases:
         if case.label is None or not 0 <= case.label < num_classes:
-            raise UserError(f"{case.image}: has class {case.label}, expected 0 to {num_classes - 1}. Check csv_file.")
+            raise UserError(f"{case.image}: has class {case.label}, expected 0 to {num_classes - 1}. Check its label.")
     labels = np.array([case.label for case in store.cases], np.int32)
     source = Source.of(store, None, 1, seed)
 
@@ -174,6 +181,16 @@ def _check_counts(store: VolumeStore, batch_size: int, companions: int, min_batc
         raise UserError(
             f"batch_size: this task compares scans of a batch: expected at most the {len(store)} scans that there are."
         )
+
+
+def _checked_centres(store: VolumeStore, centres: Sequence[np.ndarray]) -> list[np.ndarray]:
+    rank = store.preprocessing.rank
+    if len(centres) != len(store) or any(rows.shape != (max(1, len(rows)), rank) for rows in centres):
+        raise ValueError(
+            f"centres: expected one or more rows of {rank} numbers for each of {len(store)} scans, received arrays of "
+            f"shapes {[rows.shape for rows in centres]}."
+        )
+    return list(centres)
 
 
 def _finished(dataset: tf.data.Dataset) -> tf.data.Dataset:

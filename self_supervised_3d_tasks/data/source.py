@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -29,6 +29,38 @@ class Branch(enum.IntEnum):
     ORDER, CROP, EXAMPLE, BATCH, AUGMENTATION, COMPANION = range(6)
 
 
+class Centre(Protocol):
+    """Says where a crop is centred; it is moved into the scan where it would stick out."""
+
+    def __call__(self, index: int, uniforms: np.ndarray) -> np.ndarray | None:
+        """Return a voxel ``(rank,)`` of a scan, chosen by ``(2,)`` numbers in [0, 1); None: anywhere."""
+
+
+@dataclass(frozen=True)
+class Foreground:
+    """Centres a share of the crops on a random voxel with a label, in scans that have any."""
+
+    store: VolumeStore
+    fraction: float
+
+    def __call__(self, index: int, uniforms: np.ndarray) -> np.ndarray | None:
+        """Return a voxel; see `Centre`."""
+        use, voxel = uniforms
+        return self.store.foreground_voxel(index, voxel) if use < self.fraction else None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Centres every crop on one of the voxels ``(number, rank)`` of its scan, each as likely as the others."""
+
+    voxels: Sequence[np.ndarray]
+
+    def __call__(self, index: int, uniforms: np.ndarray) -> np.ndarray:
+        """Return a voxel; see `Centre`."""
+        voxels = self.voxels[index]
+        return voxels[int(uniforms[0] * len(voxels))]
+
+
 @dataclass(frozen=True)
 class Source:
     """Crops of a store, each addressed by (epoch, item); item i is a crop of scan i modulo their number."""
@@ -37,7 +69,7 @@ class Source:
     crop_shape: tuple[int, ...]
     num_items: int
     root: tuple[int, int]
-    foreground_fraction: float
+    centre: Centre | None
     labelled: bool
 
     @classmethod
@@ -47,18 +79,20 @@ class Source:
         crop_shape: Sequence[int] | None,
         crops_per_scan: int,
         seed: int,
-        foreground_fraction: float = 0.0,
         *,
+        centre: Centre | None = None,
         labelled: bool = False,
     ) -> Source:
         """Return the source of whole scans, or of crops of one shape; ``labelled``: with masks.
+
+        Without ``centre``, crops come from anywhere.
 
         Raises:
             UserError: A scan does not have the shape, or is smaller than the crop.
         """
         root = (seed & 0x7FFFFFFF, seed >> 31 & 0x7FFFFFFF)
         crop_shape = _checked_crop_shape(store, crop_shape)
-        return cls(store, crop_shape, len(store) * crops_per_scan, root, foreground_fraction, labelled)
+        return cls(store, crop_shape, len(store) * crops_per_scan, root, centre, labelled)
 
     def seed(self, branch: Branch, *numbers: int | tf.Tensor) -> tf.Tensor:
         """Return the seed ``(2,)`` of one purpose, such as the example at (epoch, item)."""
@@ -138,9 +172,8 @@ class Source:
 
     def _read(self, index: int, uniforms: np.ndarray) -> list[np.ndarray]:
         """Read a crop; through a memory map nothing else is read from the disk."""
-        use_foreground, voxel, *place = uniforms
-        centre = self.store.foreground_voxel(index, voxel) if use_foreground < self.foreground_fraction else None
-        origin = crop_origin(self.store.shape(index)[:-1], self.crop_shape, np.array(place), centre)
+        centre = self.centre(index, uniforms[:2]) if self.centre else None
+        origin = crop_origin(self.store.shape(index)[:-1], self.crop_shape, uniforms[2:], centre)
         inside = tuple(slice(first, first + size) for first, size in zip(origin, self.crop_shape, strict=True))
         sources = [self.store.image(index), *([self.store.mask(index)] if self.labelled else [])]
         # A copy each time: TensorFlow may take over the memory of an array that it is given.

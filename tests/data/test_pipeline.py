@@ -186,6 +186,89 @@ def test_crops_lie_inside_and_reach_every_origin(make_store, tmp_path, cache: st
     assert min(origins.values()) > 600 / 9 / 2
 
 
+def coordinate_scans(shapes) -> list[np.ndarray]:
+    """Voxels hold their scan's number and their own coordinates, over 100, so a crop tells where it comes from."""
+    return [
+        np.stack([np.full(shape, number), *np.indices(shape)], axis=-1).astype(np.float32) / 100
+        for number, shape in enumerate(shapes)
+    ]
+
+
+def origins(crops) -> list[tuple[int, ...]]:
+    """Return the scan and the first voxel of each crop of `coordinate_scans`."""
+    return [tuple(np.rint(100 * crop[(0,) * (crop.ndim - 1)]).astype(int).tolist()) for crop in crops]
+
+
+CENTRES = [np.array([[0, 0, 0], [3, 3, 3], [7, 2, 5]]), np.array([[4, 4, 9]], np.int32)]
+# Half of the crop's (4, 2, 3), rounded down, before the centre; moved into the scan where that is outside.
+CENTRED_ORIGINS = {0: {(0, 0, 0), (1, 2, 2), (4, 1, 4)}, 1: {(2, 3, 7)}}
+
+
+def test_crops_are_those_at_the_centres_and_each_is_as_likely(make_store) -> None:
+    store = make_store(coordinate_scans([(8, 6, 7), (9, 6, 10)]), data_dim=(4, 2, 3))
+    dataset = pretraining_dataset(
+        store,
+        make_example=identity,
+        batch_size=8,
+        crop_shape=(4, 2, 3),
+        crops_per_scan=4,
+        centres=CENTRES,
+        seed=0,
+    )
+    counts = Counter()
+    for crops, _ in take(dataset, 120):
+        assert crops.shape == (8, 4, 2, 3, 4)
+        for crop, (number, *first) in zip(crops, origins(crops), strict=True):
+            inside = tuple(slice(one, one + size) for one, size in zip(first, (4, 2, 3), strict=True))
+            np.testing.assert_array_equal(crop, store.image(number)[inside])
+            counts[number, tuple(first)] += 1
+    assert set(counts) == {(number, first) for number, firsts in CENTRED_ORIGINS.items() for first in firsts}
+    assert counts.pop((1, (2, 3, 7))) == 480  # every scan is visited as often
+    assert min(counts.values()) > 160 * 0.8
+
+
+def test_centred_crops_lie_in_the_padded_scan(make_store) -> None:
+    scan = np.full((3, 9, 5, 1), 0.5, np.float32)
+    store = make_store([scan], data_dim=(6, 4, 8))
+    assert store.shape(0) == (6, 9, 8, 1)
+    corners = np.array(list(itertools.product((0, 5), (0, 8), (0, 7))))
+    options = {"make_example": identity, "batch_size": 4, "crop_shape": (6, 4, 8), "crops_per_scan": 4, "seed": 1}
+    for crops, _ in take(pretraining_dataset(store, centres=[corners], **options), 20):
+        assert crops.shape == (4, 6, 4, 8, 1)
+        assert {int(crop.sum()) for crop in crops} == {3 * 4 * 5 // 2}
+
+
+def test_centred_companions_resuming_and_validation(make_store) -> None:
+    store = make_store(coordinate_scans([(8, 6, 7), (9, 6, 10)]), data_dim=(4, 2, 3))
+    options = {
+        "make_example": lambda image, seed, other: (tf.stack([image, other]), seed),
+        "batch_size": 2,
+        "crop_shape": (4, 2, 3),
+        "centres": CENTRES,
+        "companions": 1,
+        "min_batch": 2,
+        "seed": 5,
+    }
+    whole = take(pretraining_dataset(store, **options), 30)
+    seen = {0: set(), 1: set()}
+    for pairs, _ in whole:
+        found = [origins(pair) for pair in pairs]
+        assert sorted(pair[0][0] for pair in found) == [0, 1]
+        for number, *first in itertools.chain(*found):
+            seen[number].add(tuple(first))
+    assert seen == CENTRED_ORIGINS
+    assert_equal(whole[17:], take(pretraining_dataset(store, first_step=17, **options), 13))
+    validation = pretraining_dataset(store, training=False, **options)
+    assert_equal(list(validation.as_numpy_iterator()), list(validation.as_numpy_iterator()))
+
+
+@pytest.mark.parametrize("centres", [CENTRES[:1], [CENTRES[0], CENTRES[1][:0]], [CENTRES[0], CENTRES[1][:, :2]]])
+def test_centres_of_other_scans(make_store, centres) -> None:
+    store = make_store(coordinate_scans([(8, 6, 7), (9, 6, 10)]), data_dim=(4, 2, 3))
+    with pytest.raises(ValueError, match="one or more rows of 3 numbers for each of 2 scans"):
+        pretraining_dataset(store, make_example=identity, batch_size=1, crop_shape=(4, 2, 3), centres=centres, seed=0)
+
+
 @pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
 def test_foreground_fraction(make_store, fraction: float) -> None:
     mask = np.zeros((16, 16, 16), int)

@@ -1,0 +1,338 @@
+"""Task-related contrastive predictive coding: from a path of cubes, predict the code of the cube that it encloses."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from self_supervised_3d_tasks import lazy, losses, triplet_losses
+from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.models import layers
+from self_supervised_3d_tasks.ops import intensity, patches, seeds, supervoxels
+
+keras = lazy.load("keras")
+tf = lazy.load("tensorflow")
+
+Cell = tuple[int, int]
+
+_U = ((0, 0), (1, 0), (2, 0), (2, 1), (2, 2), (1, 2), (0, 2))
+PATHS: dict[str, tuple[Cell, ...]] = {"u": _U, "spiral": (*_U, (0, 1))}
+_SIDE = range(3)
+_NEVER = -1e9  # the logit of what is no candidate; finite, since infinity times a gradient of 0 is NaN
+
+
+class TCPC(Algorithm):
+    """Task-related contrastive predictive coding in 3D, and in 2D by the same lines.
+
+    Zhu et al. 2020, "Embedding Task Knowledge into 3D Neural Networks via Self-supervised Learning". The input is
+    a sub-volume of a scan, centred on a supervoxel: a region of like intensity, which holds more than background
+    does, though with as few as the paper has, a small lesion is but a part of one. It is cut into 3 x 3 cubes over
+    the first two axes, of full length along a third. N cubes along a path are the support. A GRU reads their codes
+    in the order of the path, and one linear layer predicts the code of the target cube.
+
+    The prediction is compared with all cubes of all sub-volumes of the batch, by the cosine over ``temperature``.
+    InfoNCE picks the true target among them: log(batch · (N + 1)) where all codes are alike, which is chance.
+    "binary" takes each comparison by itself, with the logit u = prediction · code / sqrt(code_size):
+    softplus(-u) of the target plus the mean softplus(u) of the others; 2 log 2 for logits of 0. It is as close to
+    the printed equation 3 as a loss can be that does its work; see `printed_loss`.
+
+    With cubes that overlap by half, as the paper has them, every voxel of the target lies in the support. What
+    keeps a code from being copied: each cube is shifted in the plane on its own, and has its own brightness and
+    contrast. Only without overlap is nothing shared. Batch normalization over the cubes of two scans lets a code
+    tell its scan, which is half the answer; group normalization does not.
+
+    Args:
+        input_shape: ``(*spatial, channels)`` of a sub-volume.
+        num_segments: About how many supervoxels a scan is cut into; the paper has 10 to 20.
+        slic_preset: Of the two keys that follow: "paper" smooths by 10 voxels, "ours" by 1.
+        slic_compactness: Weight of the distance in space over that of intensities in [0, 1]; None: the preset's.
+        slic_sigma: Width of the Gaussian that smooths the scan beforehand; None: the preset's.
+        supervoxel_foreground: Supervoxels with a smaller share of foreground are left out.
+        cube_overlap: Share of its edge that a cube has in common with the next, in [0, 1). The edge is
+            L / (3 - 2 overlap), rounded up: 24 of 48 voxels at 0.5, beginning at 0, 12 and 24.
+        cube_path: Cells (row, column) of the support in the order that the GRU reads them, each beside the one
+            before; or "u", which goes down on one side, along the bottom and up on the other; or "spiral", which
+            closes it: all eight cubes around the one in the middle.
+        target_cube: The cell whose code is predicted.
+        cube_jitter: Largest shift of a cube along each of the first two axes, in voxels; a cube at the border
+            stays inside. None: 1/6 of the distance between cubes, or 0 without overlap, where it would make one.
+        intensity_jitter: a, in [0, 1): a cube's brightness changes by up to ± a, its contrast by a factor in
+            1 ± a.
+        code_size: Width of a cube's code.
+        context_units: Width of the GRU.
+        pool_bins: The encoder's map is averaged over that many bins per axis before it becomes a code.
+        tcpc_mode: "info_nce" or "binary".
+        temperature: Divides the cosines; "binary" does not look at it.
+        exclude_adjacent_negatives: Leave out the own support cubes that overlap the target: they hold parts of
+            it, so that telling them from it is no virtue.
+
+    Raises:
+        UserError: A path that is none, a target in it, or cubes that do not fit or could change places.
+    """
+
+    min_batch = 2
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        *,
+        num_segments: Annotated[int, Field(ge=1)] = 15,
+        slic_preset: Literal["ours", "paper"] = "ours",
+        slic_compactness: Annotated[float, Field(gt=0)] | None = None,
+        slic_sigma: Annotated[float, Field(ge=0)] | None = None,
+        supervoxel_foreground: Annotated[float, Field(ge=0, le=1)] = 0.15,
+        cube_overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+        cube_path: Literal["u", "spiral"] | tuple[Cell, ...] = "u",
+        target_cube: Cell = (1, 1),
+        cube_jitter: Annotated[int, Field(ge=0)] | None = None,
+        intensity_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.1,
+        code_size: Annotated[int, Field(ge=1)] = 128,
+        context_units: Annotated[int, Field(ge=1)] = 256,
+        pool_bins: Annotated[int, Field(ge=1)] = 1,
+        tcpc_mode: Literal["info_nce", "binary"] = "info_nce",
+        temperature: Annotated[float, Field(gt=0)] = 0.1,
+        exclude_adjacent_negatives: bool = False,
+    ) -> None:
+        super().__init__(input_shape)
+        chosen = {"compactness": slic_compactness, "sigma": slic_sigma}
+        self.crop_centres = dataclasses.replace(
+            supervoxels.PRESETS[slic_preset],
+            num_segments=num_segments,
+            min_foreground=supervoxel_foreground,
+            **{name: value for name, value in chosen.items() if value is not None},
+        )
+        self.path = _checked_path(cube_path, target_cube)
+        self.target = tuple(target_cube)
+        self.cube_overlap = cube_overlap
+        self.cube_jitter = cube_jitter
+        self.intensity_jitter = intensity_jitter
+        self.code_size = code_size
+        self.context_units = context_units
+        self.pool_bins = pool_bins
+        self.tcpc_mode = tcpc_mode
+        self.temperature = temperature
+        self.exclude_adjacent_negatives = exclude_adjacent_negatives
+        edges = [_edge(size, cube_overlap) for size in self.spatial_shape[:2]]
+        self.cube_shape = (*edges, *self.spatial_shape[2:])
+        self.starts = tuple(
+            (0, round((size - edge) / 2), size - edge) for size, edge in zip(self.spatial_shape[:2], edges, strict=True)
+        )
+        self.jitter = self._jitter()
+
+    def _jitter(self) -> tuple[int, int]:
+        """Return the largest shift along each of the first two axes, after checking that the cubes keep their order."""
+        steps = [min(high - low for low, high in itertools.pairwise(starts)) for starts in self.starts]
+        if min(steps) < 1:
+            raise UserError(
+                f"data_dim, cube_overlap: three cubes that share {self.cube_overlap:g} of their edge need different "
+                f"places along each of the first two axes, but {list(self.spatial_shape[:2])} voxels leave none for "
+                f"cubes of {list(self.cube_shape[:2])}; enlarge data_dim or reduce cube_overlap"
+            )
+        if self.cube_jitter is None:
+            return tuple(step // 6 if self.cube_overlap > 0 else 0 for step in steps)
+        largest = (min(steps) - 1) // 2
+        if self.cube_jitter > largest:
+            raise UserError(
+                f"cube_jitter: at most {largest} where cubes begin every {min(steps)} voxels, received "
+                f"{self.cube_jitter}: neighbours could change places; reduce it, or enlarge data_dim"
+            )
+        return (self.cube_jitter, self.cube_jitter)
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells in the order of the cubes: the path, then the target."""
+        return (*self.path, self.target)
+
+    @property
+    def encoder_shape(self) -> tuple[int, ...]:
+        """``(*cube, channels)``."""
+        return (*self.cube_shape, self.input_shape[-1])
+
+    def origin(self, cell: Cell) -> tuple[int, ...]:
+        """Return the first voxel of a cell's cube before it is shifted, one index per axis."""
+        plane = (starts[index] for starts, index in zip(self.starts, cell, strict=True))
+        return (*plane, *[0] * (self.rank - 2))
+
+    def touches_target(self, cell: Cell) -> bool:
+        """Whether a cell's cube shares voxels with the target, before they are shifted."""
+        triples = zip(self.origin(cell), self.origin(self.target), self.cube_shape, strict=True)
+        return all(abs(first - other) < edge for first, other, edge in triples)
+
+    @property
+    def left_out(self) -> tuple[bool, ...]:
+        """For each cube, whether it is no candidate for the prediction of its own sub-volume."""
+        support = (self.exclude_adjacent_negatives and self.touches_target(cell) for cell in self.path)
+        return (*support, False)
+
+    def make_example(self, image: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the cubes ``(N + 1, *cube, channels)``, the target last, and its index N, an int32 scalar."""
+        image = tf.ensure_shape(image, self.input_shape)
+        number = len(self.cells)
+        limits = (*self.jitter, *[0] * (self.rank - 2))
+        shifts = patches.draw_offsets(seeds.fold(seed, 0), number, [2 * limit for limit in limits]) - limits
+        origins = tf.constant([self.origin(cell) for cell in self.cells]) + shifts
+        last = [size - edge for size, edge in zip(self.spatial_shape, self.cube_shape, strict=True)]
+        cubes = patches.extract(image, tf.clip_by_value(origins, 0, tf.constant(last)), self.cube_shape)
+        if self.intensity_jitter > 0:
+            a = self.intensity_jitter
+            brightness = tf.random.stateless_uniform((number,), seeds.fold(seed, 1), -a, a)
+            contrast = tf.random.stateless_uniform((number,), seeds.fold(seed, 2), 1 - a, 1 + a)
+            changes = zip(*map(tf.unstack, (cubes, brightness, contrast)), strict=True)
+            cubes = tf.stack([intensity.brightness_contrast(*change) for change in changes])
+        return cubes, tf.constant(number - 1)
+
+    def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
+        """Return cubes ``(batch, N + 1, *cube, channels)`` -> scores ``(batch, batch, N + 1)``, float32.
+
+        The scores compare each prediction with the codes of all cubes of all sub-volumes of the batch.
+        """
+        number = len(self.cells)
+        inputs = keras.Input((number, *self.encoder_shape), name="cubes")
+        codes = encoder(keras.ops.reshape(inputs, (-1, *self.encoder_shape)))
+        if len(codes.shape) > 2:
+            codes = layers.adaptive_average_pool(codes, self.pool_bins, name="pool")
+        codes = keras.layers.Flatten(name="flatten")(codes)
+        codes = layers.dense(self.code_size, seed=seed, name="code")(codes)
+        codes = keras.ops.reshape(codes, (-1, number, self.code_size))
+        # (batch, N, code_size) -> (batch, context_units) -> (batch, code_size)
+        summary = layers.gru(self.context_units, seed=seed, name="context")(codes[:, :-1])
+        prediction = layers.dense(self.code_size, seed=seed, name="prediction")(summary)
+
+        codes, prediction = keras.ops.cast(codes, "float32"), keras.ops.cast(prediction, "float32")
+        if self.tcpc_mode == "info_nce":
+            codes, prediction = triplet_losses.unit_length(codes), triplet_losses.unit_length(prediction)
+        scores = keras.ops.einsum("bd,knd->bkn", prediction, codes)
+        return keras.Model(inputs, scores / self._unit, name=self.name)
+
+    @property
+    def _unit(self) -> float:
+        """What the products are divided by to become scores."""
+        return self.temperature if self.tcpc_mode == "info_nce" else math.sqrt(self.code_size)
+
+    def loss(self, y_true: Any, y_pred: Any) -> Any:
+        """InfoNCE or the binary loss of each sub-volume's prediction, float32, ``(batch,)``.
+
+        Args:
+            y_true: ``(batch,)`` index of the target among the cubes.
+            y_pred: Scores ``(batch, batch, N + 1)``.
+        """
+        logits, own, is_negative = self._candidates(y_true, y_pred)
+        ops = keras.ops
+        positive = ops.take_along_axis(logits, own, axis=1)
+        if self.tcpc_mode == "binary":
+            weights = ops.cast(is_negative, "float32")
+            negative = ops.sum(weights * ops.softplus(logits), axis=1) / ops.sum(weights, axis=1)
+            return ops.softplus(-positive[:, 0]) + negative
+        logits = ops.concatenate([positive, ops.where(is_negative, logits, _NEVER)], axis=1)
+        return losses.info_nce(logits[:, None], ops.zeros_like(own))
+
+    def metrics(self) -> list[Any]:
+        """Accuracy, whose chance level `chance` tells, and two numbers that show what the codes do."""
+        return [self.accuracy, self.similarity, self.spread]
+
+    def accuracy(self, y_true: Any, y_pred: Any) -> Any:
+        """Return whether the target has a higher score than every other candidate, 1 or 0: ``(batch,)``."""
+        logits, own, is_negative = self._candidates(y_true, y_pred)
+        positive = keras.ops.take_along_axis(logits, own, axis=1)[:, 0]
+        # Not by argmax: a tie, as between collapsed codes, is no hit.
+        best = keras.ops.max(keras.ops.where(is_negative, logits, _NEVER), axis=1)
+        return keras.ops.cast(positive > best, "float32")
+
+    def similarity(self, y_true: Any, y_pred: Any) -> Any:
+        """Return the cosine of prediction and target, ``(batch,)``; with "binary", which has none, their product."""
+        logits, own, _ = self._candidates(y_true, y_pred)
+        return keras.ops.take_along_axis(logits, own, axis=1)[:, 0] * self._unit
+
+    def spread(self, y_true: Any, y_pred: Any) -> Any:
+        """Return the standard deviation of each prediction's cosines with all cubes of the batch, ``(batch,)``.
+
+        0 says that all codes are alike: they have collapsed. With "binary" it is that of the products.
+        """
+        logits, _, _ = self._candidates(y_true, y_pred)
+        return keras.ops.std(logits, axis=1) * self._unit
+
+    def chance(self, scans_per_step: int) -> dict[str, float]:
+        """Return the accuracy of a guess among the candidates."""
+        return {"accuracy": 1 / (scans_per_step * len(self.cells) - sum(self.left_out))}
+
+    def _candidates(self, y_true: Any, scores: Any) -> tuple[Any, Any, Any]:
+        """Return logits and whether each is of a negative, ``(batch, candidates)``, and the targets, ``(batch, 1)``.
+
+        A candidate is a (scan, cube), cube fastest.
+        """
+        ops, number = keras.ops, len(self.cells)
+        batch = ops.shape(scores)[0]
+        logits = ops.reshape(ops.cast(scores, "float32"), (batch, batch * number))
+        scan = ops.arange(batch, dtype="int32")[:, None]
+        candidate = ops.arange(batch * number, dtype="int32")[None]
+        own = scan * number + ops.reshape(ops.cast(y_true, "int32"), (-1, 1))
+        left_out = ops.take(ops.convert_to_tensor(self.left_out, "bool"), candidate % number)
+        left_out = ops.logical_and(left_out, candidate // number == scan)
+        return logits, own, ops.logical_not(ops.logical_or(left_out, candidate == own))
+
+    def describe(self, inputs: np.ndarray, targets: np.ndarray) -> list[Panel]:
+        """Show the support in the order of the path, and the target."""
+        titles = [f"support {place} {cell}" for place, cell in enumerate(self.path, start=1)]
+        titles.append(f"target {self.target}")
+        return [Panel(title, np.asarray(cube)) for title, cube in zip(titles, inputs, strict=True)]
+
+
+def printed_loss(prediction: Any, positive: Any, negatives: Any) -> Any:
+    """Return the loss as Zhu et al. 2020 print it, equation 3, ``(batch,)``. Nothing is trained with it.
+
+    With BCE(z, p) = -mean(z log p + (1 - z) log(1 - p)) it is -Σ BCE(positive, p) / BCE(negative, p) over the
+    negatives: a loss that has no lower bound and falls as the prediction p leaves the positive, against the
+    paper's text ("to recognize the target from other representations"), which `TCPC.loss` follows.
+
+    Args:
+        prediction: ``(batch, code_size)`` in (0, 1), which codes are not by themselves.
+        positive: ``(batch, code_size)`` in (0, 1).
+        negatives: ``(batch, negatives, code_size)`` in (0, 1).
+    """
+    ops = keras.ops
+    prediction, positive, negatives = (ops.cast(code, "float32") for code in (prediction, positive, negatives))
+    own = _binary_crossentropy(positive, prediction)
+    others = _binary_crossentropy(negatives, prediction[:, None])
+    return -ops.sum(own[:, None] / others, axis=1)
+
+
+def _binary_crossentropy(target: Any, probability: Any) -> Any:
+    log = keras.ops.log
+    return -keras.ops.mean(target * log(probability) + (1 - target) * log(1 - probability), axis=-1)
+
+
+def _edge(size: int, overlap: float) -> int:
+    """Return the shortest edge of three cubes that cover ``size`` voxels with that share of overlap."""
+    return math.ceil(size / (3 - 2 * overlap) - 1e-9)  # against 10.000000000000002
+
+
+def _checked_path(cube_path: str | Sequence[Cell], target_cube: Cell) -> tuple[Cell, ...]:
+    """Return the cells of the support."""
+    path = PATHS[cube_path] if isinstance(cube_path, str) else tuple(map(tuple, cube_path))
+    for key, cells in (("cube_path", path), ("target_cube", (tuple(target_cube),))):
+        outside = [list(cell) for cell in cells if len(cell) != 2 or not all(index in _SIDE for index in cell)]
+        if outside:
+            raise UserError(f"{key}: expected cells [row, column], both in 0 .. 2, received {outside[0]}")
+    if not path:
+        raise UserError('cube_path: expected at least one cell, received none; leave the key out for "u"')
+    repeated = [list(cell) for cell in dict.fromkeys(path) if path.count(cell) > 1]
+    if repeated:
+        raise UserError(f"cube_path: cell {repeated[0]} is there more than once; a path visits a cell at most once")
+    for before, after in itertools.pairwise(path):
+        if sum(abs(a - b) for a, b in zip(before, after, strict=True)) != 1:
+            raise UserError(
+                f"cube_path: {list(after)} is not beside {list(before)}; each cell shares a side with the one before it"
+            )
+    if tuple(target_cube) in path:
+        raise UserError(
+            f"target_cube, cube_path: the target {list(target_cube)} is part of the support, where it could be copied "
+            "from; choose a cell that is not on the path"
+        )
+    return path
