@@ -18,7 +18,7 @@ from absl import logging
 from self_supervised_3d_tasks import finetuning, plots, results, training, transfer
 from self_supervised_3d_tasks.config import load_experiment
 from self_supervised_3d_tasks.data import layouts, splits
-from self_supervised_3d_tasks.data.label_tables import LabelTable
+from self_supervised_3d_tasks.data.label_tables import Classes, LabelTable
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store import VolumeStore, check_case
@@ -130,7 +130,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
     folder.write_json("environment.json", environment(seed=experiment.seed))
     parts, pinned = _splits_json(plan), folder.path / "split.json"
     if pinned.exists():
-        _check_labels(str(pinned), read_json(pinned), parts, "start a new run without --resume")
+        _check_labels(experiment, str(pinned), read_json(pinned), parts, "start a new run without --resume")
     store = VolumeStore(
         plan.cases,
         task.preprocessing,
@@ -171,7 +171,7 @@ def check_baseline(plan: Plan, baseline: RunFolder) -> None:
     if changed:
         raise UserError(f"random_from: {baseline.path} trained from scratch with other values of {', '.join(changed)}")
     parts, recorded = _splits_json(plan), baseline.read_json("split.json")
-    _check_labels(f"random_from: {baseline.path}", recorded, parts, "remove random_from")
+    _check_labels(plan.experiment, f"random_from: {baseline.path}", recorded, parts, "remove random_from")
     if any(recorded.get(part) != parts[part] for part in parts):
         raise UserError(f"random_from: {baseline.path} has another split; the folders of scans have changed since")
 
@@ -230,6 +230,7 @@ def _find(experiment: FinetuneExperiment, *, test: bool = False) -> list[Case]:
         label_stem=experiment.label_stem,
         labelled=True,
         table=LabelTable(**table) if table else None,
+        classes=Classes(experiment.num_classes, experiment.label_map),
         subject_pattern=experiment.subject_pattern,
         channel_suffixes=experiment.channel_suffixes,
     )
@@ -256,16 +257,16 @@ def _labels_json(plan: Plan) -> dict[str, dict[str, int]]:
     return {part: classes for part, classes in labels.items() if classes}
 
 
-def _check_labels(where: str, recorded: dict, parts: dict, remedy: str) -> None:
+def _check_labels(experiment: FinetuneExperiment, where: str, recorded: dict, parts: dict, remedy: str) -> None:
     """Raise `UserError` if a scan has another class than was recorded: jobs on both would be compared."""
-    for part, table in (("labels", "csv_file"), ("test_labels", "csv_file_test")):
+    for part, test in (("labels", False), ("test_labels", True)):
         before, now = recorded.get(part, {}), parts.get(part, {})
         changed = sorted(name for name in before.keys() & now.keys() if before[name] != now[name])
         if changed:
             first = changed[0]
             raise UserError(
                 f"{where}: the labels of {len(changed)} scans have changed since, first that of {first!r} from "
-                f"{before[first]} to {now[first]}; restore {table}, or {remedy}"
+                f"{before[first]} to {now[first]}; restore {experiment.label_key(test=test)}, or {remedy}"
             )
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from self_supervised_3d_tasks import experiment_checks, registry
+from self_supervised_3d_tasks.errors import UserError
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -156,7 +157,7 @@ class Experiment(BaseModel):
 class TrainExperiment(Experiment):
     """Keys of pretraining: ``python train.py FILE.json``."""
 
-    data_dir: str = Field(description="Folder of unlabelled scans.")
+    data_dir: str = Field(description="Folder of unlabelled scans, or <archive>.npz/<part>.")
     epochs: PositiveInt = Field(250, description="Number of epochs.")
     train_val_split: OpenShare = Field(0.9, description="Share of the subjects that trains; the rest validates.")
 
@@ -171,7 +172,13 @@ class TrainExperiment(Experiment):
 
     def check_geometry(self) -> None:
         """Raise `UserError` for shapes that the task or the encoder cannot take."""
-        self.check_encoder(self.make_algorithm().encoder_shape, decoder=False)
+        algorithm = self.make_algorithm()
+        if algorithm.crop_centres is not None and self.fitting != "crop":
+            raise UserError(
+                f"volume_fitting: {self.algorithm} cuts sub-volumes of data_dim out of whole scans, around points that "
+                f'it finds there; use "crop" instead of "{self.fitting}"'
+            )
+        self.check_encoder(algorithm.encoder_shape, decoder=False)
 
 
 def _classifies(known: dict[str, Any]) -> bool:
@@ -189,7 +196,7 @@ class FinetuneExperiment(Experiment):
     """Keys of finetuning: ``python finetune.py FILE.json``."""
 
     model_checkpoint: str | None = Field(None, description="Run folder of the pretraining, or its encoder.keras.")
-    data_dir_train: str = Field(description="Folder of labelled scans.")
+    data_dir_train: str = Field(description="Folder of labelled scans, or <archive>.npz/<part>.")
     data_dir_test: str | None = Field(None, description="Folder of labelled test scans; default: test_split.")
     label_dir_train: str | None = Field(None, description="Masks; default: <data_dir_train>_labels.")
     label_dir_test: str | None = Field(None, description="Masks; default: <data_dir_test>_labels.")
@@ -211,6 +218,9 @@ class FinetuneExperiment(Experiment):
     prediction_architecture: str = Field("unet", description="Decoder for masks, or head for classes of whole scans.")
     global_pooling: Literal["avg", "max", "none"] = Field(
         "avg", description="How a classification head pools the encoder's map; none: it is flattened."
+    )
+    pool_bins: PositiveInt = Field(
+        1, description="Bins per axis that global_pooling avg averages over; they are flattened."
     )
     multilabel: bool = Field(False, description="Ordered classes: output k asks for at least class k.")
     sample_classes_uniform: bool = Field(False, description="Repeat training scans until the classes are even.")
@@ -273,6 +283,7 @@ class FinetuneExperiment(Experiment):
         """Return every value that training from scratch depends on: those two sweeps with one baseline must share."""
         networks = (registry.encoder(self.encoder_name), self._prediction())
         shared = {key for network in networks for key in registry.options(network)}
+        shared |= FinetuneExperiment.model_fields.keys()
         pretext = registry.options(registry.algorithm(self.algorithm)).keys() - shared
         settings = self.model_dump(mode="json", exclude=pretext | _NOT_OF_THE_BASELINE)
         # One network has several spellings.
@@ -295,6 +306,12 @@ class FinetuneExperiment(Experiment):
     def label_names(self) -> dict[int, str]:
         """``class_names`` by label, for pictures."""
         return dict(enumerate(self.class_names or []))
+
+    def label_key(self, *, test: bool = False) -> str:
+        """Return the key that says where the classes of whole scans are, for messages."""
+        if experiment_checks.layout(self.dataset_name).labels == "archive":
+            return "data_dir_test" if test and self.data_dir_test else "data_dir_train"
+        return "csv_file_test" if test and self.csv_file_test else "csv_file"
 
     def label_table_options(self, *, test: bool = False) -> dict[str, Any] | None:
         """Return the keyword arguments of `data.label_tables.LabelTable`, or None where masks are the labels.
@@ -320,6 +337,7 @@ class FinetuneExperiment(Experiment):
                 functools.partial(network, **options),
                 self.num_classes,
                 global_pooling=self.global_pooling,
+                pool_bins=self.pool_bins,
                 seed=seed + 10_000,
             )
         else:

@@ -14,10 +14,8 @@ if TYPE_CHECKING:
 
 CLASSIFICATION_LOSSES = ("categorical_crossentropy", "weighted_categorical_crossentropy", "binary_crossentropy")
 # Keys that have a meaning in one of the two downstream tasks only.
-_OF_CLASSIFICATION = (
-    *("csv_file", "csv_file_test", "image_column", "label_column", "subject_column", "suffix"),
-    *("multilabel", "sample_classes_uniform"),
-)
+_OF_TABLES = ("csv_file", "csv_file_test", "image_column", "label_column", "subject_column", "suffix")
+_OF_CLASSIFICATION = (*_OF_TABLES, "multilabel", "sample_classes_uniform")
 _OF_SEGMENTATION = ("label_dir_train", "label_dir_test", "label_stem", "foreground_fraction")
 
 
@@ -42,6 +40,11 @@ def check(experiment: Experiment) -> None:
         raise UserError(
             f"data_is_3D, dataset_name: the scans of {experiment.dataset_name!r} are {rank}D; remove data_is_3D or use "
             "another layout"
+        )
+    if experiment.channel_suffixes and layout(experiment.dataset_name).labels == "archive":
+        raise UserError(
+            f"channel_suffixes: the channels of {experiment.dataset_name!r} are the last axis of the archive's arrays; "
+            "remove the key"
         )
     if isinstance(experiment.data_dim, list) and len(experiment.data_dim) != experiment.rank:
         raise UserError(
@@ -101,32 +104,33 @@ def _check_labels(experiment: FinetuneExperiment) -> None:
             f"prediction_architecture, dataset_name: {network} gives a class per scan, but the labels of {name!r} are "
             'masks; use a decoder such as "unet", or a layout that takes a table, such as "images" or "nifti"'
         )
-    if experiment.task == "segmentation" and labels == "table":
+    if experiment.task == "segmentation" and labels in ("table", "archive"):
+        kind = "a table of labels" if labels == "table" else "one label per scan"
         raise UserError(
-            f"prediction_architecture, dataset_name: {network} gives a mask, but {name!r} has a table of labels; use a "
-            'head such as "simple_multiclass"'
+            f"prediction_architecture, dataset_name: {network} gives a mask, but {name!r} has {kind}; use a head such "
+            'as "simple_multiclass"'
         )
 
 
 def _check_classification(experiment: FinetuneExperiment) -> None:
     head = f"prediction_architecture {experiment.prediction_name!r}"
-    if experiment.csv_file is None:
-        raise UserError(
-            f"csv_file: {head} gives a class per scan and learns from a table of labels; name its file, or use a "
-            'decoder such as "unet" for masks'
-        )
-    if experiment.subject_column and experiment.subject_pattern:
-        raise UserError("subject_column, subject_pattern: both say whose a scan is; keep one of them")
-    if experiment.data_dir_test and not experiment.csv_file_test:
-        raise UserError("csv_file_test: the scans of data_dir_test need a table of their own; name its file")
+    if layout(experiment.dataset_name).labels != "archive":
+        _check_table(experiment, head)
+    elif given := _given(experiment, _OF_TABLES):
+        raise UserError(f"{given}: the labels of {experiment.dataset_name!r} are in the archive; remove them")
     if experiment.fitting == "crop":
         raise UserError(f'volume_fitting: {head} needs the whole scan; use "resize" or "exact" instead of "crop"')
     if given := _given(experiment, _OF_SEGMENTATION):
-        raise UserError(f"{given}: for masks only, but {head} learns from csv_file; remove them")
+        raise UserError(f"{given}: for masks only, but {head} learns from classes of whole scans; remove them")
     if experiment.multilabel and experiment.loss != "binary_crossentropy":
         raise UserError(
             f"loss, multilabel: ordered classes are independent yes-or-no outputs; use binary_crossentropy, received "
             f"{experiment.loss!r}"
+        )
+    if experiment.pool_bins > 1 and experiment.global_pooling != "avg":
+        raise UserError(
+            f'pool_bins, global_pooling: bins are averaged over; use "global_pooling": "avg" instead of '
+            f'"{experiment.global_pooling}", or remove pool_bins'
         )
     _warn_of_constant_means(experiment)
     if experiment.loss not in CLASSIFICATION_LOSSES:
@@ -136,11 +140,24 @@ def _check_classification(experiment: FinetuneExperiment) -> None:
         )
 
 
+def _check_table(experiment: FinetuneExperiment, head: str) -> None:
+    """A class per scan is learned from a table, and that of the test scans from one of their own."""
+    if experiment.csv_file is None:
+        raise UserError(
+            f"csv_file: {head} gives a class per scan and learns from a table of labels; name its file, or use a "
+            'decoder such as "unet" for masks'
+        )
+    if experiment.subject_column and experiment.subject_pattern:
+        raise UserError("subject_column, subject_pattern: both say whose a scan is; keep one of them")
+    if experiment.data_dir_test and not experiment.csv_file_test:
+        raise UserError("csv_file_test: the scans of data_dir_test need a table of their own; name its file")
+
+
 def _warn_of_constant_means(experiment: FinetuneExperiment) -> None:
     """Group normalization ends a block of the U-Net: the mean over the map, summed over a group, is a constant."""
     keys = ("normalization", "pooling", "global_pooling")
     normalization, pooling, global_pooling = (getattr(experiment, key, None) for key in keys)
-    if normalization == "group" and pooling != "max" and global_pooling == "avg":
+    if experiment.encoder_name == "unet" and normalization == "group" and pooling != "max" and global_pooling == "avg":
         logging.warning(
             "normalization, global_pooling: the average of a map that was just group-normalized tells little (nothing "
             'with one channel per group); use "global_pooling": "max", or "normalization": "batch"'

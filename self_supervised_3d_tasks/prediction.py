@@ -12,7 +12,7 @@ from absl import logging
 
 from self_supervised_3d_tasks import inference, plots, registry, training
 from self_supervised_3d_tasks.config import load_experiment
-from self_supervised_3d_tasks.data import layouts, readers
+from self_supervised_3d_tasks.data import archives, layouts, readers
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import check_case
@@ -63,6 +63,10 @@ class Predictor(ABC):
         """Endings of the files that the model takes: those of the layout that it was trained on."""
         return registry.layouts()[self.experiment.dataset_name].suffixes
 
+    @property
+    def _takes_archives(self) -> bool:
+        return registry.layouts()[self.experiment.dataset_name].labels == "archive"
+
     @abstractmethod
     def predict_path(
         self, source: Path, target: Path, *, overlay: bool = False, resume: bool = False
@@ -70,7 +74,7 @@ class Predictor(ABC):
         """Predict a scan, or every scan of a folder; yield the path of each written file, once it is complete.
 
         Args:
-            source: File, or a folder of them.
+            source: File, or a folder of them, or part of an archive.
             target: What to write.
             overlay: Also write pictures, for masks only.
             resume: Leave out scans that were predicted already.
@@ -88,8 +92,8 @@ class Predictor(ABC):
         """
 
     def _cases(self, source: Path) -> list[Case]:
-        """Return the case of one file, or those of a folder, without the masks that lie beside their scans."""
-        if source.is_dir():
+        """Return the case of one file, or those of a folder or archive, without masks that lie beside their scans."""
+        if source.is_dir() or self._takes_archives:
             return layouts.find_cases(
                 self.experiment.dataset_name,
                 source,
@@ -215,7 +219,7 @@ class ClassPredictor(Predictor):
             preprocessing = Preprocessing(**self.experiment.preprocessing_options())
             images = (preprocessing.image(readers.read_channels(case.images, self.experiment.rank)) for case in cases)
             classes, probabilities = predict_images(self.model, images, self.experiment)
-            names = [case.image.name for case in cases]
+            names = [_line_name(case) for case in cases]
             rows = class_table.rows(names, classes, probabilities, self.experiment.label_names)
             class_table.write(target, [*before, *rows], self.experiment.num_classes)
         yield target
@@ -228,9 +232,14 @@ class ClassPredictor(Predictor):
             raise UserError(f"{target}: exists already; choose another OUTPUT, or add to it with --resume")
         known = class_table.read(target, self.experiment.num_classes) if target.exists() else []
         done = {row[0] for row in known}
-        cases = [case for case in self._cases(source) if case.image.name not in done]
+        cases = [case for case in self._cases(source) if _line_name(case) not in done]
         self._check_headers(cases)
         return [(case, target) for case in cases]
+
+
+def _line_name(case: Case) -> str:
+    """Return what a table calls a scan: its file, or in an archive its part and number."""
+    return case.name if archives.is_scan(case.image) else case.image.name
 
 
 def _mask_suffix(scan: Path) -> str:

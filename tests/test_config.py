@@ -24,6 +24,7 @@ FINETUNE = {
     "data_dim": 32,
     "number_channels": 1,
 }
+ARCHIVE = {"dataset_name": "medmnist", "data_dir_train": "organ.npz/train", "csv_file": None, "label_column": None}
 
 
 def write(folder: Path, values: dict) -> Path:
@@ -175,6 +176,37 @@ def test_a_mistake_of_segmentation_names_key_and_remedy(tmp_path, keys, parts):
         finetune(tmp_path, **keys)
     for part in parts:
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "parts"),
+    [
+        ({"csv_file": "labels.csv"}, ["csv_file: the labels of 'medmnist' are in the archive", "remove"]),
+        ({"csv_file_test": "labels.csv", "suffix": ".png"}, ["csv_file_test, suffix", "in the archive"]),
+        ({"subject_column": "who"}, ["subject_column", "in the archive"]),
+        ({"prediction_architecture": "unet"}, ["prediction_architecture, dataset_name", "use a head", "one label per"]),
+        ({"channel_suffixes": ["_t1"]}, ["channel_suffixes", "last axis", "remove"]),
+        ({"label_stem": "_m"}, ["label_stem", "for masks only"]),
+        ({"volume_fitting": "crop"}, ["volume_fitting", "whole scan"]),
+        ({"do_cross_val": True, "data_dir_test": "organ.npz/test"}, ["do_cross_val, data_dir_test"]),
+    ],
+)
+def test_a_mistake_with_an_archive_names_key_and_remedy(tmp_path, keys, parts):
+    with pytest.raises(UserError) as error:
+        classify(tmp_path, **ARCHIVE | keys)
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_an_archive_needs_no_table(tmp_path):
+    experiment = classify(tmp_path, **ARCHIVE, data_dir_test="organ.npz/test")
+    assert (experiment.task, experiment.fitting, experiment.rank) == ("classification", "exact", 3)
+    assert experiment.has_test_set and experiment.label_table_options(test=True) is None
+    assert (experiment.label_key(), experiment.label_key(test=True)) == ("data_dir_train", "data_dir_test")
+    assert classify(tmp_path, **ARCHIVE, do_cross_val=True).label_key(test=True) == "data_dir_train"
+    assert classify(tmp_path, **ARCHIVE | {"data_dim": [32, 32]}).rank == 2
+    table = classify(tmp_path, csv_file_test="test.csv")
+    assert (table.label_key(), table.label_key(test=True)) == ("csv_file", "csv_file_test")
 
 
 def test_flips_that_answer_the_pretext_question_are_refused(tmp_path):

@@ -1,8 +1,9 @@
 """``python predict.py RUN_DIR INPUT OUTPUT``: new scans → masks on the original grid, or a table of classes.
 
-INPUT is a scan, or a folder of scans, like those that the model was trained on. A model of masks writes NIfTI masks for
-NIfTI scans, which a model of .npy arrays takes too, .npy masks for .npy arrays, and PNG masks for photographs, OUTPUT
-being a file or a folder; a model of classes writes a CSV file, OUTPUT, with one line per scan.
+INPUT is a scan, or a folder of scans, like those that the model was trained on; of an archive, <archive>.npz/<part>. A
+model of masks writes NIfTI masks for NIfTI scans, which a model of .npy arrays takes too, .npy masks for .npy arrays,
+and PNG masks for photographs, OUTPUT being a file or a folder; a model of classes writes a CSV file, OUTPUT, with one
+line per scan.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def execute(argv: list[str]) -> None:
     """Predict a scan or a folder of scans with the parsed flags.
 
     Args:
-        argv: Program name, run folder of a finetuning, input file or folder, output file or folder (CSV file for
-            classes).
+        argv: Program name, run folder of a finetuning, input file, folder or part of an archive, output file or folder
+            (CSV file for classes).
 
     Raises:
         UserError: The run is not finished, or an input cannot be read.

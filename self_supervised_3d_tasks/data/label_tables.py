@@ -37,6 +37,40 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Classes:
+    """Which classes labels stand for.
+
+    Args:
+        num_classes: every class is below it.
+        label_map: source label to class, for the labels that change.
+    """
+
+    num_classes: int
+    label_map: Mapping[int, int] = field(default_factory=dict)
+
+    def of(self, label: int, where: str) -> int:
+        """Return the class of a label.
+
+        Args:
+            label: as stored.
+            where: what has the label, for messages.
+
+        Raises:
+            UserError: The class is out of range.
+        """
+        mapped = self.label_map.get(label, label)
+        if not 0 <= mapped < self.num_classes:
+            turned, remedy = "", "map the label with"
+            if label in self.label_map:
+                turned, remedy = f", which label_map turns into {mapped}", "correct"
+            raise UserError(
+                f"{where} has label {label}{turned}, expected 0 to {self.num_classes - 1} (num_classes = "
+                f"{self.num_classes}). Change num_classes, or {remedy} label_map."
+            )
+        return mapped
+
+
+@dataclass(frozen=True)
 class LabelTable:
     """A table of classes.
 
@@ -184,17 +218,7 @@ class LabelTable:
         match = _INTEGER.fullmatch(text)
         if match is None:
             raise UserError(f"{where} has label {text!r}, expected an integer.")
-        label = int(match[1])
-        mapped = self.label_map.get(label, label)
-        if not 0 <= mapped < self.num_classes:
-            turned, remedy = "", "map the label with"
-            if label in self.label_map:
-                turned, remedy = f", which label_map turns into {mapped}", "correct"
-            raise UserError(
-                f"{where} has label {label}{turned}, expected 0 to {self.num_classes - 1} (num_classes = "
-                f"{self.num_classes}). Change num_classes, or {remedy} label_map."
-            )
-        return mapped
+        return Classes(self.num_classes, self.label_map).of(int(match[1]), where)
 
 
 def _without_case(name: str) -> str:

@@ -1,7 +1,7 @@
 """What ``dataset_name`` means: which files of a folder are scans, where their labels are, who the subject is.
 
 A folder is flat. Masks lie in ``<folder>_labels`` unless told otherwise, named ``<stem of the scan><label_stem>``;
-classes of whole scans stand in a table.
+classes of whole scans stand in a table. A part of an archive acts as a folder, see `archives`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Literal
 
 from absl import logging
 
-from self_supervised_3d_tasks.data import photographs
-from self_supervised_3d_tasks.data.label_tables import LabelTable, Row
+from self_supervised_3d_tasks.data import archives, photographs
+from self_supervised_3d_tasks.data.label_tables import Classes, LabelTable, Row
 from self_supervised_3d_tasks.data.readers import list_files, stem_of
 from self_supervised_3d_tasks.errors import UserError, nearest
 
@@ -27,7 +27,7 @@ class Case:
 
     Args:
         name: file stem of the scan, without the channel suffix.
-        image: file of the scan, or of its first channels.
+        image: file of the scan, or of its first channels; in an archive ``<archive>.npz/<part>/<number>``.
         mask: file of the mask.
         subject: splits never separate the cases of one subject.
         more_images: files of the further channels, on the grid of ``image``.
@@ -59,7 +59,8 @@ class Layout:
         num_classes: default of the experiment's ``num_classes``.
         intensity_window: default of the experiment's ``intensity_window``.
         labels: ``"masks"``, one file per scan; ``"table"``, a CSV file with the name of a scan and its class in the
-            first two columns; ``"any"``, masks or a table with named columns; ``"none"``.
+            first two columns; ``"any"``, masks or a table with named columns; ``"archive"``, classes in the file of the
+            scans; ``"none"``.
     """
 
     rank: int | None
@@ -68,7 +69,7 @@ class Layout:
     label_stem: str
     num_classes: int = 3
     intensity_window: tuple[float, float] | None = None
-    labels: Literal["masks", "table", "any", "none"] = "masks"
+    labels: Literal["masks", "table", "any", "archive", "none"] = "masks"
 
 
 def _photographs(volume_fitting: str, labels: Literal["table", "any", "none"], num_classes: int = 3) -> Layout:
@@ -85,6 +86,7 @@ LAYOUTS = {
     "images": _photographs("resize", "any"),
     "nifti": Layout(3, (".nii", ".nii.gz"), "resize", "", labels="any"),
     "npy": Layout(None, (".npy",), "exact", "", labels="any"),
+    "medmnist": Layout(None, (), "exact", "", labels="archive"),
 }
 
 
@@ -94,6 +96,7 @@ def find_cases(
     *,
     labelled: bool,
     table: LabelTable | None = None,
+    classes: Classes | None = None,
     suffixes: Sequence[str] | None = None,
     label_dir: str | Path | None = None,
     label_stem: str | None = None,
@@ -104,30 +107,30 @@ def find_cases(
 
     Args:
         dataset_name: a key of `LAYOUTS`.
-        data_dir: flat folder of scans.
+        data_dir: flat folder of scans, or part of an archive.
         labelled: every case must have a mask or a class.
         table: classes; the scans that it does not name are left out, and masks are not looked for.
+        classes: of the labels in an archive; default: the labels themselves.
         suffixes: of the scans; default: the layout's.
         label_dir: folder of masks, which may be ``data_dir`` itself; default ``<data_dir>_labels``.
         label_stem: default: the layout's.
         subject_pattern: regular expression, searched in the case's name; its group is the subject. Default: what the
-            table says, or else the whole name.
+            table or the archive says, or else the whole name.
         channel_suffixes: one file per channel, ``<case><suffix>``, in the order of the channels; files with
             none of these endings are no scans.
 
     Raises:
         UserError: A folder, mask, class or channel is missing, a name occurs twice, or ``subject_pattern`` fails.
     """
-    if dataset_name not in LAYOUTS:
-        raise UserError(
-            f"dataset_name: expected one of {', '.join(LAYOUTS)}, received {dataset_name!r}."
-            + nearest(dataset_name, LAYOUTS)
-        )
-    layout = LAYOUTS[dataset_name]
+    layout = _layout(dataset_name)
     if labelled or table:
         _check_kind_of_labels(dataset_name, table)
-    label_stem = layout.label_stem if label_stem is None else label_stem
     folder = _absolute(data_dir)
+    if layout.labels == "archive":
+        return _archived(archives.Part.at(folder), labelled, classes, subject_pattern)
+    if archives.contains(folder):
+        raise UserError(f'dataset_name: {folder} is an archive, expected "medmnist", received {dataset_name!r}.')
+    label_stem = layout.label_stem if label_stem is None else label_stem
     suffixes = suffixes or layout.suffixes
     if table:
         suffixes = table.suffixes(suffixes)
@@ -156,12 +159,40 @@ def find_cases(
     ]
 
 
+def _layout(dataset_name: str) -> Layout:
+    if dataset_name not in LAYOUTS:
+        raise UserError(
+            f"dataset_name: expected one of {', '.join(LAYOUTS)}, received {dataset_name!r}."
+            + nearest(dataset_name, LAYOUTS)
+        )
+    return LAYOUTS[dataset_name]
+
+
+def _archived(part: archives.Part, labelled: bool, classes: Classes | None, subject_pattern: str | None) -> list[Case]:
+    paths = part.paths()
+    names = [f"{part.name}_{path.name}" for path in paths]
+    subjects = part.subjects() if subject_pattern is None else None
+    if subjects is None:
+        subjects = list(_subjects(names, subject_pattern).values())
+    labels: list[int | None] = [None] * len(paths)
+    if labelled:
+        labels = list(part.labels())
+        if classes:
+            labels = [classes.of(label, str(path)) for label, path in zip(labels, paths, strict=True)]
+    return [
+        Case(name, path, None, subject, label=label)
+        for name, path, subject, label in zip(names, paths, subjects, labels, strict=True)
+    ]
+
+
 def _check_kind_of_labels(dataset_name: str, table: LabelTable | None) -> None:
     kind = LAYOUTS[dataset_name].labels
     if kind == "none":
         raise UserError(f'dataset_name: {dataset_name} has no labels. To finetune, use another layout, as "images".')
     if kind == "table" and table is None:
         raise UserError(f"csv_file: {dataset_name} needs the table of the classes. Set it to a CSV file.")
+    if kind == "archive" and table is not None:
+        raise UserError(f"csv_file: {dataset_name} takes labels from the archive of the scans. Remove csv_file.")
     if kind == "masks" and table is not None:
         layouts = ", ".join(name for name, layout in LAYOUTS.items() if layout.labels == "any")
         raise UserError(f"csv_file: {dataset_name} takes labels from masks. With a table, use one of {layouts}.")

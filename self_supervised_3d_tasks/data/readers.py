@@ -1,7 +1,8 @@
 """Scan files to arrays with their geometry, and masks back to files.
 
 NIfTI voxels are reoriented to the closest canonical (RAS) axes, so that one array axis means the same
-direction in every scan; the affine follows. `write_mask` undoes it.
+direction in every scan; the affine follows. `write_mask` undoes it. A path may also be that of a scan in an archive
+(`archives`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from self_supervised_3d_tasks.data import photographs
+from self_supervised_3d_tasks.data import archives, photographs
 from self_supervised_3d_tasks.data.grids import Header, StoredGrid, check_same_grid
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.run_folder import atomic_write
@@ -85,12 +86,14 @@ def read_header(path: Path, rank: int) -> Header:
     """Return shape and affine of an image or mask file without decoding its voxels.
 
     Args:
-        path: a file with one of `SUFFIXES`.
+        path: a file with one of `SUFFIXES`, or a scan in an archive.
         rank: number of spatial axes, 2 or 3.
 
     Raises:
         UserError: The file cannot be read or has another rank.
     """
+    if archives.is_scan(path):
+        return Header(_with_channels(archives.read_shape(path), path, rank), path)
     if suffix_of(path) == ".npy":
         return Header(_with_channels(_open_npy(path).shape, path, rank), path)
     if is_photograph(path):
@@ -106,6 +109,8 @@ def read_mask_header(path: Path, rank: int) -> Header:
     Raises:
         UserError: As `read_header`, or the mask has several channels.
     """
+    if archives.is_scan(path):
+        raise UserError(f"{path}: an archive has no masks, but masks are needed here. Use a folder of masks.")
     if is_photograph(path):
         return Header(_photograph_shape(path, rank, labels=True), path)
     header = read_header(path, rank)
@@ -120,8 +125,8 @@ def read_image(path: Path, rank: int) -> Volume:
     Raises:
         UserError: The file cannot be read, has another rank, or holds NaN or infinite voxels.
     """
-    if suffix_of(path) == ".npy":
-        stored = _open_npy(path)
+    if suffix_of(path) == ".npy" or archives.is_scan(path):
+        stored = archives.read(path) if archives.is_scan(path) else _open_npy(path)
         shape = _with_channels(stored.shape, path, rank)
         volume = Volume(np.ascontiguousarray(_float32(stored)).reshape(shape), None, (1.0,) * rank, path)
     elif is_photograph(path):

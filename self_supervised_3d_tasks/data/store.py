@@ -15,6 +15,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
+from self_supervised_3d_tasks.data import archives
 from self_supervised_3d_tasks.data import cache as disk
 from self_supervised_3d_tasks.data.grids import check_same_grid
 from self_supervised_3d_tasks.data.layouts import Case
@@ -98,6 +99,7 @@ class VolumeStore:
             return self._keep_good(cases, progress, max_errors=1)
         finally:
             pool.shutdown(cancel_futures=True)  # after an error, or Ctrl-C, do not decode the rest first
+            archives.release()  # the store holds the scans now
 
     def _keep_good(self, cases: Sequence[Case], results: Iterable[Any], *, max_errors: int) -> dict[Case, Any]:
         """Return the results that are no errors; with "stop", raise the first ``max_errors`` errors."""

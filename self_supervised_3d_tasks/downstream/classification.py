@@ -68,9 +68,11 @@ class ClassificationTask(DownstreamTask):
     def check_cases(self, cases: Sequence[Case]) -> None:
         """Raise `UserError` where all scans are of one class."""
         if len({case.label for case in cases}) < 2:
+            key = self.experiment.label_key()
             raise UserError(
-                f"csv_file, label_map: {self.experiment.csv_file} gives class {cases[0].label} to all of the "
-                f"{len(cases)} scans, expected two classes or more. Check label_column, and what label_map makes of it."
+                f"{key}, label_map: {getattr(self.experiment, key)} gives class {cases[0].label} to all of the "
+                f"{len(cases)} scans, expected two classes or more. Check "
+                f"{'label_column' if key == 'csv_file' else 'the labels'}, and what label_map makes of it."
             )
 
     def dataset(self, store: VolumeStore, *, seed: int, first_step: int, training: bool) -> Any:

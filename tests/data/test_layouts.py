@@ -114,6 +114,7 @@ def test_upstream_layouts() -> None:
         "images": (2, "resize", ""),
         "nifti": (3, "resize", ""),
         "npy": (None, "exact", ""),
+        "medmnist": (None, "exact", ""),
     }
 
 
@@ -191,6 +192,8 @@ def test_layouts_say_where_labels_come_from(tmp_path: Path) -> None:
         find_cases("kaggle_retina", scans, labelled=True)
     with pytest.raises(UserError, match="csv_file: pancreas3d takes labels from masks.*images, nifti, npy"):
         find_cases("pancreas3d", scans, labelled=True, table=table)
+    with pytest.raises(UserError, match="csv_file: medmnist takes labels from the archive.*Remove csv_file"):
+        find_cases("medmnist", scans, labelled=True, table=table)
     with pytest.raises(UserError, match="dataset_name: ukb2d has no labels"):
         find_cases("ukb2d", scans, labelled=True)
     assert [case.label for case in find_cases("ukb2d", scans, labelled=False)] == [None]
