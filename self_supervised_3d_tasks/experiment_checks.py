@@ -171,6 +171,8 @@ def _check_segmentation(experiment: FinetuneExperiment) -> None:
             f"{given}: for a class per scan, but {decoder} learns from masks; remove them, or use a head such as "
             '"simple_multiclass"'
         )
+    if experiment.pool_bins > 1 or experiment.global_pooling != "avg":
+        raise UserError(f"global_pooling, pool_bins: for a class per scan, but {decoder} gives a mask; remove them")
     if experiment.augment_zoom_only:
         raise UserError(f"augment_zoom_only: for images without masks, but {decoder} learns from masks; use augment")
 

@@ -10,17 +10,23 @@ from pathlib import Path
 from self_supervised_3d_tasks.run_folder import atomic_write
 
 FILE_NAME = "pretext_scores.csv"
-COLUMNS = ("metric", "epoch", "training", "validation", "chance")
+COLUMNS = ("metric", "epoch", "training", "training_chance", "validation", "validation_chance")
 
 Row = dict[str, object]
 
 
-def of_history(history: Sequence[Mapping[str, object]], chance: Mapping[str, float]) -> list[Row]:
+def of_history(
+    history: Sequence[Mapping[str, object]],
+    *,
+    training_chance: Mapping[str, float],
+    validation_chance: Mapping[str, float],
+) -> list[Row]:
     """Return the loss and every metric of the epoch whose encoder is kept: the one with the lowest validation loss.
 
     Args:
         history: One row per epoch; a metric has a column of its name and one with ``val_`` before it.
-        chance: By metric, what is reached without looking at the scans; the others have None.
+        training_chance: By metric, what is reached without looking at the training scans; the others have None.
+        validation_chance: Likewise at the validation scans, whose batches may be smaller.
 
     Returns:
         One row per metric with `COLUMNS`; numbers that are missing or not finite are None.
@@ -36,8 +42,9 @@ def of_history(history: Sequence[Mapping[str, object]], chance: Mapping[str, flo
             "metric": name,
             "epoch": int(best["epoch"]),
             "training": _number(best.get(name)),
+            "training_chance": training_chance.get(name),
             "validation": _number(best[f"val_{name}"]),
-            "chance": chance.get(name),
+            "validation_chance": validation_chance.get(name),
         }
         for name in names
     ]
@@ -54,10 +61,10 @@ def write(path: Path, rows: Sequence[Row]) -> None:
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as text."""
     epoch = rows[0]["epoch"] if rows else "-"
-    lines = [f"{f'pretext task, epoch {epoch}':<28}{'training':>10}{'validation':>12}{'chance':>10}"]
+    lines = [f"{f'pretext task, epoch {epoch}':<28}{'training':>10}{'chance':>8}{'validation':>12}{'chance':>8}"]
     for row in rows:
-        training, validation, chance = (_text(row[column]) for column in COLUMNS[2:])
-        lines.append(f"{row['metric']!s:<28}{training:>10}{validation:>12}{chance:>10}")
+        training, chance, validation, validation_chance = (_text(row[column]) for column in COLUMNS[2:])
+        lines.append(f"{row['metric']!s:<28}{training:>10}{chance:>8}{validation:>12}{validation_chance:>8}")
     return "\n".join(lines)
 
 

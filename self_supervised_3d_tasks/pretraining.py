@@ -6,12 +6,13 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from absl import logging
 
 from self_supervised_3d_tasks import lazy, plots, pretext_scores, training
-from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
+from self_supervised_3d_tasks.algorithms.base import Algorithm
 from self_supervised_3d_tasks.data import centres, layouts, pipeline, splits
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
@@ -28,6 +29,7 @@ keras = lazy.load("keras")
 __all__ = ["Plan", "TrainingDiverged", "build_model", "plan", "run"]
 
 NUM_PREVIEWS = 3
+NUM_EXAMPLES = 16  # that a task may object to
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,11 @@ def run(plan: Plan, folder: RunFolder) -> None:
             training=training,
         )
 
-    plots.pretext_preview(folder.path / "plots" / "pretext.png", _previews(plan, train))
+    examples = _examples(plan, train)
+    previews = [algorithm.describe(*example) for example in examples[:NUM_PREVIEWS]]
+    plots.pretext_preview(folder.path / "plots" / "pretext.png", previews)
+    if doubt := algorithm.doubt([targets for _, targets in examples]):
+        logging.warning("%s", doubt)
     model = build_model(experiment, algorithm)
 
     def prepare(model: keras.Model) -> None:
@@ -161,7 +167,11 @@ def run(plan: Plan, folder: RunFolder) -> None:
     training.restore_best(model, folder.path)
     training.save_model(model.get_layer("encoder"), folder.path / "encoder.keras")
     plots.loss_curves(folder.path / "plots" / "loss.png", history)
-    scores = pretext_scores.of_history(history, algorithm.chance(plan.scans_per_step))
+    scores = pretext_scores.of_history(
+        history,
+        training_chance=algorithm.chance(plan.scans_per_step),
+        validation_chance=_validation_chance(plan, len(validation.names)),
+    )
     pretext_scores.write(folder.path / pretext_scores.FILE_NAME, scores)
     logging.info("\n%s", pretext_scores.table(scores))
 
@@ -228,8 +238,8 @@ def _scans(plan: Plan, cases: list[Case]) -> _Scans:
     return _Scans(*centres.find(store, finder, experiment.cache_folder, skip=experiment.on_bad_file == "skip"))
 
 
-def _previews(plan: Plan, scans: _Scans) -> list[list[Panel]]:
-    """Return what the task makes of the first scans."""
+def _examples(plan: Plan, scans: _Scans) -> list[tuple[Any, Any]]:
+    """Return what the task makes of the first scans: inputs and targets of each, numpy."""
     dataset = pipeline.pretraining_dataset(
         scans.store,
         centres=scans.centres,
@@ -240,5 +250,16 @@ def _previews(plan: Plan, scans: _Scans) -> list[list[Panel]]:
         seed=plan.experiment.seed,
         training=False,
     )
-    examples = [keras.tree.map_structure(lambda leaf: leaf.numpy()[0], batch) for batch in dataset.take(NUM_PREVIEWS)]
-    return [plan.algorithm.describe(*example) for example in examples]
+    return [keras.tree.map_structure(lambda leaf: leaf.numpy()[0], batch) for batch in dataset.take(NUM_EXAMPLES)]
+
+
+def _validation_chance(plan: Plan, num_scans: int) -> dict[str, float]:
+    """Return the chance level of the metrics over the validation batches, of which the last may be smaller."""
+    algorithm, batch = plan.algorithm, plan.scans_per_step
+    items = num_scans * (plan.experiment.crops_per_scan if algorithm.min_batch == 1 else 1)
+    whole, rest = divmod(items, batch)
+    sizes = [batch] * whole + [rest] * (rest >= algorithm.min_batch)
+    levels = [algorithm.chance(size) for size in sizes]
+    return {
+        name: float(np.average([level[name] for level in levels], weights=sizes)) for name in algorithm.chance(batch)
+    }

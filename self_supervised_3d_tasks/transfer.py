@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from absl import logging
 
 from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError
@@ -154,7 +155,39 @@ def load_encoder(
     _check(report, channels, allow_partial=allow_partial)
     for name, value in values.items():
         tensors[name].assign(value)
+    if differences := scale_differences(pretrained, encoder):
+        logging.warning(
+            "%s: %d kernels fit, but see another scale than in pretraining, the first being %s. For the same scale set "
+            "pool_schedule (vgg11) or output_stride (resnet18) in both.",
+            source,
+            len(differences),
+            differences[0],
+        )
     return report
+
+
+def scale_differences(pretrained: keras.Model, encoder: keras.Model) -> list[str]:
+    """Return the convolutions whose kernels see another scale in one model than in the other, in words.
+
+    Nothing else would tell: what reduces a map between them has no weights, or the same ones.
+    """
+    before, after = _scales(pretrained), _scales(encoder)
+    shared = [name for name in after if name in before]
+    return [f"{name} ({before[name]} there, {after[name]} here)" for name in shared if before[name] != after[name]]
+
+
+def _scales(model: keras.Model) -> dict[str, tuple[int, ...]]:
+    """Return by layer how many voxels of the image lie between neighbouring weights of a kernel, along each axis."""
+    none = np.ones(len(model.input_shape) - 2, int)
+    reductions: dict[int, np.ndarray] = {}
+    scales = {}
+    for layer in model.layers:
+        inputs = layer.input if isinstance(layer.input, (list, tuple)) else [layer.input]
+        reduction = np.max([none, *(reductions.get(id(tensor), none) for tensor in inputs)], axis=0)
+        if hasattr(layer, "dilation_rate") and max(layer.kernel_size) > 1:
+            scales[layer.name] = tuple((reduction * layer.dilation_rate).tolist())
+        reductions[id(layer.output)] = reduction * getattr(layer, "strides", 1)
+    return scales
 
 
 def duplicate_channels(kernel: np.ndarray, channels: Sequence[int], *, rescale: bool = True) -> np.ndarray:

@@ -37,37 +37,35 @@ HISTORY = [
 ]
 
 
+CHANCE = {"training_chance": {"accuracy": 0.01}, "validation_chance": {"accuracy": 0.02}}
+
+
 def test_scores_are_those_of_the_epoch_whose_encoder_is_kept():
-    loss, accuracy, spread = pretext_scores.of_history(HISTORY, {"accuracy": 0.01})
-    assert loss == {"metric": "loss", "epoch": 2, "training": 2.0, "validation": 3.0, "chance": None}
-    assert accuracy == {"metric": "accuracy", "epoch": 2, "training": 0.6, "validation": 0.5, "chance": 0.01}
-    assert spread == {"metric": "spread", "epoch": 2, "training": None, "validation": 0.3, "chance": None}
-
-
-def test_without_a_validation_loss_there_is_no_best_epoch():
-    rows = pretext_scores.of_history([{"epoch": 1, "loss": 1.0}, {"epoch": 2, "loss": 1.0, "val_loss": math.nan}], {})
-    assert rows == []
-    assert pretext_scores.table(rows).splitlines()[0].split() == [
-        "pretext",
-        "task,",
-        "epoch",
-        "-",
-        "training",
-        "validation",
-        "chance",
+    rows = pretext_scores.of_history(HISTORY, **CHANCE)
+    assert [tuple(row) for row in rows] == [pretext_scores.COLUMNS] * 3
+    assert [tuple(row.values()) for row in rows] == [
+        ("loss", 2, 2.0, None, 3.0, None),
+        ("accuracy", 2, 0.6, 0.01, 0.5, 0.02),
+        ("spread", 2, None, None, 0.3, None),
     ]
 
 
+def test_without_a_validation_loss_there_is_no_best_epoch():
+    history = [{"epoch": 1, "loss": 1.0}, {"epoch": 2, "loss": 1.0, "val_loss": math.nan}]
+    rows = pretext_scores.of_history(history, **CHANCE)
+    assert rows == []
+    assert pretext_scores.table(rows).split() == "pretext task, epoch - training chance validation chance".split()
+
+
 def test_table_and_file_say_the_same(tmp_path):
-    rows = pretext_scores.of_history(HISTORY, {"accuracy": 0.01})
-    assert [line.split() for line in pretext_scores.table(rows).splitlines()] == [
-        ["pretext", "task,", "epoch", "2", "training", "validation", "chance"],
-        ["loss", "2.000", "3.000", "-"],
-        ["accuracy", "0.600", "0.500", "0.010"],
-        ["spread", "-", "0.300", "-"],
+    rows = pretext_scores.of_history(HISTORY, **CHANCE)
+    assert [line.split() for line in pretext_scores.table(rows).splitlines()[1:]] == [
+        ["loss", "2.000", "-", "3.000", "-"],
+        ["accuracy", "0.600", "0.010", "0.500", "0.020"],
+        ["spread", "-", "-", "0.300", "-"],
     ]
     pretext_scores.write(tmp_path / pretext_scores.FILE_NAME, rows)
     with open(tmp_path / pretext_scores.FILE_NAME, newline="") as file:
         written = list(csv.reader(file))
     assert written[0] == list(pretext_scores.COLUMNS)
-    assert written[2:] == [["accuracy", "2", "0.6", "0.5", "0.01"], ["spread", "2", "", "0.3", ""]]
+    assert written[2:] == [["accuracy", "2", "0.6", "0.01", "0.5", "0.02"], ["spread", "2", "", "", "0.3", ""]]

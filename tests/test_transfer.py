@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks import transfer
+from self_supervised_3d_tasks import registry, transfer
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.model_files import save_model
 from self_supervised_3d_tasks.models import heads
@@ -227,3 +229,26 @@ def test_sources_that_are_no_encoder_are_named(tmp_path):
         transfer.find_encoder(tmp_path / "weights-improvement-100.hdf5")
     with pytest.raises(UserError, match="expected a .keras file"):
         transfer.find_encoder(tmp_path / "weights.ckpt")
+
+
+def test_a_kernel_that_sees_another_scale_is_warned_of(tmp_path, caplog):
+    vgg11 = functools.partial(registry.encoder("vgg11"), width_multiplier=1 / 16)
+    save_model(vgg11((16, 16, 4, 1)), tmp_path / "encoder.keras")
+    transfer.load_encoder(vgg11((32, 32, 4, 1), seed=1), tmp_path / "encoder.keras")
+    # 4 slices are halved from the third pool of a plane of 16 on, but from the fourth of a plane of 32.
+    assert "4 kernels fit, but see another scale than in pretraining" in caplog.text
+    assert "block_4_1_conv ((8, 8, 2) there, (8, 8, 1) here)" in caplog.text
+    caplog.clear()
+    transfer.load_encoder(vgg11((16, 16, 4, 1), pooling="none", seed=1), tmp_path / "encoder.keras")
+    schedule = [[2, 2, 1], [2, 2, 1], [2, 2, 2], [2, 2, 2], [1, 1, 1]]
+    transfer.load_encoder(vgg11((32, 32, 4, 1), pool_schedule=schedule, seed=1), tmp_path / "encoder.keras")
+    assert caplog.text == ""
+
+
+def test_dilation_keeps_the_scale_of_a_stride():
+    resnet18 = functools.partial(registry.encoder("resnet18"), width_multiplier=1 / 16)
+    assert transfer.scale_differences(resnet18((64, 64, 1)), resnet18((64, 64, 1), output_stride=8)) == []
+    # In 3D the stem of output stride 8 also halves the slices, so that all behind it sees them at twice the scale.
+    differences = transfer.scale_differences(resnet18((64, 64, 32, 1)), resnet18((64, 64, 32, 1), output_stride=8))
+    assert differences[0] == "stage_1_block_1_first_conv ((4, 4, 2) there, (4, 4, 4) here)"
+    assert len(differences) == 16  # all of kernel 3

@@ -121,6 +121,14 @@ class Algorithm(abc.ABC):
         """Return what defines the task beyond its keys, as JSON has it; kept in the run folder as ``task.json``."""
         return {}
 
+    def doubt(self, targets: Sequence[Any]) -> str | None:
+        """Return what speaks against training on scans like these, for a warning before the first step.
+
+        Args:
+            targets: Of a few training examples (not batches), as numpy arrays.
+        """
+        return None
+
     @abc.abstractmethod
     def describe(self, inputs: Any, targets: Any) -> list[Panel]:
         """Show what was done to a scan.

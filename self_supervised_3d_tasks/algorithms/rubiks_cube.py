@@ -44,8 +44,8 @@ class RubiksCube(Algorithm):
     too. Without turns the loss is the cross-entropy of the class alone, log K before training.
 
     A blank cube, of air or border, shows neither its cell nor a turn. It is presented as it is, but does not count
-    where the turns are asked for, and the order is not asked for in a scan with one ("complete", a metric, is the
-    share of scans without).
+    where the turns are asked for, and the order is not asked for in a scan with one: its part of the loss is 0. With
+    a share c ("complete", a metric) of scans without, the order therefore counts c times as much.
 
     Args:
         input_shape: ``(*spatial, channels)``.
@@ -240,6 +240,17 @@ class RubiksCube(Algorithm):
     def _shown(self, y_true: Any) -> Any:
         """Return 1.0 for a cube that counts, 0.0 for a blank one, ``(batch, cubes)``."""
         return keras.ops.cast(y_true[:, -self.num_cubes :], "float32")
+
+    def doubt(self, targets: Sequence[np.ndarray]) -> str | None:
+        """Warn where each scan has a blank cube, so that the order would never be asked for."""
+        if any(np.all(target[-self.num_cubes :]) for target in targets):
+            return None
+        return (
+            f"min_foreground, intensity_window: each of the first {len(targets)} training scans has a blank cube, with "
+            f"less than {self.min_foreground:.0%} of its voxels above {patches.FOREGROUND:.0%} of the range; the order "
+            "is not learned from such a scan. Choose a window in which the tissue is brighter, cut off the background, "
+            "or reduce min_foreground"
+        )
 
     def describe(self, inputs: np.ndarray, targets: np.ndarray) -> list[Panel]:
         """Show the puzzle, its solution, and the first seven cubes with their cells and turns.

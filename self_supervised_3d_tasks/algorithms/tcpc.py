@@ -62,7 +62,8 @@ class TCPC(Algorithm):
             closes it: all eight cubes around the one in the middle.
         target_cube: The cell whose code is predicted.
         cube_jitter: Largest shift of a cube along each of the first two axes, in voxels; a cube at the border
-            stays inside. None: 1/6 of the distance between cubes, or 0 without overlap, where it would make one.
+            stays inside. None: 1/6 of the distance between cubes, at least 1, or 0 without overlap, where it would
+            make one.
         intensity_jitter: a, in [0, 1): a cube's brightness changes by up to ± a, its contrast by a factor in
             1 ± a.
         code_size: Width of a cube's code.
@@ -136,7 +137,7 @@ class TCPC(Algorithm):
                 f"cubes of {list(self.cube_shape[:2])}; enlarge data_dim or reduce cube_overlap"
             )
         if self.cube_jitter is None:
-            return tuple(step // 6 if self.cube_overlap > 0 else 0 for step in steps)
+            return tuple(min(max(1, step // 6), (step - 1) // 2) if self.cube_overlap > 0 else 0 for step in steps)
         largest = (min(steps) - 1) // 2
         if self.cube_jitter > largest:
             raise UserError(
@@ -228,7 +229,8 @@ class TCPC(Algorithm):
         positive = ops.take_along_axis(logits, own, axis=1)
         if self.tcpc_mode == "binary":
             weights = ops.cast(is_negative, "float32")
-            negative = ops.sum(weights * ops.softplus(logits), axis=1) / ops.sum(weights, axis=1)
+            count = ops.maximum(ops.sum(weights, axis=1), 1.0)  # a batch of one may leave no negative
+            negative = ops.sum(weights * ops.softplus(logits), axis=1) / count
             return ops.softplus(-positive[:, 0]) + negative
         logits = ops.concatenate([positive, ops.where(is_negative, logits, _NEVER)], axis=1)
         return losses.info_nce(logits[:, None], ops.zeros_like(own))

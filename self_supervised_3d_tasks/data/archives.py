@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
 from self_supervised_3d_tasks.errors import UserError, nearest
 
@@ -45,11 +47,13 @@ class Part:
         Raises:
             UserError: The path names no part, or the archive cannot be read or does not have the part.
         """
+        if is_scan(folder):
+            raise UserError(f"{folder}: is a single scan of an archive. Give the part that it is in: {folder.parent}.")
         archive = folder if _is_archive(folder) else folder.parent
         if not _is_archive(archive):
             raise UserError(
                 f"{folder}: expected an archive of MedMNIST form with one of its parts, such as organ.npz/train. "
-                'Change the path, or for a folder of scans dataset_name, for example to "npy".'
+                'Change the path, or to train on a folder of scans dataset_name, for example to "npy".'
             )
         names = _names(archive, _stamp(archive))
         parts = [name.removesuffix(_IMAGES) for name in names if name.endswith(_IMAGES)]
@@ -59,7 +63,10 @@ class Part:
                 f"train{_IMAGES}."
             )
         if archive == folder:
-            raise UserError(f"{archive}: is an archive with the parts {', '.join(parts)}. Say which: add /{parts[0]}.")
+            raise UserError(
+                f"{archive}: is an archive with the parts {', '.join(parts)}. Say which, for example "
+                f"{archive / parts[0]}."
+            )
         if folder.name not in parts:
             raise UserError(
                 f"{folder}: the archive has no {folder.name}{_IMAGES}; its parts are {', '.join(parts)}."
@@ -109,6 +116,16 @@ class Part:
         """
         names = _names(self.archive, _stamp(self.archive))
         ending = next((ending for ending in _SUBJECTS if f"{self.name}{ending}" in names), None)
+        alike = [name for name in names if name.startswith(f"{self.name}_") and re.search("subject|patient", name)]
+        if ending is None and alike:
+            logging.warning(
+                "%s: %s is not used, and every scan counts as a subject of its own; call it %s%s if it says whose each "
+                "scan is.",
+                self.archive,
+                ", ".join(alike),
+                self.name,
+                _SUBJECTS[0],
+            )
         return None if ending is None else [str(subject) for subject in self._of_each_scan(ending).tolist()]
 
     def _header(self, ending: str) -> tuple[tuple[int, ...], np.dtype]:

@@ -109,15 +109,13 @@ class Source:
     ) -> tf.data.Dataset:
         """Return batches of ``example(epoch, item)``; see `pipeline.pretraining_dataset` for the arguments."""
         first = first_step * batch_size
-        rest = self.num_items % batch_size
+        # Where the examples of a batch are compared, none may hold a scan twice: an epoch has one crop of each.
+        items = self.num_items if min_batch == 1 else len(self.store)
+        rest = items % batch_size
         if not training:
-            addresses = self._in_order(first, self.num_items - rest if rest < min_batch else self.num_items)
-        elif min_batch == 1:
-            addresses = self._shuffled(first, self.num_items, self.num_items)
+            addresses = self._in_order(first, items - rest if rest < min_batch else items)
         else:
-            # Examples of a batch are compared: none may hold a scan twice, so an epoch is whole batches of scans.
-            scans = len(self.store)
-            addresses = self._shuffled(first, scans, scans - scans % batch_size)
+            addresses = self._shuffled(first, items, items if min_batch == 1 else items - rest)
         return addresses.map(example, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=training)
 
     def _shuffled(self, first_position: int, num_items: int, per_epoch: int) -> tf.data.Dataset:

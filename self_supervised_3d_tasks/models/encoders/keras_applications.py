@@ -120,12 +120,12 @@ def _check_input_shape(name: str, input_shape: tuple[int | None, ...], *, decode
     if len(input_shape) != 3:
         raise UserError(
             f"encoder_architecture: {name!r} is for 2D images, but the data are {len(input_shape) - 1}D; "
-            'use "unet", which takes both'
+            'use "unet", "resnet18" or "vgg11", which take both'
         )
     if decoder:
         raise UserError(
-            f"encoder_architecture, prediction_architecture: {name!r} has no full-resolution maps for a decoder's "
-            'skip connections; use "unet" as the encoder for masks'
+            f"encoder_architecture, prediction_architecture: {name!r} has no maps that a decoder could enlarge to "
+            'the image; use "unet", "resnet18" or "vgg11" as the encoder for masks'
         )
     smallest = ARCHITECTURES[name].smallest
     sizes = [size for size in input_shape[:-1] if size is not None]

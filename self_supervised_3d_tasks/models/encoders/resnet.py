@@ -50,7 +50,8 @@ def _build(
     Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?": the stem has kernel 7 in every axis and
     keeps the resolution of the last one, the slices, which ends at a stride of 16. Output stride 8 is the variant
     of Chen et al. 2019, "Med3D", for masks: the stem halves every axis, and the last two stages are dilated by 2
-    and 4 instead of halving. Both have the same weights, so one can be pretrained for the other.
+    and 4 instead of halving. Both have the same weights, so one can be pretrained for the other; in the plane each
+    kernel then sees the scale that it was pretrained at.
 
     The pyramid holds the last map of each stride: the stem's, and that of each stage before the next one halves.
 
@@ -75,7 +76,7 @@ def _build(
     x = keras.layers.ReLU(name="stem_relu")(x)
     x = keras.layers.Identity(name=f"{PYRAMID_PREFIX}0")(x)
     x = layers.overlapping_max_pool(rank, 3, 2, name="stem_pool")(x)
-    level = 1
+    level = previous = 1
     stages = STAGES[output_stride]
     for stage, (width, repetitions) in enumerate(zip(WIDTHS, ARCHITECTURES[name], strict=True), start=1):
         stride, dilation = stages[stage - 1]
@@ -84,12 +85,14 @@ def _build(
                 x,
                 scaled_width(width, width_multiplier),
                 stride=stride if index == 1 else 1,
-                dilation=dilation,
+                # The kernel that would stride sees the map before, and so keeps the scale that it has where it strides.
+                dilations=(previous if index == 1 else dilation, dilation),
                 # By its place and not by its shapes, which depend on the stride and the width.
                 project=stage > 1 and index == 1,
                 **settings,
                 name=f"stage_{stage}_block_{index}",
             )
+        previous = dilation
         if stage == len(stages) or stages[stage][0] > 1:
             x = keras.layers.Identity(name=f"{PYRAMID_PREFIX}{level}")(x)
             level += 1
@@ -101,7 +104,7 @@ def _basic_block(
     filters: int,
     *,
     stride: int,
-    dilation: int,
+    dilations: tuple[int, int],
     project: bool,
     normalization: Normalization,
     seed: int,
@@ -116,10 +119,10 @@ def _basic_block(
     if project:
         shortcut = blocks.normalized_convolution(x, filters, 1, strides=stride, **settings, name=f"{name}_shortcut")
     x = blocks.normalized_convolution(
-        x, filters, 3, strides=stride, dilation=dilation, **settings, name=f"{name}_first"
+        x, filters, 3, strides=stride, dilation=dilations[0], **settings, name=f"{name}_first"
     )
     x = keras.layers.ReLU(name=f"{name}_first_relu")(x)
-    x = blocks.normalized_convolution(x, filters, 3, dilation=dilation, **settings, name=f"{name}_second")
+    x = blocks.normalized_convolution(x, filters, 3, dilation=dilations[1], **settings, name=f"{name}_second")
     x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
     return keras.layers.ReLU(name=f"{name}_relu")(x)
 

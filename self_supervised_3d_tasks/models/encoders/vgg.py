@@ -53,10 +53,11 @@ def _build(
     normalization after each convolution: 64 – P – 128 – P – 256 ×2 – P – 512 ×2 – P – 512 ×2 – P, all of kernel 3.
 
     Without a schedule each pool halves every axis that can give as much: an axis of L voxels is halved
-    min(5, floor(log2 L)) times. Thin axes wait for the others, so that a volume of few slices starts with
-    (2, 2, 1) pools; where every axis is short, the last pools are left out, so that each convolution sees the
-    scale that it sees in larger images. The pyramid holds the last map of each size, so a pool that halves no
-    axis starts no level.
+    min(5, floor(log2 L)) times. An axis that is thinner than the plane of the first two waits for them, so that a
+    volume of few slices starts with (2, 2, 1) pools; a longer one goes on behind them. In that plane each
+    convolution therefore sees the scale that it sees in larger images. Along the slices the scale depends on their
+    number: give a schedule where pretraining and finetuning differ in it. The pyramid holds the last map of each
+    size, so a pool that halves no axis starts no level.
 
     Args:
         name: Key of `ARCHITECTURES`.
@@ -175,5 +176,10 @@ def _pools(spatial: Sequence[int | None], pool_schedule: PoolSchedule | None, po
 
 def _automatic_pools(spatial: Sequence[int | None]) -> list[tuple[int, ...]]:
     counts = [NUM_POOLS if size is None else min(NUM_POOLS, size.bit_length() - 1) for size in spatial]
-    most = max(counts)
-    return [tuple(2 if most - count <= pool < most else 1 for count in counts) for pool in range(NUM_POOLS)]
+    # In the plane of the first two axes, whose scale is then that of the first pools at any size.
+    plane = max(counts[:2])
+    skipped = [max(0, plane - count) for count in counts]
+    return [
+        tuple(2 if first <= pool < first + count else 1 for first, count in zip(skipped, counts, strict=True))
+        for pool in range(NUM_POOLS)
+    ]

@@ -204,7 +204,11 @@ def test_a_damaged_weight_file_is_named(tmp_path):
     ("shape", "options", "message"),
     [
         ((64, 64, 64, 1), {}, "'densenet121' is for 2D images, but the data are 3D; use \"unet\""),
-        ((64, 64, 1), {"decoder": True}, 'no full-resolution maps for a decoder.*use "unet" as the encoder for masks'),
+        (
+            (64, 64, 1),
+            {"decoder": True},
+            'no maps that a decoder could enlarge.*use "unet", "resnet18" or "vgg11" as the encoder for masks',
+        ),
         ((31, 64, 1), {}, "receives 31x64 pixels, but each axis must be at least 32; use a larger data_dim"),
     ],
 )

@@ -97,7 +97,9 @@ def test_strides_and_dilations(rank, output_stride):
             continue
         stage, starts = int(name[6]), name[14:] in ("1_first", "1_shortcut")
         halves = starts and (stage == 2 or (stage > 2 and output_stride == 32))
-        dilation = {3: 2, 4: 4}.get(stage, 1) if output_stride == 8 and "shortcut" not in name else 1
+        dilated = output_stride == 8 and "shortcut" not in name
+        # The first kernel of a stage has the dilation of the stage before.
+        dilation = {3: 2, 4: 4}.get(stage, 1) // (2 if starts and stage > 2 else 1) if dilated else 1
         assert (name, layer.strides) == (name, (1 + halves,) * rank)
         assert (name, layer.dilation_rate) == (name, (dilation,) * rank)
     shortcuts = [name for name in layers if "shortcut" in name]

@@ -85,6 +85,8 @@ def test_normalizations_have_pytorchs_constants():
                 **{block: (2, 2, 2) for block in ("block_4", "final")},
             },
         ),
+        # The longer axis goes on behind the others, so that these see the scale that they see in a cube.
+        ((12, 12, 24), {**{block: (2, 2, 2) for block in ("block_1", "block_2", "block_3")}, "block_4": (1, 1, 2)}),
         ((9, 4, 1), {"block_1": (2, 1, 1), "block_2": (2, 2, 1), "block_3": (2, 2, 1)}),
         ((1, 1), {}),
     ],
