@@ -17,7 +17,6 @@ Row = dict[str, object]
 
 def of_history(
     history: Sequence[Mapping[str, object]],
-    *,
     training_chance: Mapping[str, float],
     validation_chance: Mapping[str, float],
 ) -> list[Row]:

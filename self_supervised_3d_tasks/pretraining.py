@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from absl import logging
@@ -140,11 +140,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
             training=training,
         )
 
-    examples = _examples(plan, train)
-    previews = [algorithm.describe(*example) for example in examples[:NUM_PREVIEWS]]
-    plots.pretext_preview(folder.path / "plots" / "pretext.png", previews)
-    if doubt := algorithm.doubt([targets for _, targets in examples]):
-        logging.warning("%s", doubt)
+    _look_at_examples(plan, train, folder.path / "plots" / "pretext.png")
     model = build_model(experiment, algorithm)
 
     def prepare(model: keras.Model) -> None:
@@ -167,11 +163,8 @@ def run(plan: Plan, folder: RunFolder) -> None:
     training.restore_best(model, folder.path)
     training.save_model(model.get_layer("encoder"), folder.path / "encoder.keras")
     plots.loss_curves(folder.path / "plots" / "loss.png", history)
-    scores = pretext_scores.of_history(
-        history,
-        training_chance=algorithm.chance(plan.scans_per_step),
-        validation_chance=_validation_chance(plan, len(validation.names)),
-    )
+    chance = algorithm.chance(plan.scans_per_step), _validation_chance(plan, len(validation.names))
+    scores = pretext_scores.of_history(history, *chance)
     pretext_scores.write(folder.path / pretext_scores.FILE_NAME, scores)
     logging.info("\n%s", pretext_scores.table(scores))
 
@@ -238,8 +231,8 @@ def _scans(plan: Plan, cases: list[Case]) -> _Scans:
     return _Scans(*centres.find(store, finder, experiment.cache_folder, skip=experiment.on_bad_file == "skip"))
 
 
-def _examples(plan: Plan, scans: _Scans) -> list[tuple[Any, Any]]:
-    """Return what the task makes of the first scans: inputs and targets of each, numpy."""
+def _look_at_examples(plan: Plan, scans: _Scans, path: Path) -> None:
+    """Draw what the task makes of the first scans, and warn of what speaks against training on them."""
     dataset = pipeline.pretraining_dataset(
         scans.store,
         centres=scans.centres,
@@ -250,7 +243,10 @@ def _examples(plan: Plan, scans: _Scans) -> list[tuple[Any, Any]]:
         seed=plan.experiment.seed,
         training=False,
     )
-    return [keras.tree.map_structure(lambda leaf: leaf.numpy()[0], batch) for batch in dataset.take(NUM_EXAMPLES)]
+    examples = [keras.tree.map_structure(lambda leaf: leaf.numpy()[0], batch) for batch in dataset.take(NUM_EXAMPLES)]
+    plots.pretext_preview(path, [plan.algorithm.describe(*example) for example in examples[:NUM_PREVIEWS]])
+    if doubt := plan.algorithm.doubt([targets for _, targets in examples]):
+        logging.warning("%s", doubt)
 
 
 def _validation_chance(plan: Plan, num_scans: int) -> dict[str, float]:

@@ -87,7 +87,7 @@ def test_a_prediction_network_that_is_not_known(name, message):
 
 
 def test_a_name_that_is_not_known_comes_with_those_that_are():
-    with pytest.raises(UserError, match="encoder_architecture: .*'DenseNet12'; .*unet. Did you mean 'densenet121'"):
+    with pytest.raises(UserError, match="encoder_architecture: .*'DenseNet12'; .*unet.*Did you mean 'densenet121'"):
         registry.canonical("encoder", "DenseNet12", "encoder_architecture")
     with pytest.raises(UserError, match="^key: no algorithm is called 'cp'; known names: cpc, .*Did you mean 'cpc'"):
         registry.canonical("algorithm", "cp", "key")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated
 
+from absl import logging
 from pydantic import Field
 
 from self_supervised_3d_tasks import lazy
@@ -12,11 +13,11 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.depth_to_space import depth_to_space
 from self_supervised_3d_tasks.models.encoders import pyramid_outputs
-from self_supervised_3d_tasks.models.layers import Model, Normalization, Tensor
+from self_supervised_3d_tasks.models.layers import Layer, Model, Normalization, Tensor
 
 keras = lazy.load("keras")
 
-THINNING = 8  # channels of the deepest map per filter of the first convolution
+MOST_FILTERS = 64  # of the first convolution, if nothing else is said
 
 
 def duc(
@@ -43,8 +44,8 @@ def duc(
         encoder: A model with `pyramid_outputs`, for images of known size. The result shares its layers: freezing
             the encoder freezes them here.
         num_classes: Classes, background included.
-        duc_filters: Filters of the first convolution. Default: an eighth of the map's channels (64 of 512), no
-            fewer than ``num_classes``, but no more than a U-Net's decoder could afford.
+        duc_filters: Filters of the first convolution. Default: 64, or fewer where that would be more weights than
+            a U-Net's decoder has.
         normalization: Normalization of the first convolution.
         seed: Seed of the initial weights.
 
@@ -57,31 +58,52 @@ def duc(
     *skips, x = pyramid_outputs(encoder)
     rank, ratios = len(x.shape) - 2, _ratios(encoder.input, x)
     num_outputs = math.prod(ratios) * num_classes
-    filters = duc_filters or _default_filters(x, skips, max(x.shape[-1] // THINNING, num_classes), num_outputs)
+    filters = duc_filters or _default_filters(x, skips, num_outputs)
+    if filters < num_classes:
+        logging.warning(
+            "duc_filters: %d filters cannot tell %d classes apart, but at a ratio of %s more would outweigh a U-Net's "
+            "decoder. Set duc_filters, or an encoder with a finer map, such as resnet18 with output_stride 8.",
+            filters,
+            num_classes,
+            ratios,
+        )
     x = layers.convolution(rank, filters, 3, seed=seed, name="decoder_conv")(x)
     if normalization != "none":
         x = layers.normalization(normalization, filters, name="decoder_norm")(x)
     x = keras.layers.ReLU(name="decoder_relu")(x)
-    x = layers.logits_convolution(rank, num_outputs, seed=seed, name="decoder_logits")(x)
-    return keras.Model(encoder.input, depth_to_space(x, ratios), name="segmentation")
+    logits = layers.logits_convolution(rank, num_outputs, seed=seed, name="decoder_logits")
+    x = depth_to_space(logits(x), ratios)
+    _start_equal(logits, num_classes)
+    return keras.Model(encoder.input, x, name="segmentation")
 
 
-def _default_filters(x: Tensor, skips: list[Tensor], wanted: int, num_outputs: int) -> int:
-    """Return ``wanted``, or fewer where that would be more weights than a U-Net's decoder has; at least 1.
+def _start_equal(logits: Layer, num_classes: int) -> None:
+    """Give all voxels of a block the same initial weights.
+
+    Aitken et al. 2017, "Checkerboard artifact free sub-pixel convolution". As if the map itself was classified and
+    then enlarged: the voxels of a block pull the map the same way from the first step on, where weights of their
+    own would cancel out.
+    """
+    *window, filters, num_outputs = logits.kernel.shape
+    kernel = logits.kernel_initializer((*window, filters, num_classes))
+    logits.kernel.assign(keras.ops.tile(kernel, num_outputs // num_classes))  # along the last axis
+
+
+def _default_filters(x: Tensor, skips: list[Tensor], num_outputs: int) -> int:
+    """Return as many filters, 1 to 64, as leave the head thinner than a U-Net's decoder.
 
     Args:
         x: The deepest map.
         skips: The others, for each of which that decoder has a block of two convolutions: one on the map and as
             many channels from below, one on the result.
-        wanted: Filters of the first convolution.
-        num_outputs: Filters of the last one.
+        num_outputs: Filters of the last convolution.
     """
     if not skips:
-        return wanted
+        return MOST_FILTERS
     window = 3 ** (len(x.shape) - 2)
     blocks = sum(3 * window * skip.shape[-1] ** 2 for skip in skips)
     affordable = (blocks - num_outputs) // (window * x.shape[-1] + num_outputs)
-    return max(1, min(wanted, affordable))
+    return max(1, min(MOST_FILTERS, affordable))
 
 
 def _ratios(image: Tensor, x: Tensor) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from self_supervised_3d_tasks.inference import predictor, sliding_window
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.decoders.duc import duc
 from self_supervised_3d_tasks.models.decoders.unet import unet
+from self_supervised_3d_tasks.models.depth_to_space import space_to_depth
 from self_supervised_3d_tasks.models.encoders import pyramid_outputs
 from self_supervised_3d_tasks.models.encoders import unet as encoders
 from self_supervised_3d_tasks.transfer import load_encoder
@@ -67,15 +68,14 @@ def test_a_position_of_the_map_gives_the_logits_of_its_own_block():
     np.testing.assert_array_equal(model(images((8, 8, 4, 1), 1))[0], np.tile(block, (2, 2, 2, 1)))
 
 
-def test_the_default_width_is_an_eighth_of_the_map():
-    encoder = encoders.unet((4, 4, 1), enc_filters=128, num_layers=2, pooling="none")
-
-    def width(num_classes, **options):
+def test_width_of_the_head():
+    def width(encoder, num_classes, **options):
         return duc(encoder, num_classes=num_classes, **options).get_layer("decoder_conv").filters
 
-    assert width(3) == 64
-    assert width(100) == 100
-    assert width(3, duc_filters=5) == 5
+    encoder = encoders.unet((4, 4, 1), enc_filters=32, num_layers=2, pooling="none")
+    assert width(encoder, 3) == 64
+    assert width(encoder, 3, duc_filters=5) == 5
+    assert width(anisotropic_encoder((8, 8, 4, 1)), 3) == 64  # with no skips there is no U-Net to compare with
 
 
 def test_the_default_width_is_what_the_decoder_of_a_unet_would_afford():
@@ -85,9 +85,13 @@ def test_the_default_width_is_what_the_decoder_of_a_unet_would_afford():
     assert filters == (27 * 3 * 2 * 16**2 - 512 * 4) // (27 * 128 + 512 * 4) == 7
 
 
-def test_one_filter_is_left_where_the_map_is_too_coarse():
+def test_one_filter_is_left_where_the_map_is_too_coarse_with_a_warning(caplog):
     encoder = registry.encoder("resnet18")((32, 32, 32, 1), width_multiplier=1 / 64)
     assert duc(encoder, num_classes=4).get_layer("decoder_conv").filters == 1
+    assert "duc_filters: 1 filters cannot tell 4 classes apart" in caplog.text
+    caplog.clear()
+    assert duc(encoder, num_classes=4, duc_filters=4).get_layer("decoder_conv").filters == 4
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("num_layers", [2, 3, 4])
@@ -184,10 +188,13 @@ def test_seeds_decide_the_weights():
     assert not any(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
 
-def test_the_first_logits_are_small():
-    """So that the first loss is near that of a guess, log(num_classes)."""
-    model = duc(encoders.unet((16, 16, 16, 1), **TINY), num_classes=3)
-    assert np.abs(model(images((16, 16, 16, 1)), training=True)).mean() < 0.5
+def test_at_first_all_voxels_of_a_block_have_the_same_logits():
+    encoder = anisotropic_encoder((8, 8, 4, 1))
+    logits = duc(encoder, num_classes=3)(images((8, 8, 4, 1))).numpy()
+    blocks = space_to_depth(logits, (4, 4, 2)).numpy().reshape(2, 2, 2, 2, 4 * 4 * 2, 3)
+    np.testing.assert_allclose(blocks, np.broadcast_to(blocks[..., :1, :], blocks.shape), atol=1e-6)
+    assert blocks[..., 0, :].std(axis=-1).min() > 0  # the classes and the positions of the map differ
+    assert blocks[..., 0, :].std(axis=(1, 2, 3)).min() > 0
 
 
 @pytest.mark.parametrize("normalization", ["batch", "group"])
