@@ -7,6 +7,7 @@ are the keys of its ``ARCHITECTURES``, and those of heads the keys of ``HEADS`` 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -94,13 +95,13 @@ def algorithm(name: str) -> type:
 def encoder(name: str) -> Callable:
     """Return the builder in ``models/encoders/<name>.py``, the function of the same name, or that of a family."""
     module = _module("encoder", _encoder_modules()[name])
-    return module.builder(name) if _is_family(module) else getattr(module, name)
+    return functools.partial(module.build, name) if _is_family(module) else getattr(module, name)
 
 
 def encoder_check(name: str) -> Callable:
     """Return the encoder's ``check_input_shape``, which needs neither Keras nor TensorFlow."""
     module = _module("encoder", _encoder_modules()[name])
-    return module.check(name) if _is_family(module) else module.check_input_shape
+    return functools.partial(module.check_input_shape, name) if _is_family(module) else module.check_input_shape
 
 
 def decoder(name: str) -> Callable:

@@ -5,8 +5,8 @@ The feature maps that a decoder may use are the outputs of the layers named ``py
 so a pyramid is found in an encoder from a ``.keras`` file too. Beside its builder, an encoder's file has a
 ``check_input_shape`` that loads no Keras; it refuses a decoder where there is no pyramid.
 
-A file can also hold a family: ``ARCHITECTURES``, whose keys are the names, and ``builder(name)`` and
-``check(name)``, which return the two functions.
+A file can also hold a family: ``ARCHITECTURES``, whose keys are the names, and the two functions as ``build`` and
+``check_input_shape``, each with the name before the other arguments.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import collections
 import functools
 import random
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -48,17 +47,7 @@ ARCHITECTURES = {
 WEIGHT_SUFFIXES = (".keras", ".h5")
 
 
-def builder(name: str) -> Callable[..., Model]:
-    """Return `_build` for the architecture called ``name``."""
-    return functools.partial(_build, name)
-
-
-def check(name: str) -> Callable[..., None]:
-    """Return `_check_input_shape` for the architecture called ``name``."""
-    return functools.partial(_check_input_shape, name)
-
-
-def _build(
+def build(
     name: str,
     input_shape: tuple[int | None, ...],
     *,
@@ -86,7 +75,7 @@ def _build(
     Raises:
         UserError: ``input_shape`` is too small or not 2D, or the file does not fit.
     """
-    _check_input_shape(name, input_shape)
+    check_input_shape(name, input_shape)
     if encoder_weights:
         check_weight_file(encoder_weights)
     template = _template(name)
@@ -106,7 +95,7 @@ def _build(
     return encoder
 
 
-def _check_input_shape(name: str, input_shape: tuple[int | None, ...], *, decoder: bool = False) -> None:
+def check_input_shape(name: str, input_shape: tuple[int | None, ...], *, decoder: bool = False) -> None:
     """Raise if the network cannot take ``input_shape``; loads no Keras.
 
     Args:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -25,17 +24,7 @@ WIDTHS = (64, 128, 256, 512)
 STAGES = {32: ((1, 1), (2, 1), (2, 1), (2, 1)), 8: ((1, 1), (2, 1), (1, 2), (1, 4))}
 
 
-def builder(name: str) -> Callable[..., Model]:
-    """Return `_build` for the architecture called ``name``."""
-    return functools.partial(_build, name)
-
-
-def check(name: str) -> Callable[..., None]:
-    """Return `_check_input_shape` for the architecture called ``name``."""
-    return functools.partial(_check_input_shape, name)
-
-
-def _build(
+def build(
     name: str,
     input_shape: tuple[int | None, ...],
     *,
@@ -66,7 +55,7 @@ def _build(
     Returns:
         A model named "encoder": image ``(batch, *spatial, channels)`` → the map of the last stage.
     """
-    _check_input_shape(name, input_shape, output_stride=output_stride)
+    check_input_shape(name, input_shape, output_stride=output_stride)
     rank, settings = len(input_shape) - 1, {"normalization": normalization, "seed": seed}
     x = image = keras.Input(input_shape, name="image")
     strides = _stem_strides(rank, output_stride)
@@ -127,7 +116,7 @@ def _basic_block(
     return keras.layers.ReLU(name=f"{name}_relu")(x)
 
 
-def _check_input_shape(
+def check_input_shape(
     name: str, input_shape: tuple[int | None, ...], *, output_stride: int = 32, decoder: bool = False
 ) -> None:
     """Raise if the network cannot take ``input_shape``; loads no Keras.

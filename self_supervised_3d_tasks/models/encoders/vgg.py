@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -27,17 +26,7 @@ FINAL_POOLS = {"max": layers.max_pool, "avg": layers.average_pool}
 PoolSchedule = list[list[Annotated[int, Field(ge=1, le=2)]]]
 
 
-def builder(name: str) -> Callable[..., Model]:
-    """Return `_build` for the architecture called ``name``."""
-    return functools.partial(_build, name)
-
-
-def check(name: str) -> Callable[..., None]:
-    """Return `_check_input_shape` for the architecture called ``name``."""
-    return functools.partial(_check_input_shape, name)
-
-
-def _build(
+def build(
     name: str,
     input_shape: tuple[int | None, ...],
     *,
@@ -74,7 +63,7 @@ def _build(
     Raises:
         UserError: The schedule is malformed, or halves an axis more often than it has voxels for.
     """
-    _check_input_shape(name, input_shape, pool_schedule=pool_schedule, pooling=pooling)
+    check_input_shape(name, input_shape, pool_schedule=pool_schedule, pooling=pooling)
     pools = _pools(input_shape[:-1], pool_schedule, pooling)
     x = image = keras.Input(input_shape, name="image")
     level = 0
@@ -94,7 +83,7 @@ def _build(
     return keras.Model(image, x, name="encoder")
 
 
-def _check_input_shape(
+def check_input_shape(
     name: str,
     input_shape: tuple[int | None, ...],
     *,
@@ -107,7 +96,7 @@ def _check_input_shape(
     Args:
         name: Key of `ARCHITECTURES`.
         input_shape: ``(*spatial, channels)`` of what the encoder sees.
-        pool_schedule: See `_build`.
+        pool_schedule: See `build`.
         pooling: The fifth pool; ``"none"`` leaves it out.
         decoder: Whether a decoder follows. Then every pool must divide evenly, so that the way up meets the way
             down; alone, the encoder only has to keep one voxel per axis.

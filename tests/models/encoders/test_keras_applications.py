@@ -16,7 +16,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.model_files import save_model
 from self_supervised_3d_tasks.models import heads
 from self_supervised_3d_tasks.models.encoders import keras_applications
-from self_supervised_3d_tasks.models.encoders.keras_applications import ARCHITECTURES, builder, check
+from self_supervised_3d_tasks.models.encoders.keras_applications import ARCHITECTURES, build, check_input_shape
 
 # Without top and for three channels, as Keras's documentation and the papers' code have them.
 PARAMETERS = {
@@ -47,7 +47,7 @@ def assert_same(first, second):
 
 @pytest.fixture(scope="module")
 def densenet():
-    return builder("densenet121")((32, 32, 1), seed=3)
+    return build("densenet121", (32, 32, 1), seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def mobilenet():
 @every_architecture
 def test_parameters_of_every_architecture(name):
     smallest = ARCHITECTURES[name].smallest
-    encoder = builder(name)((smallest, smallest, 3), pooling="none")
+    encoder = build(name, (smallest, smallest, 3), pooling="none")
     assert encoder.count_params() == PARAMETERS[name]
     assert encoder.name == "encoder"
     assert encoder.output_shape == (None, 1, 1, encoder.output_shape[-1])
@@ -82,8 +82,8 @@ def test_the_smallest_image_is_keras_own(name):
     with pytest.raises(ValueError, match=f"must be at least {smallest}x{smallest}"):
         function(include_top=False, weights=None, input_shape=(smallest, smallest - 1, 3))
     with pytest.raises(UserError, match=f"each axis must be at least {smallest}; use a larger data_dim"):
-        check(name)((smallest, smallest - 1, 3))
-    check(name)((smallest, smallest, 3))
+        check_input_shape(name, (smallest, smallest - 1, 3))
+    check_input_shape(name, (smallest, smallest, 3))
 
 
 def test_parameters_of_the_predecessors_2d_rotation():
@@ -95,15 +95,15 @@ def test_parameters_of_the_predecessors_2d_rotation():
 @pytest.mark.parametrize(("pooling", "reduce"), [("max", np.max), ("avg", np.mean)])
 def test_pooling_is_global(pooling, reduce):
     x = images(2, 64, 32, 2)
-    maps = builder("mobilenet")((64, 32, 2), pooling="none")(x).numpy()
+    maps = build("mobilenet", (64, 32, 2), pooling="none")(x).numpy()
     assert maps.shape == (2, 2, 1, 1024)
-    vectors = builder("mobilenet")((64, 32, 2), pooling=pooling)(x)
+    vectors = build("mobilenet", (64, 32, 2), pooling=pooling)(x)
     np.testing.assert_allclose(vectors, reduce(maps, axis=(1, 2)), atol=1e-6)
 
 
 def test_seeds_decide_the_weights_at_any_size():
     def kernels(*shape, seed):
-        weights = builder("mobilenet")(shape, seed=seed).weights
+        weights = build("mobilenet", shape, seed=seed).weights
         return {weight.path: weight.numpy() for weight in weights if "kernel" in weight.path}
 
     first, again = kernels(32, 32, 1, seed=3), kernels(64, 96, 1, seed=3)
@@ -118,7 +118,7 @@ def test_seeds_decide_the_weights_at_any_size():
 def test_no_random_state_is_moved():
     keras_applications._template.cache_clear()
     states = random.getstate(), np.random.get_state()[1].tolist()
-    builder("mobilenet")((32, 32, 1))
+    build("mobilenet", (32, 32, 1))
     assert (random.getstate(), np.random.get_state()[1].tolist()) == states
 
 
@@ -145,11 +145,11 @@ def test_names_are_numbered_within_the_model():
 
 
 def test_the_precision_is_that_of_the_moment():
-    builder("mobilenet")((32, 32, 1))  # what is kept of it was made in float32
+    build("mobilenet", (32, 32, 1))  # what is kept of it was made in float32
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        encoder = builder("mobilenet")((32, 32, 1))
+        encoder = build("mobilenet", (32, 32, 1))
     finally:
         keras.config.set_dtype_policy(policy)
     assert {layer.compute_dtype for layer in encoder.layers if layer.weights} == {"bfloat16"}
@@ -158,7 +158,7 @@ def test_the_precision_is_that_of_the_moment():
 def test_a_pretrained_densenet_at_another_size_and_with_more_channels(densenet, tmp_path):
     densenet.get_layer("bn").moving_mean.assign(images(1024))
     save_model(densenet, tmp_path / "encoder.keras")
-    target = builder("densenet121")((96, 32, 3), pooling="avg", seed=5)
+    target = build("densenet121", (96, 32, 3), pooling="avg", seed=5)
     report = transfer.load_encoder(target, tmp_path / "encoder.keras")
     assert report.adapted == ["conv1_conv/kernel: input channels [0, 0, 0] rescaled"]
     assert len(report.matched) == 603 and not report.left and not report.unused
@@ -171,7 +171,7 @@ def test_a_pretrained_densenet_at_another_size_and_with_more_channels(densenet, 
 def test_initial_weights_from_a_local_file(mobilenet, tmp_path, file):
     path = tmp_path / file
     mobilenet.save_weights(path) if file.endswith(".weights.h5") else mobilenet.save(path)
-    encoder = builder("mobilenet")((64, 32, 3), encoder_weights=str(path), seed=1)
+    encoder = build("mobilenet", (64, 32, 3), encoder_weights=str(path), seed=1)
     assert_same(mobilenet.get_weights(), encoder.get_weights())
 
 
@@ -182,7 +182,7 @@ def test_weights_of_another_architecture_do_not_fit(tmp_path, file):
     path = tmp_path / file
     foreign.save_weights(path) if file.endswith(".weights.h5") else foreign.save(path)
     with pytest.raises(UserError, match=rf"encoder_weights: {path} does not fit: .* same encoder_architecture"):
-        builder("mobilenet")((32, 32, 1), encoder_weights=str(path))
+        build("mobilenet", (32, 32, 1), encoder_weights=str(path))
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
@@ -190,14 +190,14 @@ def test_weights_for_other_channels_do_not_fit(mobilenet, tmp_path, suffix):
     path = tmp_path / f"mobilenet{suffix}"
     mobilenet.save_weights(path) if suffix == ".weights.h5" else mobilenet.save(path)
     with pytest.raises(UserError, match=r"for 1 channels \(number_channels\)"):
-        builder("mobilenet")((32, 32, 1), encoder_weights=str(path))
+        build("mobilenet", (32, 32, 1), encoder_weights=str(path))
 
 
 def test_a_damaged_weight_file_is_named(tmp_path):
     for name in ("bad.keras", "bad.weights.h5", "bad_notop.h5"):
         (tmp_path / name).write_bytes(b"no weights")
         with pytest.raises(UserError, match=f"encoder_weights: .*{name} does not fit"):
-            builder("mobilenet")((32, 32, 1), encoder_weights=str(tmp_path / name))
+            build("mobilenet", (32, 32, 1), encoder_weights=str(tmp_path / name))
 
 
 @pytest.mark.parametrize(
@@ -214,10 +214,10 @@ def test_a_damaged_weight_file_is_named(tmp_path):
 )
 def test_what_cannot_work_comes_with_what_does(shape, options, message):
     with pytest.raises(UserError, match=message):
-        check("densenet121")(shape, **options)
+        check_input_shape("densenet121", shape, **options)
     if "decoder" not in options:
         with pytest.raises(UserError, match=message):
-            builder("densenet121")(shape, **options)
+            build("densenet121", shape, **options)
 
 
 @pytest.mark.parametrize(
@@ -231,11 +231,11 @@ def test_a_weight_file_that_is_not_there(file, message):
     with pytest.raises(UserError, match=message):
         keras_applications.check_weight_file(file)
     with pytest.raises(UserError, match=message):
-        builder("mobilenet")((32, 32, 1), encoder_weights=file)
+        build("mobilenet", (32, 32, 1), encoder_weights=file)
 
 
 def test_sizes_that_are_not_known_pass():
-    check("inceptionv3")((None, 75, 7))
+    check_input_shape("inceptionv3", (None, 75, 7))
 
 
 def test_checking_loads_no_keras():

@@ -9,15 +9,14 @@ import keras
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks import transfer
+from self_supervised_3d_tasks import registry, transfer
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.model_files import save_model
 from self_supervised_3d_tasks.models import heads
 from self_supervised_3d_tasks.models.decoders.unet import unet
 from self_supervised_3d_tasks.models.encoders import pyramid_outputs
-from self_supervised_3d_tasks.models.encoders.resnet import builder, check
 
-resnet18, check_resnet18 = builder("resnet18"), check("resnet18")
+resnet18, check_resnet18 = registry.encoder("resnet18"), registry.encoder_check("resnet18")
 TINY = {"width_multiplier": 1 / 32}
 # TensorFlow's arrays under numpy 2, whenever Keras saves.
 saves = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -9,15 +9,14 @@ import keras
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks import transfer
+from self_supervised_3d_tasks import registry, transfer
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.model_files import save_model
 from self_supervised_3d_tasks.models import heads
 from self_supervised_3d_tasks.models.decoders.unet import unet
 from self_supervised_3d_tasks.models.encoders import pyramid_outputs
-from self_supervised_3d_tasks.models.encoders.vgg import builder, check
 
-vgg11, check_vgg11 = builder("vgg11"), check("vgg11")
+vgg11, check_vgg11 = registry.encoder("vgg11"), registry.encoder_check("vgg11")
 TINY = {"width_multiplier": 1 / 32}
 CHANNELS = (64, 128, 256, 256, 512, 512, 512, 512)
 # TensorFlow's arrays under numpy 2, whenever Keras saves.
