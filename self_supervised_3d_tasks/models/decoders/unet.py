@@ -1,8 +1,9 @@
-"""The upward path of a U-Net."""
+"""The upward path of a U-Net, with or without its skip connections."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
@@ -14,6 +15,22 @@ from self_supervised_3d_tasks.models.layers import Model, Normalization, Tensor
 
 keras = lazy.load("keras")
 
+Size = tuple[int | None, ...]
+
+
+class Level(NamedTuple):
+    """A step of the way up.
+
+    Attributes:
+        name: Prefix of the names of its layers.
+        size: ``(*spatial)`` of its map; None where it is not known.
+        channels: Of its map; None for a step that has no weights and keeps the channels.
+    """
+
+    name: str
+    size: Size
+    channels: int | None
+
 
 def unet(
     encoder: Model,
@@ -21,6 +38,7 @@ def unet(
     num_classes: int,
     normalization: Normalization = "batch",
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+    skips: bool = True,
     seed: int = 0,
 ) -> Model:
     """Complete an encoder to a U-Net, with the predecessor's layers and parameter counts.
@@ -37,6 +55,8 @@ def unet(
         num_classes: Classes, background included.
         normalization: Normalization of the decoder's convolutions.
         dropout: Dropout rate inside the decoder's blocks.
+        skips: Whether the encoder's maps are concatenated; without them all that is known of the image comes through
+            the encoder's output.
         seed: Seed of the initial weights and of dropout.
 
     Returns:
@@ -45,38 +65,86 @@ def unet(
     Raises:
         UserError: A level's size is not a multiple of the next coarser one's.
     """
-    *skips, bottom = pyramid_outputs(encoder)
-    rank = len(bottom.shape) - 2
-    x = encoder.output
-    if x is not bottom:
-        x = layers.up_sampling(rank, _factor(bottom, x), name="decoder_unpool")(x)
+    maps = {_level_name(level): map_ for level, map_ in enumerate(pyramid_outputs(encoder)[:-1])} if skips else {}
     settings = {"normalization": normalization, "dropout": dropout, "seed": seed}
-    for level, skip in reversed(list(enumerate(skips))):
-        name, filters = f"decoder_level_{level}", skip.shape[-1]
-        x = layers.transposed_convolution(rank, filters, _factor(skip, x), seed=seed, name=f"{name}_up")(x)
-        x = keras.layers.Concatenate(name=f"{name}_concat")([x, skip])
-        x = blocks.plain_block(x, filters, **settings, name=name)
-    stem = _factor(encoder.input, x) if _is_coarser(x, encoder.input) else None
-    if stem:
-        filters = max(1, x.shape[-1] // 2)
-        x = layers.transposed_convolution(rank, filters, stem, seed=seed, name="decoder_stem_up")(x)
-        x = blocks.plain_block(x, filters, **settings, name="decoder_stem")
-    logits = layers.logits_convolution(rank, num_classes, seed=seed, name="decoder_logits")(x)
+    x = way_up(encoder.output, levels_above(encoder), maps, **settings)
+    logits = layers.logits_convolution(len(x.shape) - 2, num_classes, seed=seed, name="decoder_logits")(x)
     return keras.Model(encoder.input, logits, name="segmentation")
+
+
+def levels_above(encoder: Model) -> list[Level]:
+    """Return the steps that lead from the output of an encoder back to the size of its image, coarse to fine.
+
+    Args:
+        encoder: A model with `pyramid_outputs`.
+    """
+    *finer, bottom = pyramid_outputs(encoder)
+    levels = [] if encoder.output is bottom else [Level("decoder_unpool", _size(bottom), None)]
+    levels += [Level(_level_name(level), _size(x), x.shape[-1]) for level, x in reversed(list(enumerate(finer)))]
+    finest = finer[0] if finer else bottom
+    if _is_coarser(finest, encoder.input):
+        levels.append(Level("decoder_stem", _size(encoder.input), max(1, finest.shape[-1] // 2)))
+    return levels
+
+
+def way_up(
+    x: Tensor,
+    levels: Sequence[Level],
+    maps: Mapping[str, Tensor] | None = None,
+    *,
+    normalization: Normalization,
+    dropout: float,
+    seed: int,
+) -> Tensor:
+    """Enlarge a coarse map level by level.
+
+    Args:
+        x: ``(batch, *spatial, channels)``.
+        levels: Coarse to fine, see `levels_above`.
+        maps: By the name of a level the map of its size that is concatenated; the other levels have none.
+        normalization: Normalization of the convolutions.
+        dropout: Dropout rate inside the blocks.
+        seed: Seed of the initial weights and of dropout.
+
+    Returns:
+        The map of the last level.
+
+    Raises:
+        UserError: A level's size is not a multiple of the next coarser one's.
+    """
+    rank, maps = len(x.shape) - 2, maps or {}
+    for name, size, channels in levels:
+        factor = _factor(size, _size(x))
+        if channels is None:
+            x = layers.up_sampling(rank, factor, name=name)(x)
+            continue
+        x = layers.transposed_convolution(rank, channels, factor, seed=seed, name=f"{name}_up")(x)
+        if name in maps:
+            x = keras.layers.Concatenate(name=f"{name}_concat")([x, maps[name]])
+        x = blocks.plain_block(x, channels, normalization=normalization, dropout=dropout, seed=seed, name=name)
+    return x
+
+
+def _level_name(level: int) -> str:
+    return f"decoder_level_{level}"
+
+
+def _size(x: Tensor) -> Size:
+    return tuple(x.shape[1:-1])
 
 
 def _is_coarser(x: Tensor, image: Tensor) -> bool:
     """Whether ``x`` is known to be smaller than the image; a size that is not known counts as equal."""
-    sizes = zip(x.shape[1:-1], image.shape[1:-1], strict=True)
+    sizes = zip(_size(x), _size(image), strict=True)
     return any(small is not None and large is not None and small < large for small, large in sizes)
 
 
-def _factor(fine: Tensor, coarse: Tensor) -> tuple[int, ...]:
+def _factor(fine: Size, coarse: Size) -> tuple[int, ...]:
     """Return the enlargement of each axis from ``coarse`` to ``fine``; 2 where a size is not known."""
-    sizes = list(zip(fine.shape[1:-1], coarse.shape[1:-1], strict=True))
+    sizes = list(zip(fine, coarse, strict=True))
     if any(large is not None and small is not None and large % small for large, small in sizes):
         raise UserError(
-            f"data_dim: a decoder cannot enlarge a map of size {coarse.shape[1:-1]} to {fine.shape[1:-1]}; "
+            f"data_dim: a decoder cannot enlarge a map of size {coarse} to {fine}; "
             "use sizes that every pooling divides, such as multiples of 32"
         )
     return tuple(2 if large is None or small is None else large // small for large, small in sizes)

@@ -8,7 +8,7 @@ import pytest
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.models import layers
-from self_supervised_3d_tasks.models.decoders.unet import unet
+from self_supervised_3d_tasks.models.decoders.unet import levels_above, unet
 from self_supervised_3d_tasks.models.encoders import unet as encoders
 
 TINY = {"enc_filters": 2, "num_layers": 2}
@@ -75,6 +75,37 @@ def test_skips_carry_detail_to_the_output():
     first, second = model(x).numpy()
     changed = np.abs(first - second).max(axis=-1) > 1e-6
     assert changed[3, 3]
+
+
+@pytest.mark.parametrize("pooling", ["max", "none"])
+def test_without_skips_only_the_concatenations_and_their_weights_are_gone(pooling):
+    encoder = encoders.unet((16, 8, 16, 1), pooling=pooling, **TINY)
+    model, plain = (unet(encoder, num_classes=3, skips=skips, normalization="none") for skips in (True, False))
+    names, left = ([layer.name for layer in network.layers] for network in (model, plain))
+    assert set(names) - set(left) == {"decoder_level_0_concat", "decoder_level_1_concat"}
+    assert not set(left) - set(names)
+    assert plain.output_shape == model.output_shape
+    widths = (2, 4)
+    assert model.count_params() - plain.count_params() == sum(27 * width * width for width in widths)
+
+
+def test_without_skips_detail_is_lost_beneath_a_silent_bottom():
+    encoder = encoders.unet((16, 16, 1), enc_filters=8, num_layers=2)
+    model = unet(encoder, num_classes=2, skips=False)
+    up = model.get_layer("decoder_level_1_up")
+    up.set_weights([np.zeros_like(weight) for weight in up.get_weights()])
+    first, second = model(np.random.default_rng(0).normal(size=(2, 16, 16, 1)).astype("float32")).numpy()
+    np.testing.assert_array_equal(first, second)
+
+
+def test_without_skips_any_strides_lead_back_to_the_image():
+    encoder = strided_encoder((32, 16, 1))
+    model = unet(encoder, num_classes=3, skips=False)
+    assert model.output_shape == (None, 32, 16, 3)
+    assert [(level.name, level.size, level.channels) for level in levels_above(encoder)] == [
+        ("decoder_level_0", (16, 8), 4),
+        ("decoder_stem", (32, 16), 2),
+    ]
 
 
 def test_an_encoder_of_other_strides():
