@@ -55,6 +55,9 @@ class Algorithm(abc.ABC):
     scan. Its ``repr`` says everything that the result depends on: the result is kept on disk under it.
     """
 
+    decodes: bool = False
+    """Whether the task has a decoder of its own, so that the encoder's maps must lead back to the image's size."""
+
     keeps_labels_under_flips: bool = True
     """Whether a scan that was flipped beforehand poses the same task; two flips are a half turn."""
 

@@ -1,4 +1,4 @@
-"""Rotations by right angles, flips and affine resampling of an image ``(*spatial, channels)``."""
+"""Rotations by right angles, flips, enlarged boxes and affine resampling of an image ``(*spatial, channels)``."""
 
 from __future__ import annotations
 
@@ -127,6 +127,31 @@ def affine(image: tf.Tensor, matrix: tf.Tensor, *, order: Literal[0, 1] = 1, fil
     else:
         sampled = _interpolate(voxels, points, spatial, fill)
     return tf.reshape(sampled, image.shape)
+
+
+def enlarge_box(image: tf.Tensor, origin: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Cut a box out of an image and resize it linearly to the image's size.
+
+    The borders of the two grids coincide (half-voxel centres) and nothing outside the box is seen, as in
+    `skimage.transform.resize` with order 1 and mode "edge". A box as large as the image is the image, bit for bit.
+
+    Args:
+        image: ``(*spatial, channels)`` float32 with a static shape.
+        origin: ``(rank,)`` int32, the box's first voxel.
+        size: ``(rank,)`` int32, at least 1, so that the box lies in the image.
+    """
+    *spatial, channels = image.shape
+    box = tf.slice(image, tf.pad(origin, [[0, 1]]), tf.concat([size, [channels]], axis=0))
+    for axis, length in enumerate(spatial):
+        # Linear interpolation is a product of one along each axis: two looked-up planes each, rather than 2**rank.
+        last = size[axis] - 1
+        points = (tf.range(length, dtype=tf.float32) + 0.5) * (tf.cast(size[axis], tf.float32) / length) - 0.5
+        points = tf.clip_by_value(points, 0.0, tf.cast(last, tf.float32))
+        low = tf.cast(tf.floor(points), tf.int32)
+        weight = tf.reshape(points - tf.floor(points), [-1, *[1] * (len(spatial) - axis)])
+        first, second = (tf.gather(box, index, axis=axis) for index in (low, tf.minimum(low + 1, last)))
+        box = first + weight * (second - first)
+    return tf.ensure_shape(box, image.shape)
 
 
 def _interpolate(voxels: tf.Tensor, points: tf.Tensor, spatial: Sequence[int], fill: float) -> tf.Tensor:

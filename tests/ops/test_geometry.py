@@ -4,6 +4,7 @@ import keras  # noqa: F401
 import numpy as np
 import pytest
 import scipy.ndimage
+import skimage.transform
 import tensorflow as tf
 
 from self_supervised_3d_tasks.ops import geometry
@@ -155,3 +156,31 @@ def test_translation_in_a_graph_keeps_shape_and_dtype():
     first, gone = list(dataset)
     np.testing.assert_array_equal(first, [[0, 0, 1, 2], [0, 4, 5, 6], [0, 8, 9, 10]])
     assert not gone.numpy().any()
+
+
+@pytest.mark.parametrize("shape", [(9, 7, 2), (8, 6, 5, 1)])
+def test_an_enlarged_box_is_that_of_skimage(shape):
+    image = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
+    *spatial, _ = shape
+    enlarge = tf.function(geometry.enlarge_box)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        size = rng.integers(1, np.add(spatial, 1))
+        origin = rng.integers(0, np.subtract(spatial, size) + 1)
+        box = image[tuple(slice(start, start + length) for start, length in zip(origin, size, strict=True))]
+        result = enlarge(tf.constant(image), tf.constant(origin, tf.int32), tf.constant(size, tf.int32))
+        assert result.shape == shape
+        expected = skimage.transform.resize(box, shape, order=1, mode="edge", anti_aliasing=False)
+        np.testing.assert_allclose(result, expected, atol=1e-5)
+        assert result.numpy().min() >= box.min() - 1e-6
+        assert result.numpy().max() <= box.max() + 1e-6
+
+
+def test_a_box_as_large_as_the_image_is_the_image():
+    image = numbered((5, 4, 3, 2))
+    np.testing.assert_array_equal(geometry.enlarge_box(tf.constant(image), tf.zeros(3, tf.int32), [5, 4, 3]), image)
+
+
+def test_a_box_of_a_constant_image_is_constant():
+    image = np.full((6, 7, 1), 0.3, np.float32)
+    np.testing.assert_array_equal(geometry.enlarge_box(tf.constant(image), tf.constant([1, 2]), [4, 3]), image)

@@ -113,8 +113,8 @@ def check_input_shape(name: str, input_shape: tuple[int | None, ...], *, decoder
         )
     if decoder:
         raise UserError(
-            f"encoder_architecture, prediction_architecture: {name!r} has no maps that a decoder could enlarge to "
-            'the image; use "unet", "resnet18" or "vgg11" as the encoder for masks'
+            f"encoder_architecture: {name!r} has no maps that a decoder, for masks or of a pretext task, could enlarge "
+            'to the image; use "unet", "resnet18" or "vgg11"'
         )
     smallest = ARCHITECTURES[name].smallest
     sizes = [size for size in input_shape[:-1] if size is not None]

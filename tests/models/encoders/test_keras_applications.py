@@ -207,7 +207,7 @@ def test_a_damaged_weight_file_is_named(tmp_path):
         (
             (64, 64, 1),
             {"decoder": True},
-            'no maps that a decoder could enlarge.*use "unet", "resnet18" or "vgg11" as the encoder for masks',
+            'no maps that a decoder.*could enlarge to the image; use "unet", "resnet18" or "vgg11"',
         ),
         ((31, 64, 1), {}, "receives 31x64 pixels, but each axis must be at least 32; use a larger data_dim"),
     ],
