@@ -4,13 +4,15 @@
 
 For each task, in a process of its own: the batch (as many scans as give the encoder the voxels of four whole ones);
 samples/s of the input pipeline alone; seconds per training step; the ratio of the step to a bare forward + backward
-pass of the same encoder over the same voxels; the share of time that `fit` waited for data; peak resident memory. Bare
-passes and training steps alternate, so that a change of the machine's pace meets both.
+pass of the same encoder (and decoder, where the task has one) over the same voxels; the share of time that `fit` waited
+for data; peak resident memory. Bare passes and training steps alternate, so that a change of the machine's pace meets
+both.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -68,7 +70,9 @@ def measure(name: str, side: int, filters: int, steps: int) -> dict:
 
         pipeline_seconds = per_call(iter(stream()).get_next, 3 * steps)
         inputs, targets = next(iter(stream()))
-        bare, step = bare_pass(tf, encoder, scans, inputs), lambda: model.train_on_batch(inputs, targets)
+        # What a task decodes is network too, and no overhead.
+        bare = bare_pass(tf, model if algorithm.decodes else encoder, inputs)
+        step = functools.partial(model.train_on_batch, inputs, targets)
         bare(), step()
         bare_seconds, step_seconds = alternate(bare, step, steps)
         clock = pipeline.WaitClock()
@@ -98,15 +102,15 @@ def encoded_voxels(algorithm) -> int:
     return math.prod(tf.nest.flatten(inputs)[0])
 
 
-def bare_pass(tf, encoder, scans: int, inputs):
-    """Return a function that runs the encoder forward and backward over the voxels that a training step encodes."""
-    patches = tf.reshape(tf.nest.flatten(inputs)[0], (-1, *encoder.input_shape[1:]))
+def bare_pass(tf, network, inputs):
+    """Return a function that runs a network forward and backward over the voxels that a training step encodes."""
+    patches = tf.reshape(tf.nest.flatten(inputs)[0], (-1, *network.input_shape[1:]))
 
     @tf.function
     def run():
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(tf.square(encoder(patches, training=True)))
-        return tape.gradient(loss, [variable.value for variable in encoder.trainable_variables])
+            loss = tf.reduce_mean(tf.square(network(patches, training=True)))
+        return tape.gradient(loss, [variable.value for variable in network.trainable_variables])
 
     return lambda: [gradient.numpy() for gradient in run()]
 
