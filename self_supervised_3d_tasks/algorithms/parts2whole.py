@@ -27,8 +27,9 @@ class Parts2Whole(Algorithm):
     A box of the scan, resized to the size of the scan, goes through the encoder and up again without any skip
     connection; the result is compared with the scan. All parts of a scan are to give the same image and parts of
     different scans different ones, so the encoder's last map has to tell scans apart. What it learned is more than
-    nothing where the loss is below the metric mean_image_mse. The paper has neither code nor the interpolation, the
-    sampler and the output; those here are one reading of it.
+    nothing where the loss is below the metric mean_image_mse. Wholes that lie alike, such as heads, can leave the
+    network at their mean: the paper's are crops of scans (volume_fitting crop). It gives neither code nor the
+    interpolation, the sampler and the output; those here are one reading of it.
 
     Args:
         input_shape: ``(*spatial, channels)`` of the whole, in [0, 1].
