@@ -88,7 +88,15 @@ def batches(algorithm, images: np.ndarray, seed: int = 0):
     return dataset
 
 
-@pytest.fixture(params=list(itertools.product(ALGORITHMS, RANKS)), ids=lambda p: f"{p[0]}-{p[1]}d")
+def algorithm_params(slow_ranks=()):
+    """Every task in every rank, as parameters of the fixture; a rank can be left to the slow tests."""
+    return [
+        pytest.param((name, rank), id=f"{name}-{rank}d", marks=[pytest.mark.slow] if rank in slow_ranks else [])
+        for name, rank in itertools.product(ALGORITHMS, RANKS)
+    ]
+
+
+@pytest.fixture(params=algorithm_params())
 def algorithm(request):
     name, rank = request.param
     return build_algorithm(name, rank)
@@ -195,6 +203,7 @@ def assert_fit_learns(algorithm, model, images):
     assert history["loss"][-1] < history["loss"][0]
 
 
+@pytest.mark.parametrize("algorithm", algorithm_params(slow_ranks=(3,)), indirect=True)
 def test_fit_learns_two_images(algorithm):
     model = algorithm.make_model(build_encoder(algorithm.encoder_shape), seed=1)
     assert_fit_learns(algorithm, model, scans_for(algorithm))
@@ -303,13 +312,27 @@ def test_every_training_file_builds(path):
     assert model.get_layer("encoder").input_shape == (None, *algorithm.encoder_shape)
 
 
+NETWORKS: dict[str, tuple] = {}
+
+
+def network_of(experiment) -> tuple:
+    """Shapes of input and output; twins that differ in the task alone have one network, which is built once."""
+    settings = experiment.baseline_settings()
+    paths = {key for key in settings if "dir" in key or "csv" in key}
+    key = repr(sorted((name, value) for name, value in settings.items() if name not in paths))
+    if key not in NETWORKS:
+        _, model = experiment.make_model(seed=0)
+        NETWORKS[key] = model.input_shape, model.output_shape
+    return NETWORKS[key]
+
+
 @pytest.mark.parametrize("path", FINETUNE_FILES, ids=lambda path: path.stem)
 def test_every_finetuning_file_builds(path):
     experiment = load_experiment("finetune", path)
-    encoder, model = experiment.make_model(seed=0)
-    assert model.input_shape == (None, *experiment.input_shape)
+    input_shape, output_shape = network_of(experiment)
+    assert input_shape == (None, *experiment.input_shape)
     spatial = experiment.input_shape[:-1] if experiment.task == "segmentation" else ()
-    assert model.output_shape == (None, *spatial, experiment.num_classes)
+    assert output_shape == (None, *spatial, experiment.num_classes)
 
 
 @pytest.mark.parametrize("path", [*FILES, *FINETUNE_FILES], ids=lambda path: f"{path.parent.name}-{path.stem}")

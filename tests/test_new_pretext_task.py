@@ -81,7 +81,7 @@ def test_one_file_and_one_experiment_are_enough(tmp_path):
 
     assert done.returncode == 0, done.stdout[-3000:]
     passed = [line for line in done.stdout.splitlines() if " PASSED" in line]
-    # Seven properties in two ranks, one more with each of two further encoders, and two of the experiment file.
+    # Seven properties in 2D, six in 3D (its training is slow), and two of the experiment file.
     assert sum("[inversion-2d]" in line for line in passed) == 7
-    assert sum("[inversion-3d]" in line for line in passed) == 7
+    assert sum("[inversion-3d]" in line for line in passed) == 6
     assert sum("inversion_toy" in line for line in passed) == 2

@@ -150,6 +150,7 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(workspace):
     assert sorted(path.name for path in (workspace / "runs").iterdir()) == before
 
 
+@pytest.mark.slow
 def test_killed_in_mid_epoch_and_resumed_is_as_uninterrupted(workspace):
     """SIGKILL leaves no time to tidy up: only what was on the disk counts."""
     process = start(workspace, "train.py", "train.json", "--set", "run_name=killed")
