@@ -145,5 +145,5 @@ def test_pretext_tasks_runs_and_shows_every_task(checkout, monkeypatch):
     notebook = execute(checkout, "pretext_tasks", start=".", monkeypatch=monkeypatch)
     assert files(checkout) == before
     assert "### mine" in printed(notebook)
-    # The scans, and each task in 3D and in 2D.
-    assert len(pictures(notebook)) == 1 + 2 * (len(registry.known("algorithm")) + 1)
+    # The scans, their supervoxels, and each task in 3D and in 2D.
+    assert len(pictures(notebook)) == 2 + 2 * (len(registry.known("algorithm")) + 1)
