@@ -243,9 +243,15 @@ def _look_at_examples(plan: Plan, scans: _Scans, path: Path) -> None:
         seed=plan.experiment.seed,
         training=False,
     )
-    examples = [keras.tree.map_structure(lambda leaf: leaf.numpy()[0], batch) for batch in dataset.take(NUM_EXAMPLES)]
-    plots.pretext_preview(path, [plan.algorithm.describe(*example) for example in examples[:NUM_PREVIEWS]])
-    if doubt := plan.algorithm.doubt([targets for _, targets in examples]):
+    previews, seen = [], []
+    for batch in dataset.take(NUM_EXAMPLES):
+        inputs, targets = keras.tree.map_structure(lambda leaf: leaf.numpy()[0], batch)
+        seen.append(targets)
+        # The inputs of the others are not kept: at full size they are gigabytes.
+        if len(previews) < NUM_PREVIEWS:
+            previews.append(plan.algorithm.describe(inputs, targets))
+    plots.pretext_preview(path, previews)
+    if doubt := plan.algorithm.doubt(seen):
         logging.warning("%s", doubt)
 
 

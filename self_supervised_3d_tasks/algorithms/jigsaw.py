@@ -11,7 +11,6 @@ from pydantic import Field
 
 from self_supervised_3d_tasks import lazy, losses
 from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
-from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.models import heads
 from self_supervised_3d_tasks.ops import patches, permutations, seeds
 
@@ -68,13 +67,9 @@ class Jigsaw(Algorithm):
         super().__init__(input_shape)
         self.grid = patches.PatchCells(self.spatial_shape, patches_per_side, patch_gap, patch_jitter)
         self.num_patches = patches_per_side**self.rank
-        largest = permutations.largest_size(self.num_patches)
-        if num_permutations is not None and num_permutations > largest:
-            raise UserError(
-                f"num_permutations: at most {largest} orders of {self.num_patches} patches can be told apart here, "
-                f"received {num_permutations}; reduce it, or leave it out"
-            )
-        self.num_permutations = num_permutations or min(largest, _NUM_PERMUTATIONS[self.rank])
+        self.num_permutations = permutations.checked_size(
+            self.num_patches, num_permutations, _NUM_PERMUTATIONS[self.rank], items="patches"
+        )
         self.permutation_seed = permutation_seed
         self.patch_normalization = patch_normalization
         self.min_foreground = min_foreground

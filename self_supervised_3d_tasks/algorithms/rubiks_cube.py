@@ -91,7 +91,11 @@ class RubiksCube(Algorithm):
         super().__init__(input_shape)
         self.grid = self._grid(patches_per_side, patch_gap, patch_jitter)
         self.num_cubes = len(self.grid.cells())
-        self.num_permutations = self._num_permutations(num_permutations)
+        if self.num_cubes < 2:
+            raise UserError("patches_per_side: a single cube has no order; use at least 2 along an axis")
+        self.num_permutations = permutations.checked_size(
+            self.num_cubes, num_permutations, _NUM_PERMUTATIONS, items="cubes"
+        )
         self.permutation_seed = permutation_seed
         self.cube_rotation = cube_rotation
         self.turns: dict[str, tuple[int, int]] = {} if cube_rotation == "none" else _TURNS[self.rank]
@@ -108,17 +112,6 @@ class RubiksCube(Algorithm):
         gap = tuple(min(10, size // 8) for size in cell) if gap is None else gap
         jitter = tuple(min(4, size // 8) for size in cell) if jitter is None else jitter
         return patches.PatchCells(self.spatial_shape, sides, gap, jitter)
-
-    def _num_permutations(self, number: int | None) -> int:
-        if self.num_cubes < 2:
-            raise UserError("patches_per_side: a single cube has no order; use at least 2 along an axis")
-        largest = permutations.largest_size(self.num_cubes)
-        if number is not None and number > largest:
-            raise UserError(
-                f"num_permutations: at most {largest} orders of {self.num_cubes} cubes can be told apart here, "
-                f"received {number}; reduce it, or leave it out"
-            )
-        return number or min(largest, _NUM_PERMUTATIONS)
 
     @functools.cached_property
     def permutations(self) -> np.ndarray:

@@ -8,6 +8,8 @@ import math
 
 import numpy as np
 
+from self_supervised_3d_tasks.errors import UserError
+
 # More candidates gain next to nothing: of 27 items, 1,000 permutations are at least 23 apart.
 POOL_SIZE = 20_000
 
@@ -52,6 +54,27 @@ def permutation_set(num_items: int, size: int, seed: int = 0) -> np.ndarray:
 def largest_size(num_items: int) -> int:
     """Return how many permutations of ``num_items`` a set can have: all there are, or as many as the pool."""
     return min(math.factorial(num_items), POOL_SIZE)
+
+
+def checked_size(num_items: int, wanted: int | None, default: int, *, items: str) -> int:
+    """Return how many permutations a task tells apart.
+
+    Args:
+        num_items: Length of a permutation.
+        wanted: The task's ``num_permutations``; None: ``default``, or all there are where there are fewer.
+        default: See ``wanted``.
+        items: What is permuted, for the message.
+
+    Raises:
+        UserError: More are wanted than `largest_size`.
+    """
+    largest = largest_size(num_items)
+    if wanted is not None and wanted > largest:
+        raise UserError(
+            f"num_permutations: at most {largest} orders of {num_items} {items} can be told apart here, received "
+            f"{wanted}; reduce it, or leave it out"
+        )
+    return wanted or min(largest, default)
 
 
 def min_distance(permutations: np.ndarray) -> int:
