@@ -61,6 +61,8 @@ class EpochRecorder:
         progress: Bar over epochs; where it is disabled (no terminal) an epoch gives one line of log instead.
         clock: Gives ``wait_share``, None for no such column.
         samples_per_step: Gives ``samples_per_second``, None for no such column.
+        observe: Gives further columns of an epoch, counted from 1, when its validation is over.
+        begin_epoch: Is told of every epoch, counted from 0, before its first step.
     """
 
     phase: int
@@ -69,6 +71,8 @@ class EpochRecorder:
     progress: tqdm
     clock: Clock | None = None
     samples_per_step: int | None = None
+    observe: Callable[[int], Row] | None = None
+    begin_epoch: Callable[[int], object] | None = None
     _epoch: int = field(default=0, init=False)
     _started: float = field(default=0.0, init=False)
     _trained: float = field(default=0.0, init=False)
@@ -82,6 +86,8 @@ class EpochRecorder:
 
     def _begin_epoch(self, epoch: int, logs: Logs = None) -> None:
         self._epoch = epoch + 1
+        if self.begin_epoch:
+            self.begin_epoch(epoch)
         self._started = time.perf_counter()
         self._waited = self.clock.seconds() if self.clock else 0.0
 
@@ -99,7 +105,11 @@ class EpochRecorder:
         if not math.isfinite(metrics.get("val_loss", 0.0)):
             place = f"epoch {self._epoch}, after step {self.steps_per_epoch}"
             raise TrainingDiverged(f"the validation loss became {metrics['val_loss']} in {place}")
-        row = {"epoch": self._epoch, "phase": self.phase, **metrics, **self._timing()}
+        timing = self._timing()
+        observed = self.observe(self._epoch) if self.observe else {}
+        if logs is not None:
+            logs.update(observed)  # for the callbacks behind this one: TensorBoard draws what it finds here
+        row = {"epoch": self._epoch, "phase": self.phase, **metrics, **observed, **timing}
         self.save(row)
         self._report(row)
 

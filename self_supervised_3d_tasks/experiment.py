@@ -178,7 +178,8 @@ class TrainExperiment(Experiment):
                 f"volume_fitting: {self.algorithm} cuts sub-volumes of data_dim out of whole scans, around points that "
                 f'it finds there; use "crop" instead of "{self.fitting}"'
             )
-        self.check_encoder(algorithm.encoder_shape, decoder=algorithm.decodes)
+        for shape in algorithm.encoder_shapes:
+            self.check_encoder(shape, decoder=algorithm.decodes)
 
 
 def _classifies(known: dict[str, Any]) -> bool:

@@ -124,6 +124,8 @@ def fit(
     save_every: int | None = None,
     clock: Clock | None = None,
     samples_per_step: int | None = None,
+    observe: Callable[[int], Row] | None = None,
+    begin_epoch: Callable[[int], object] | None = None,
     tensorboard: bool = True,
 ) -> list[Row]:
     """Train a model through its phases; killed at any moment and resumed, it ends with the same weights.
@@ -144,6 +146,8 @@ def fit(
         save_every: Also keep the weights of every this many epochs.
         clock: Gives the column ``wait_share``: the share of the training time spent on waiting for data.
         samples_per_step: Gives the column ``samples_per_second``.
+        observe: Gives further columns of an epoch, counted from 1, when its validation is over.
+        begin_epoch: Is told of every epoch, counted from 0 over all phases, before its first step.
         tensorboard: Write TensorBoard logs, if the package tensorboard is installed.
 
     Returns:
@@ -169,7 +173,9 @@ def fit(
         for number, phase, first, end in _remaining(phases, finished):
             if number != ready:
                 phase.prepare(model)
-            recorder = EpochRecorder(number, steps_per_epoch, save, progress, clock, samples_per_step)
+            recorder = EpochRecorder(
+                number, steps_per_epoch, save, progress, clock, samples_per_step, observe, begin_epoch
+            )
             model.fit(
                 train(first * steps_per_epoch),
                 steps_per_epoch=steps_per_epoch,

@@ -58,6 +58,10 @@ class Algorithm(abc.ABC):
     decodes: bool = False
     """Whether the task has a decoder of its own, so that the encoder's maps must lead back to the image's size."""
 
+    mixes_sizes: bool = False
+    """Whether the encoder meets inputs of several sizes in training: running statistics of batch normalization then
+    mix what differs and are recomputed at the end, from what `restorations` says that the restorer sees."""
+
     keeps_labels_under_flips: bool = True
     """Whether a scan that was flipped beforehand poses the same task; two flips are a half turn."""
 
@@ -81,8 +85,13 @@ class Algorithm(abc.ABC):
 
     @property
     def encoder_shape(self) -> tuple[int, ...]:
-        """``(*spatial, channels)`` of what the encoder sees; for patch tasks the patch."""
+        """``(*spatial, channels)`` of what the encoder sees; for patch tasks the patch. None where sizes differ."""
         return self.input_shape
+
+    @property
+    def encoder_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Every ``(*spatial, channels)`` that the encoder meets, for a check before anything is built."""
+        return (self.encoder_shape,)
 
     @abc.abstractmethod
     def make_example(self, image: tf.Tensor, seed: tf.Tensor) -> tuple[Any, Any]:
@@ -111,6 +120,44 @@ class Algorithm(abc.ABC):
     @abc.abstractmethod
     def metrics(self) -> list[Any]:
         """Return fresh metrics (or functions ``(y_true, y_pred) -> (batch,)``) for `keras.Model.compile`."""
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:  # noqa: B027 (most tasks have nothing to set)
+        """Set what changes in the course of a training, such as the weight of a term of the loss.
+
+        Args:
+            epoch: That begins, from 0.
+            epochs: Of the whole training.
+        """
+
+    def codes(self, model: keras.Model) -> dict[str, Any]:
+        """Return by name the codes that the task compares, whose collapse would make its loss meaningless.
+
+        Args:
+            model: From `make_model`.
+
+        Returns:
+            Symbolic tensors of ``model``, ``(batch, ..., size)``; none where nothing is compared.
+        """
+        return {}
+
+    def restorer(self, model: keras.Model) -> keras.Model | None:
+        """Return what the encoder sees -> image ``(batch, *spatial, channels)``, for a task with a decoder.
+
+        Its layers are the encoder, called "encoder", and a decoder with the names of `models.decoders.unet`.
+
+        Args:
+            model: From `make_model`; the result shares its weights.
+        """
+        return None
+
+    def restorations(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
+        """Return what the `restorer` gets and what it is to give, each ``(batch, views, *spatial, channels)``.
+
+        Args:
+            inputs: Of a batch.
+            targets: Likewise.
+        """
+        raise NotImplementedError(f"{self.name} has no decoder")
 
     def chance(self, scans_per_step: int) -> dict[str, float]:
         """Return by name of a metric what the best answer reaches that does not look at the scan.

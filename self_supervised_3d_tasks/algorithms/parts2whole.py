@@ -94,6 +94,14 @@ class Parts2Whole(Algorithm):
         whole = keras.layers.Activation("sigmoid", dtype="float32", name="decoder_whole")(logits)
         return keras.Model(part, whole, name=self.name)
 
+    def restorer(self, model: keras.Model) -> keras.Model:
+        """Return the model itself: part -> whole."""
+        return model
+
+    def restorations(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
+        """Return parts and wholes, each ``(batch, 1, *spatial, channels)``."""
+        return inputs[:, None], targets[:, None, ..., :-1]
+
     def loss(self, y_true: Any, y_pred: Any) -> Any:
         """Mean squared error over voxels and channels, float32, ``(batch,)``.
 
