@@ -69,7 +69,7 @@ class Parts2Whole(Algorithm):
         """
         image = tf.ensure_shape(image, self.input_shape)
         origin, size = self.parts.draw(seeds.fold(seed, 0))
-        part = geometry.enlarge_box(image, origin, size)
+        part = geometry.resize_box(image, origin, size)
         if self.intensity_jitter > 0:
             a = self.intensity_jitter
             brightness = tf.random.stateless_uniform((), seeds.fold(seed, 1), -a, a)
@@ -89,7 +89,7 @@ class Parts2Whole(Algorithm):
             normalization=self.normalization,
             dropout=self.dropout,
             seed=seed,
-        )
+        )[-1]
         logits = layers.logits_convolution(self.rank, self.input_shape[-1], seed=seed, name="decoder_logits")(x)
         whole = keras.layers.Activation("sigmoid", dtype="float32", name="decoder_whole")(logits)
         return keras.Model(part, whole, name=self.name)

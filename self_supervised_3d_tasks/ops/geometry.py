@@ -1,4 +1,4 @@
-"""Rotations by right angles, flips, enlarged boxes and affine resampling of an image ``(*spatial, channels)``."""
+"""Rotations by right angles, flips, resized boxes and affine resampling of an image ``(*spatial, channels)``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.ops import seeds
 
 tf = lazy.load("tensorflow")
 
@@ -102,7 +103,29 @@ def plane_rotation(angle: tf.Tensor, rank: int, axes: tuple[int, int]) -> tf.Ten
     return tf.reshape(tf.stack(cells), (rank, rank))
 
 
-def affine(image: tf.Tensor, matrix: tf.Tensor, *, order: Literal[0, 1] = 1, fill: float = 0.0) -> tf.Tensor:
+def draw_affine(seed: tf.Tensor, rank: int, *, scale: float, degrees: float) -> tf.Tensor:
+    """Return the ``(rank, rank)`` matrix, for `affine`, of a random zoom and rotation.
+
+    Args:
+        seed: ``(2,)`` int32.
+        rank: Number of spatial axes.
+        scale: Each axis is magnified by U(1 ± ``scale``); in [0, 1).
+        degrees: The image is turned by U(± ``degrees``) in every plane of two axes.
+    """
+    factors = tf.random.stateless_uniform((rank,), seeds.fold(seed, 0), 1 - scale, 1 + scale)
+    planes = list(itertools.combinations(range(rank), 2))
+    limit = math.radians(degrees)
+    angles = tf.random.stateless_uniform((len(planes),), seeds.fold(seed, 1), -limit, limit)
+    matrix = tf.linalg.diag(1 / factors)
+    for angle, plane in zip(tf.unstack(angles), planes, strict=True):
+        # As sums of products, see `_points`.
+        matrix = tf.reduce_sum(matrix[:, :, tf.newaxis] * plane_rotation(angle, rank, plane), axis=1)
+    return matrix
+
+
+def affine(
+    image: tf.Tensor, matrix: tf.Tensor, *, order: Literal[0, 1] = 1, fill: float | tf.Tensor = 0.0
+) -> tf.Tensor:
     """Resample an image on a grid that is mapped about the image's centre.
 
     The output voxel at ``x`` takes the input's value at ``matrix @ (x - centre) + centre``, as in
@@ -112,37 +135,39 @@ def affine(image: tf.Tensor, matrix: tf.Tensor, *, order: Literal[0, 1] = 1, fil
         image: ``(*spatial, channels)`` with a static shape.
         matrix: ``(rank, rank)`` float32.
         order: 0 takes the nearest voxel (any dtype, for masks), 1 interpolates linearly (floating point).
-        fill: Value outside the image.
+        fill: Value outside the image, a number or a scalar.
     """
     *spatial, channels = image.shape
-    rank = len(spatial)
-    axes = [tf.range(size, dtype=tf.float32) - (size - 1) / 2 for size in spatial]
-    grid = tf.reshape(tf.stack(tf.meshgrid(*axes, indexing="ij"), axis=-1), (-1, rank))
-    # Sums of products rather than a matmul, which may run in reduced precision on a GPU and shift voxels.
-    points = tf.reduce_sum(grid[:, tf.newaxis, :] * tf.cast(matrix, tf.float32), axis=-1)
-    points += tf.constant([(size - 1) / 2 for size in spatial])
-    voxels = tf.reshape(image, (-1, channels))
+    # A border of one voxel stands for all that is outside: no lookup has to ask whether it is inside.
+    padded = tf.pad(image, [*[[1, 1]] * len(spatial), [0, 0]], constant_values=tf.cast(fill, image.dtype))
+    strides = [math.prod(padded.shape[axis + 1 : -1]) for axis in range(len(spatial))]
+    points = _points(tf.cast(matrix, tf.float32), spatial)
+    voxels = tf.reshape(padded, (-1, channels))
     if order == 0:
-        sampled = _lookup(voxels, tf.cast(tf.floor(points + 0.5), tf.int32), spatial, fill)
-    else:
-        sampled = _interpolate(voxels, points, spatial, fill)
-    return tf.reshape(sampled, image.shape)
+        return tf.gather(voxels, _flat([tf.floor(point + 0.5) for point in points], strides))
+    return _interpolate(voxels, points, padded.shape[:-1], strides)
 
 
-def enlarge_box(image: tf.Tensor, origin: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Cut a box out of an image and resize it linearly to the image's size.
+def resize_box(image: tf.Tensor, origin: tf.Tensor, size: tf.Tensor, shape: Sequence[int] | None = None) -> tf.Tensor:
+    """Cut a box out of an image and resize it linearly.
 
     The borders of the two grids coincide (half-voxel centres) and nothing outside the box is seen, as in
-    `skimage.transform.resize` with order 1 and mode "edge". A box as large as the image is the image, bit for bit.
+    `skimage.transform.resize` with order 1, mode "edge" and no smoothing before. A box that has the size already is
+    cut out bit for bit.
 
     Args:
         image: ``(*spatial, channels)`` float32 with a static shape.
         origin: ``(rank,)`` int32, the box's first voxel.
         size: ``(rank,)`` int32, at least 1, so that the box lies in the image.
+        shape: ``(*spatial)`` of the result; the image's if not given.
+
+    Returns:
+        ``(*shape, channels)``.
     """
     *spatial, channels = image.shape
+    shape = spatial if shape is None else shape
     box = tf.slice(image, tf.pad(origin, [[0, 1]]), tf.concat([size, [channels]], axis=0))
-    for axis, length in enumerate(spatial):
+    for axis, length in enumerate(shape):
         # Linear interpolation is a product of one along each axis: two looked-up planes each, rather than 2**rank.
         last = size[axis] - 1
         points = (tf.range(length, dtype=tf.float32) + 0.5) * (tf.cast(size[axis], tf.float32) / length) - 0.5
@@ -151,26 +176,46 @@ def enlarge_box(image: tf.Tensor, origin: tf.Tensor, size: tf.Tensor) -> tf.Tens
         weight = tf.reshape(points - tf.floor(points), [-1, *[1] * (len(spatial) - axis)])
         first, second = (tf.gather(box, index, axis=axis) for index in (low, tf.minimum(low + 1, last)))
         box = first + weight * (second - first)
-    return tf.ensure_shape(box, image.shape)
+    return tf.ensure_shape(box, (*shape, channels))
 
 
-def _interpolate(voxels: tf.Tensor, points: tf.Tensor, spatial: Sequence[int], fill: float) -> tf.Tensor:
-    """Return the multilinear interpolation of ``voxels`` (number, channels) at ``points`` (number, rank)."""
-    low = tf.floor(points)
-    high_weight = points - low
-    low = tf.cast(low, tf.int32)
-    result = tf.zeros_like(voxels)
+def _points(matrix: tf.Tensor, spatial: Sequence[int]) -> list[tf.Tensor]:
+    """Return where each output voxel of `affine` looks: per axis ``(*spatial)``, from 0 in the padded image."""
+    rank = len(spatial)
+    grid = [
+        tf.reshape(tf.range(size, dtype=tf.float32) - (size - 1) / 2, [-1, *[1] * (rank - 1 - axis)])
+        for axis, size in enumerate(spatial)
+    ]
+    points = []
+    for row, size in zip(tf.unstack(matrix), spatial, strict=True):
+        # Sums of products rather than a matmul, which may run in reduced precision on a GPU and shift voxels.
+        point = sum(factor * axis for factor, axis in zip(tf.unstack(row), grid, strict=True)) + (size + 1) / 2
+        points.append(tf.clip_by_value(point, 0.0, size + 1.0))
+    return points
+
+
+def _interpolate(
+    voxels: tf.Tensor, points: Sequence[tf.Tensor], spatial: Sequence[int], strides: Sequence[int]
+) -> tf.Tensor:
+    """Return the multilinear interpolation ``(*places, channels)`` of ``voxels`` (number, channels).
+
+    Args:
+        voxels: All voxels of an image, in raster order.
+        points: Per axis ``(*places)``, inside the image.
+        spatial: ``(*spatial)`` of the image.
+        strides: Distance of neighbours in ``voxels``, per axis.
+    """
+    low = [tf.minimum(tf.floor(point), size - 2.0) for point, size in zip(points, spatial, strict=True)]
+    weights = [(1 - (point - start), point - start) for point, start in zip(points, low, strict=True)]
+    first = _flat(low, strides)
+    result = tf.constant(0, voxels.dtype)
     for corner in itertools.product((0, 1), repeat=len(spatial)):
-        corner = tf.constant(corner)
-        weight = tf.reduce_prod(tf.where(corner == 1, high_weight, 1 - high_weight), axis=-1, keepdims=True)
-        result += tf.cast(weight, voxels.dtype) * _lookup(voxels, low + corner, spatial, fill)
+        weight = tf.cast(math.prod(pair[side] for pair, side in zip(weights, corner, strict=True)), voxels.dtype)
+        step = sum(side * stride for side, stride in zip(corner, strides, strict=True))
+        result += weight[..., tf.newaxis] * tf.gather(voxels, first + step)
     return result
 
 
-def _lookup(voxels: tf.Tensor, index: tf.Tensor, spatial: Sequence[int], fill: float) -> tf.Tensor:
-    """Return ``voxels`` (number, channels) at integer positions (number, rank), ``fill`` outside."""
-    limits = tf.constant(list(spatial))
-    inside = tf.reduce_all((index >= 0) & (index < limits), axis=-1, keepdims=True)
-    strides = tf.constant([math.prod(spatial[axis + 1 :]) for axis in range(len(spatial))])
-    flat = tf.reduce_sum(tf.clip_by_value(index, 0, limits - 1) * strides, axis=-1)
-    return tf.where(inside, tf.gather(voxels, flat), tf.cast(fill, voxels.dtype))
+def _flat(index: Sequence[tf.Tensor], strides: Sequence[int]) -> tf.Tensor:
+    """Return the numbers in raster order, int32, of voxels at whole coordinates given per axis."""
+    return sum(tf.cast(axis, tf.int32) * stride for axis, stride in zip(index, strides, strict=True))

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.ops import patches
 
 tf = lazy.load("tensorflow")
+
+TRUNCATE = 4.0  # standard deviations at which a Gaussian ends, as in scipy
 
 
 def brightness_contrast(image: tf.Tensor, brightness: tf.Tensor, contrast: tf.Tensor) -> tf.Tensor:
@@ -30,3 +37,58 @@ def centre_scale(image: tf.Tensor) -> tf.Tensor:
     shifted = image - tf.reduce_min(image, axes, keepdims=True)
     centred = shifted - tf.reduce_mean(shifted, axes, keepdims=True)
     return tf.math.divide_no_nan(centred, tf.reduce_max(tf.abs(centred), axes, keepdims=True))
+
+
+def z_score(image: tf.Tensor) -> tf.Tensor:
+    """Return (x − mean) / standard deviation of each channel; a constant channel becomes zeros.
+
+    Args:
+        image: ``(*spatial, channels)`` float32.
+    """
+    return patches.standardize(image[tf.newaxis])[0]
+
+
+def gamma(image: tf.Tensor, exponent: tf.Tensor) -> tf.Tensor:
+    """Return x^exponent, after clipping to [0, 1].
+
+    Args:
+        image: ``(*spatial, channels)`` float32.
+        exponent: Positive scalar; 1 changes nothing.
+    """
+    return tf.clip_by_value(image, 0.0, 1.0) ** exponent
+
+
+def gaussian_noise(image: tf.Tensor, sigma: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Add N(0, sigma²) to each voxel and channel, without clipping.
+
+    Args:
+        image: ``(*spatial, channels)`` float32 with a static shape.
+        sigma: Scalar in units of the image's intensities; 0 changes nothing.
+        seed: ``(2,)`` int32.
+    """
+    return image + sigma * tf.random.stateless_normal(image.shape, seed)
+
+
+def gaussian_blur(image: tf.Tensor, sigma: tf.Tensor, *, max_sigma: float) -> tf.Tensor:
+    """Convolve an image with a Gaussian along each axis; what lies outside is like the nearest voxel inside.
+
+    As `scipy.ndimage.gaussian_filter` with mode "nearest" and the radius that it takes for ``max_sigma``.
+
+    Args:
+        image: ``(*spatial, channels)`` float32 with a static shape.
+        sigma: Scalar, standard deviation in voxels; 0 changes nothing.
+        max_sigma: The largest ``sigma``, which alone decides how far the Gaussian reaches.
+    """
+    radius = int(TRUNCATE * max_sigma + 0.5)
+    steps = np.arange(-radius, radius + 1)
+    # Below a thousandth of a voxel every other weight is exactly 0 and the image stays as it is.
+    weights = tf.exp(-0.5 * tf.square(tf.constant(steps, tf.float32) / tf.maximum(sigma, 1e-3)))
+    weights /= tf.reduce_sum(weights)
+    for axis, length in enumerate(image.shape[:-1]):
+        rows = np.arange(length).repeat(steps.size)
+        columns = np.clip(np.add.outer(np.arange(length), steps), 0, length - 1).ravel()
+        # One product with a matrix per axis; steps beyond the border add up in its first and last column.
+        matrix = tf.scatter_nd(np.stack([rows, columns], axis=1), tf.tile(weights, [length]), (length, length))
+        lines = tf.reshape(image, (-1, length, math.prod(image.shape[axis + 1 :])))
+        image = tf.reshape(tf.matmul(matrix, lines), image.shape)
+    return image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Annotated, NamedTuple
 
@@ -23,12 +24,12 @@ class Level(NamedTuple):
 
     Attributes:
         name: Prefix of the names of its layers.
-        size: ``(*spatial)`` of its map; None where it is not known.
+        factor: Enlargement of each axis from the level before.
         channels: Of its map; None for a step that has no weights and keeps the channels.
     """
 
     name: str
-    size: Size
+    factor: tuple[int, ...]
     channels: int | None
 
 
@@ -67,24 +68,31 @@ def unet(
     """
     maps = {_level_name(level): map_ for level, map_ in enumerate(pyramid_outputs(encoder)[:-1])} if skips else {}
     settings = {"normalization": normalization, "dropout": dropout, "seed": seed}
-    x = way_up(encoder.output, levels_above(encoder), maps, **settings)
+    x = way_up(encoder.output, levels_above(encoder), maps, **settings)[-1]
     logits = layers.logits_convolution(len(x.shape) - 2, num_classes, seed=seed, name="decoder_logits")(x)
     return keras.Model(encoder.input, logits, name="segmentation")
 
 
-def levels_above(encoder: Model) -> list[Level]:
+def levels_above(encoder: Model, spatial_shape: Sequence[int] | None = None) -> list[Level]:
     """Return the steps that lead from the output of an encoder back to the size of its image, coarse to fine.
 
     Args:
         encoder: A model with `pyramid_outputs`.
+        spatial_shape: ``(*spatial)`` of the image, for an encoder that was built for any size. An axis whose sizes are
+            not known is doubled at each level.
+
+    Raises:
+        UserError: A level's size is not a multiple of the next coarser one's.
     """
     *finer, bottom = pyramid_outputs(encoder)
-    levels = [] if encoder.output is bottom else [Level("decoder_unpool", _size(bottom), None)]
-    levels += [Level(_level_name(level), _size(x), x.shape[-1]) for level, x in reversed(list(enumerate(finer)))]
-    finest = finer[0] if finer else bottom
-    if _is_coarser(finest, encoder.input):
-        levels.append(Level("decoder_stem", _size(encoder.input), max(1, finest.shape[-1] // 2)))
-    return levels
+    steps = [] if encoder.output is bottom else [("decoder_unpool", bottom, None)]
+    steps += [(_level_name(level), x, x.shape[-1]) for level, x in reversed(list(enumerate(finer)))]
+    steps.append(("decoder_stem", encoder.input, max(1, (finer[0] if finer else bottom).shape[-1] // 2)))
+    sizes = _sizes(encoder, [encoder.output, *(x for _, x, _ in steps)], spatial_shape)
+    if not _is_coarser(*sizes[-2:]):
+        del steps[-1], sizes[-1]
+    factors = [_factor(fine, coarse) for coarse, fine in itertools.pairwise(sizes)]
+    return [Level(name, factor, channels) for (name, _, channels), factor in zip(steps, factors, strict=True)]
 
 
 def way_up(
@@ -95,7 +103,7 @@ def way_up(
     normalization: Normalization,
     dropout: float,
     seed: int,
-) -> Tensor:
+) -> list[Tensor]:
     """Enlarge a coarse map level by level.
 
     Args:
@@ -107,14 +115,11 @@ def way_up(
         seed: Seed of the initial weights and of dropout.
 
     Returns:
-        The map of the last level.
-
-    Raises:
-        UserError: A level's size is not a multiple of the next coarser one's.
+        The maps of the levels that have weights, coarse to fine; where none has, the enlarged ``x`` alone.
     """
     rank, maps = len(x.shape) - 2, maps or {}
-    for name, size, channels in levels:
-        factor = _factor(size, _size(x))
+    outputs = []
+    for name, factor, channels in levels:
         if channels is None:
             x = layers.up_sampling(rank, factor, name=name)(x)
             continue
@@ -122,20 +127,25 @@ def way_up(
         if name in maps:
             x = keras.layers.Concatenate(name=f"{name}_concat")([x, maps[name]])
         x = blocks.plain_block(x, channels, normalization=normalization, dropout=dropout, seed=seed, name=name)
-    return x
+        outputs.append(x)
+    return outputs or [x]
 
 
 def _level_name(level: int) -> str:
     return f"decoder_level_{level}"
 
 
-def _size(x: Tensor) -> Size:
-    return tuple(x.shape[1:-1])
+def _sizes(encoder: Model, maps: Sequence[Tensor], spatial_shape: Sequence[int] | None) -> list[Size]:
+    """Return ``(*spatial)`` of some of an encoder's maps, for an image of ``spatial_shape``."""
+    if spatial_shape is not None:
+        image = keras.KerasTensor((None, *spatial_shape, encoder.input.shape[-1]))
+        maps = keras.Model(encoder.input, list(maps)).compute_output_spec(image)
+    return [tuple(x.shape[1:-1]) for x in maps]
 
 
-def _is_coarser(x: Tensor, image: Tensor) -> bool:
-    """Whether ``x`` is known to be smaller than the image; a size that is not known counts as equal."""
-    sizes = zip(_size(x), _size(image), strict=True)
+def _is_coarser(map_size: Size, image_size: Size) -> bool:
+    """Whether a map is known to be smaller than the image; a size that is not known counts as equal."""
+    sizes = zip(map_size, image_size, strict=True)
     return any(small is not None and large is not None and small < large for small, large in sizes)
 
 

@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 
+from self_supervised_3d_tasks import registry
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.models import layers
-from self_supervised_3d_tasks.models.decoders.unet import levels_above, unet
+from self_supervised_3d_tasks.models.decoders.unet import levels_above, unet, way_up
 from self_supervised_3d_tasks.models.encoders import unet as encoders
 
 TINY = {"enc_filters": 2, "num_layers": 2}
@@ -102,10 +103,7 @@ def test_without_skips_any_strides_lead_back_to_the_image():
     encoder = strided_encoder((32, 16, 1))
     model = unet(encoder, num_classes=3, skips=False)
     assert model.output_shape == (None, 32, 16, 3)
-    assert [(level.name, level.size, level.channels) for level in levels_above(encoder)] == [
-        ("decoder_level_0", (16, 8), 4),
-        ("decoder_stem", (32, 16), 2),
-    ]
+    assert levels_above(encoder) == [("decoder_level_0", (4, 2), 4), ("decoder_stem", (2, 2), 2)]
 
 
 def test_an_encoder_of_other_strides():
@@ -122,7 +120,31 @@ def test_a_size_that_is_not_known_is_doubled():
         assert model(np.zeros((1, size, size, 1), "float32")).shape == (1, size, size, 3)
 
 
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("name", ["unet", "vgg11", "resnet18"])
+def test_levels_at_a_size_are_those_of_an_encoder_built_for_it(name, rank):
+    build, options = registry.encoder(name), TINY if name == "unet" else {"width_multiplier": 1 / 32}
+    known, unknown = (build((*[side] * rank, 1), **options) for side in (32, None))
+    levels = levels_above(unknown, [32] * rank)
+    assert levels == levels_above(known)
+    factors = np.prod([level.factor for level in levels], axis=0)
+    assert tuple(factors * known.output_shape[1:-1]) == (32,) * rank
+
+
+def test_the_way_up_gives_a_map_per_level_with_weights():
+    encoder = encoders.unet((None, None, None, 1), **TINY)
+    levels = levels_above(encoder, (16, 8, 8))
+    assert [level.channels for level in levels] == [None, 4, 2]
+    bottom = keras.Input((2, 1, 1, 8))
+    maps = way_up(bottom, levels, normalization="batch", dropout=0.0, seed=0)
+    assert [x.shape[1:] for x in maps] == [(8, 4, 4, 4), (16, 8, 8, 2)]
+    (unpooled,) = way_up(bottom, levels[:1], normalization="batch", dropout=0.0, seed=0)
+    assert unpooled.shape[1:] == (4, 2, 2, 8)
+
+
 def test_maps_that_do_not_meet_are_refused():
+    with pytest.raises(UserError, match=r"cannot enlarge a map of size \(2, 3\) to \(5, 6\)"):
+        levels_above(encoders.unet((None, None, 1), **TINY), (20, 24))
     with pytest.raises(UserError, match=r"cannot enlarge a map of size \(2, 3\) to \(5, 6\)"):
         unet(encoders.unet((20, 24, 1), **TINY), num_classes=2)
 

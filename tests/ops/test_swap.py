@@ -1,0 +1,94 @@
+"""Swapped cells: every voxel is kept, whole cells move in pairs."""
+
+import keras  # noqa: F401
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from self_supervised_3d_tasks.ops import swap
+
+CASES = [((12, 10, 2), (4, 3)), ((9, 8, 8, 1), (8, 4, 4)), ((16, 16, 8, 2), (8, 4, 4)), ((8, 9, 7, 1), (2, 9, 7))]
+
+
+def numbered(shape):
+    return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+
+
+def swaps(shape, cell, share, count):
+    """Return (count, *shape): swapped copies of a numbered image, drawn in a graph."""
+    image = tf.constant(numbered(shape))
+    dataset = tf.data.Dataset.range(count).map(
+        lambda number: swap.swap_cells(image, tf.stack([tf.cast(number, tf.int32), 7]), cell=cell, share=share)
+    )
+    assert dataset.element_spec == tf.TensorSpec(shape, tf.float32)
+    return np.stack(list(dataset.as_numpy_iterator()))
+
+
+@pytest.mark.parametrize(("shape", "cell"), CASES)
+@pytest.mark.parametrize("share", [0.01, 0.5, 1.0])
+def test_every_voxel_is_kept_and_some_move(shape, cell, share):
+    image = numbered(shape)
+    for swapped in swaps(shape, cell, share, 50):
+        np.testing.assert_array_equal(np.sort(swapped, axis=None), image.ravel())
+        moved = swapped != image
+        assert moved.any()
+        assert moved.sum() % (2 * np.prod(cell) * shape[-1]) == 0
+
+
+@pytest.mark.parametrize(("shape", "cell"), CASES)
+def test_whole_cells_trade_places(shape, cell):
+    """Each cell that moved carries its voxels in their order, and lies where its partner was."""
+    image = numbered(shape)
+    strides = np.array(image.strides) // image.itemsize
+    for swapped in swaps(shape, cell, 0.5, 20):
+        # A voxel moved by whole cells along every axis.
+        places = np.stack(np.unravel_index(swapped.astype(int), shape), axis=-1)
+        shifts = places - np.stack(np.indices(shape), axis=-1)
+        assert (shifts[..., -1] == 0).all()
+        assert (shifts[..., :-1] % cell == 0).all()
+        # Where voxel x shows y, voxel y shows x.
+        back = swapped.ravel()[swapped.astype(int).ravel()]
+        np.testing.assert_array_equal(back, np.arange(image.size))
+        # Inside a cell the shift is the same: from the first moved voxel on, a box of the cell's size.
+        first = np.argwhere((swapped != image).any(axis=-1))[0]
+        block = shifts[tuple(slice(start, start + side) for start, side in zip(first, cell, strict=True))]
+        np.testing.assert_array_equal(
+            block, np.broadcast_to(block.reshape(-1, len(shape))[0], (*cell, shape[-1], len(shape)))
+        )
+        assert strides @ block.reshape(-1, len(shape))[0] != 0
+
+
+def test_the_share_of_cells_that_move():
+    image = numbered((32, 32, 1))
+    swapped = swaps(image.shape, (1, 1), 0.25, 5)
+    np.testing.assert_allclose((swapped != image).mean(axis=(1, 2, 3)), 0.25, atol=0.002)
+    assert not (swaps(image.shape, (4, 4), 0.0, 2) != image).any()
+    everything = swaps(image.shape, (4, 4), 1.0, 30)
+    whole_grids = (everything != image).all(axis=(1, 2, 3))
+    assert whole_grids.any()  # the grid began at the first voxel
+    assert not whole_grids.all()
+
+
+def test_the_grid_begins_anywhere():
+    changed = swaps((24, 24, 1), (4, 4), 1.0, 200)[..., 0] != numbered((24, 24))
+    begins = {
+        (int(rows.argmax()), int(columns.argmax()))
+        for rows, columns in zip(changed.any(2), changed.any(1), strict=True)
+    }
+    assert len({row % 4 for row, _ in begins}) == len({column % 4 for _, column in begins}) == 4
+    corner = [tuple(np.argwhere(one)[0] % 4) for one in changed]
+    assert len(set(corner)) == 16
+
+
+def test_masks_and_seeds():
+    mask = tf.reshape(tf.range(64), (8, 8, 1))
+    first, again, other = (swap.swap_cells(mask, seed, cell=(2, 2), share=0.5) for seed in ([1, 2], [1, 2], [2, 1]))
+    assert first.dtype == tf.int32
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("cell", [(9, 2), (8, 5)])
+def test_an_image_of_one_cell_is_refused(cell):
+    with pytest.raises(ValueError, match="fewer than two cells"):
+        swap.swap_cells(tf.zeros((8, 8, 1)), [0, 0], cell=cell, share=0.5)
