@@ -15,9 +15,10 @@ from pathlib import Path
 
 from absl import logging
 
-from self_supervised_3d_tasks import finetuning, plots, results, training, transfer
+from self_supervised_3d_tasks import finetuning, plots, results, training, transfer, transfer_decoder
 from self_supervised_3d_tasks.config import load_experiment
 from self_supervised_3d_tasks.data import layouts, splits
+from self_supervised_3d_tasks.data.finding_tables import FindingTable
 from self_supervised_3d_tasks.data.label_tables import Classes, LabelTable
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.splits import Split
@@ -69,7 +70,7 @@ class Plan:
         """Return the plan as text; builds the model to count its parameters."""
         experiment = self.experiment
         encoder, model = experiment.make_model(seed=experiment.seed)
-        part = "head" if experiment.task == "classification" else "decoder"
+        part = "decoder" if experiment.task == "segmentation" else "head"
         folds = f", in {experiment.repetitions} folds" if experiment.do_cross_val else ""
         lines = [
             f"checkpoint       {experiment.model_checkpoint}",
@@ -94,7 +95,9 @@ def plan(experiment: FinetuneExperiment) -> Plan:
     task = finetuning.task_of(experiment)
     task.check()
     if any(mode != "random" for mode, _ in experiment.modes()):
-        transfer.find_encoder(Path(experiment.model_checkpoint).expanduser())
+        transfer.find_encoder(experiment.model_checkpoint)
+        if experiment.transfer == "encoder_decoder":
+            transfer_decoder.find_decoder(experiment.model_checkpoint)
     train_cases = _find(experiment)
     task.check_cases(train_cases)
     test_cases = _find(experiment, test=True) if experiment.has_test_set else None
@@ -196,7 +199,7 @@ def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
     results.write_long(folder.path / "results_long.csv", rows)
     results.write_summary(folder.path / "results.csv", rows, modes, scores, experiment.exp_splits)
     results.write_statistics(folder.path / "statistics.csv", results.statistics(rows))
-    for score in scores:
+    for score in plan.task.curves():
         plots.score_over_fraction(folder.path / "plots" / f"{score}_over_fraction.png", rows, score)
     finished = [job for job in plan.jobs if (folder.path / "jobs" / job.name / "scores.json").exists()]
     for percent in experiment.exp_splits:
@@ -222,22 +225,28 @@ def _unique(cases: Iterable[Case]) -> list[Case]:
 def _find(experiment: FinetuneExperiment, *, test: bool = False) -> list[Case]:
     """List the labelled scans of the training folder, or of the test set that has a folder or a table of its own."""
     own_folder = test and experiment.data_dir_test
-    table = experiment.label_table_options(test=test)
     return layouts.find_cases(
         experiment.dataset_name,
         experiment.data_dir_test if own_folder else experiment.data_dir_train,
         label_dir=experiment.label_dir_test if own_folder else experiment.label_dir_train,
         label_stem=experiment.label_stem,
         labelled=True,
-        table=LabelTable(**table) if table else None,
+        table=_table(experiment, test=test),
         classes=Classes(experiment.num_classes, experiment.label_map),
         subject_pattern=experiment.subject_pattern,
         channel_suffixes=experiment.channel_suffixes,
     )
 
 
+def _table(experiment: FinetuneExperiment, *, test: bool) -> LabelTable | None:
+    options = experiment.label_table_options(test=test)
+    if options is None:
+        return None
+    return FindingTable(**options) if "findings" in options else LabelTable(**options)
+
+
 def _splits_json(plan: Plan) -> dict:
-    """Return the names per part, and the classes; without folds, test and validation are the same for every job."""
+    """Return the names per part, and the labels; without folds, test and validation are the same for every job."""
     first = plan.jobs[0].split
     held_out = {"test": _names(first.test), "validation": _names(first.validation)}
     if plan.experiment.do_cross_val:
@@ -247,18 +256,19 @@ def _splits_json(plan: Plan) -> dict:
     return held_out | {"train": train} | _labels_json(plan)
 
 
-def _labels_json(plan: Plan) -> dict[str, dict[str, int]]:
-    """Return the class of each case, nothing of masks; a test set of its own may repeat names of training cases."""
+def _labels_json(plan: Plan) -> dict[str, dict[str, int | str]]:
+    """Return the label of each case, nothing of masks; a test set of its own may repeat names of training cases."""
+    recorded = plan.task.recorded_label
     own_test = set(plan.test if plan.experiment.has_test_set else ())
     parts = {"labels": [case for case in plan.cases if case not in own_test], "test_labels": _unique(own_test)}
     labels = {
-        part: {case.name: case.label for case in cases if case.label is not None} for part, cases in parts.items()
+        part: {case.name: recorded(case) for case in cases if case.label is not None} for part, cases in parts.items()
     }
     return {part: classes for part, classes in labels.items() if classes}
 
 
 def _check_labels(experiment: FinetuneExperiment, where: str, recorded: dict, parts: dict, remedy: str) -> None:
-    """Raise `UserError` if a scan has another class than was recorded: jobs on both would be compared."""
+    """Raise `UserError` if a scan has another label than was recorded: jobs on both would be compared."""
     for part, test in (("labels", False), ("test_labels", True)):
         before, now = recorded.get(part, {}), parts.get(part, {})
         changed = sorted(name for name in before.keys() & now.keys() if before[name] != now[name])

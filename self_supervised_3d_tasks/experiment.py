@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from self_supervised_3d_tasks import experiment_checks, registry
+from self_supervised_3d_tasks import experiment_defaults as defaults
 from self_supervised_3d_tasks.errors import UserError
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -38,7 +39,19 @@ class Experiment(BaseModel):
     data_is_3D: bool | None = Field(None, description="Rank of the data; default: that of the layout.")
     number_channels: PositiveInt = Field(1, description="Channels (modalities) of a scan.")
     batch_size: PositiveInt = Field(2, description="Examples per step; for cpc context-target pairs, see README.")
-    lr: PositiveFloat = Field(1e-3, description="Adam's learning rate.")
+    lr: PositiveFloat = Field(1e-3, description="Learning rate; with lr_schedule cosine that of the first step.")
+    lr_schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="cosine: down to 0 over the training; in finetuning over each phase."
+    )
+    optimizer: Literal["adam", "sgd"] = Field("adam", description="What makes steps of gradients.")
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        default_factory=lambda known: 0.9 if known["optimizer"] == "sgd" else None, description="Of sgd; default: 0.9."
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="Of every trainable weight.")
+    weight_decay_form: Literal["coupled", "decoupled"] | None = Field(
+        default_factory=lambda known: "coupled" if known["weight_decay"] else None,
+        description="coupled: part of the gradient, as in PyTorch's SGD and Adam, the default; decoupled: as in AdamW.",
+    )
     clipnorm: PositiveFloat | None = Field(None, description="Clip each gradient to this norm.")
     clipvalue: PositiveFloat | None = Field(None, description="Clip each gradient entry; not together with clipnorm.")
     seed: Count = Field(0, description="Seed of splits, initial weights, augmentation and dropout.")
@@ -46,7 +59,7 @@ class Experiment(BaseModel):
     mixed_precision: Literal["none", "bfloat16", "float16"] = Field("none", description="Compute type of the layers.")
     encoder_architecture: str | None = Field(None, description="File in models/encoders/; default: unet.")
     intensity_window: tuple[float, float] | None = Field(
-        default_factory=lambda known: experiment_checks.layout(known["dataset_name"]).intensity_window,
+        default_factory=defaults.intensity_window,
         description="[low, high]: intensities are clipped and scaled with it (CT); default: min-max per scan, "
         "[0, 255] for photographs.",
     )
@@ -127,6 +140,7 @@ class Experiment(BaseModel):
             "data_dim": self.input_shape[:-1],
             "number_channels": self.number_channels,
             "intensity_window": self.intensity_window,
+            "grey": experiment_checks.layout(self.dataset_name).grey,
             "volume_fitting": self.fitting,
         }
 
@@ -160,6 +174,16 @@ class TrainExperiment(Experiment):
     data_dir: str = Field(description="Folder of unlabelled scans, or <archive>.npz/<part>.")
     epochs: PositiveInt = Field(250, description="Number of epochs.")
     train_val_split: OpenShare = Field(0.9, description="Share of the subjects that trains; the rest validates.")
+    restoration_picture_every_n_epochs: PositiveInt = Field(
+        10, description="Draw restored validation scans every n epochs; for tasks with a decoder."
+    )
+    background_level: float | None = Field(
+        None, description="Voxels below it are background (volume_fitting crop); in the units of intensity_window."
+    )
+    background_share: tuple[Share, Share] | None = Field(
+        default_factory=lambda known: None if known["background_level"] is None else (0.0, 0.85),
+        description="[least, most] of a crop that is background, else it is drawn again; default: up to 0.85.",
+    )
 
     @model_validator(mode="after")
     def _check_pretraining(self) -> TrainExperiment:
@@ -182,17 +206,6 @@ class TrainExperiment(Experiment):
             self.check_encoder(shape, decoder=algorithm.decodes)
 
 
-def _classifies(known: dict[str, Any]) -> bool:
-    """Whether the keys read so far ask for classes of whole scans, not of voxels."""
-    return registry.prediction(known["prediction_architecture"])[0] == "head"
-
-
-def _default_loss(known: dict[str, Any]) -> str:
-    if _classifies(known):
-        return "binary_crossentropy" if known["multilabel"] else "categorical_crossentropy"
-    return "dice_crossentropy"
-
-
 class FinetuneExperiment(Experiment):
     """Keys of finetuning: ``python finetune.py FILE.json``."""
 
@@ -206,16 +219,19 @@ class FinetuneExperiment(Experiment):
     csv_file_test: str | None = Field(
         None, description="Table of the test scans; they lie in data_dir_test or, without it, in data_dir_train."
     )
-    image_column: str | None = Field(None, description="Column of csv_file with the names of the scans' files.")
-    label_column: str | None = Field(None, description="Column of csv_file with the labels.")
-    subject_column: str | None = Field(None, description="Column with the subject; default: subject_pattern.")
+    image_column: str | None = Field(default_factory=defaults.image_column, description="Column of the scans' files.")
+    label_column: str | None = Field(default_factory=defaults.label_column, description="Column of the labels.")
+    subject_column: str | None = Field(default_factory=defaults.subject_column, description="Column of the subjects.")
     suffix: str | None = Field(None, description="Ending of the scans' files, where the table leaves it out.")
     label_map: dict[int, Count] = Field({}, description="Source label -> class, applied before num_classes.")
-    num_classes: Annotated[int, Field(ge=2)] = Field(
-        default_factory=lambda known: experiment_checks.layout(known["dataset_name"]).num_classes,
-        description="Classes, background included; default: 3, brats 4, kaggle_retina 5.",
+    class_names: list[str] | None = Field(
+        default_factory=defaults.class_names,
+        description="Names of the classes, for tables and pictures; of chestxray the findings that are predicted.",
     )
-    class_names: list[str] | None = Field(None, description="Names of the classes, for tables and pictures.")
+    num_classes: Annotated[int, Field(ge=2)] = Field(
+        default_factory=defaults.num_classes,
+        description="Classes, background included; default: 3, brats 4, kaggle_retina 5; chestxray: all findings.",
+    )
     prediction_architecture: str = Field("unet", description="Decoder for masks, or head for classes of whole scans.")
     global_pooling: Literal["avg", "max", "none"] = Field(
         "avg", description="How a classification head pools the encoder's map; none: it is flattened."
@@ -236,20 +252,23 @@ class FinetuneExperiment(Experiment):
     test_split: OpenShare = Field(0.2, description="Share of the subjects that tests, without data_dir_test.")
     foreground_fraction: Share = Field(0.0, description="Share of the crops centred on a foreground voxel.")
     loss: str = Field(
-        default_factory=_default_loss,
-        description="Default: dice_crossentropy; in classification categorical_crossentropy, with multilabel "
-        "binary_crossentropy.",
+        default_factory=defaults.loss,
+        description="Default: dice_crossentropy; in classification categorical_crossentropy, with multilabel or of "
+        "findings binary_crossentropy.",
     )
     class_weights: list[PositiveFloat] | None = Field(None, description="Per class, for cross-entropy losses.")
     metrics: list[str] = Field(["accuracy"], description="Logged while training.")
     scores: list[str] = Field(
-        default_factory=lambda known: ["balanced_accuracy", "roc_auc"] if _classifies(known) else ["dice"],
+        default_factory=defaults.scores,
         min_length=1,
         description="Dice and others per case, on the case's own grid; default: dice. In classification over the "
-        "test set; default: balanced_accuracy, roc_auc.",
+        "test set; default: balanced_accuracy, roc_auc; of findings mean_auroc, auroc (one per finding).",
     )
     random_from: str | None = Field(
         None, description="Sweep with the same settings: its finished from-scratch jobs are taken over, not repeated."
+    )
+    transfer: Literal["encoder", "encoder_decoder"] = Field(
+        "encoder", description="What is taken from model_checkpoint; the decoder into unet, from a task that has one."
     )
     channel_map: list[Count] | None = Field(None, description="Pretrained channel that feeds each input channel.")
     allow_partial_load: bool = Field(False, description="Go on when only a part of the encoder could be loaded.")
@@ -261,9 +280,9 @@ class FinetuneExperiment(Experiment):
         return self
 
     @property
-    def task(self) -> Literal["classification", "segmentation"]:
-        """What is predicted: a class per scan, or one per voxel."""
-        return "classification" if registry.prediction(self.prediction_architecture)[0] == "head" else "segmentation"
+    def task(self) -> Literal["classification", "findings", "segmentation"]:
+        """What is predicted: a class per scan, any number of findings per scan, or a class per voxel."""
+        return defaults.task(self.dataset_name, self.prediction_architecture)
 
     @property
     def prediction_name(self) -> str:
@@ -286,7 +305,8 @@ class FinetuneExperiment(Experiment):
         shared = {key for network in networks for key in registry.options(network)}
         shared |= FinetuneExperiment.model_fields.keys()
         pretext = registry.options(registry.algorithm(self.algorithm)).keys() - shared
-        settings = self.model_dump(mode="json", exclude=pretext | _NOT_OF_THE_BASELINE)
+        learned = {"class_names"} if self.task == "findings" else set()
+        settings = self.model_dump(mode="json", exclude=pretext | (_NOT_OF_THE_BASELINE - learned))
         # One network has several spellings.
         return settings | {"encoder_architecture": self.encoder_name, "prediction_architecture": self.prediction_name}
 
@@ -317,6 +337,8 @@ class FinetuneExperiment(Experiment):
     def label_table_options(self, *, test: bool = False) -> dict[str, Any] | None:
         """Return the keyword arguments of `data.label_tables.LabelTable`, or None where masks are the labels.
 
+        With ``findings`` those of `data.finding_tables.FindingTable`.
+
         Args:
             test: Of the test scans, where they have a table of their own.
         """
@@ -325,14 +347,15 @@ class FinetuneExperiment(Experiment):
             return None
         names = ("image_column", "label_column", "subject_column", "suffix", "label_map", "num_classes")
         layout = experiment_checks.layout(self.dataset_name)
-        return {"path": path, "positional": layout.labels == "table"} | {name: getattr(self, name) for name in names}
+        options = {"path": path, "positional": layout.labels == "table"} | {name: getattr(self, name) for name in names}
+        return options | {"findings": tuple(self.class_names)} if self.task == "findings" else options
 
     def make_model(self, *, seed: int) -> tuple[Any, Any]:
         """Return ``(encoder, model)``: logits ``(batch, *spatial, num_classes)``, or ``(batch, num_classes)``."""
         encoder = self.make_encoder(self.input_shape, seed=seed)
         network = self._prediction()
         options = self.options_for(network)
-        if self.task == "classification":
+        if self.task != "segmentation":
             model = registry.classifier()(
                 encoder,
                 functools.partial(network, **options),
@@ -355,7 +378,7 @@ class FinetuneExperiment(Experiment):
 
 
 _NOT_OF_THE_BASELINE = {
-    *("algorithm", "model_checkpoint", "channel_map", "allow_partial_load", "random_from"),
+    *("algorithm", "model_checkpoint", "transfer", "channel_map", "allow_partial_load", "random_from"),
     *("epochs_initialized", "epochs_frozen", "epochs_warmup"),
     *(
         "class_names",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import logging
 
-from self_supervised_3d_tasks import registry
+from self_supervised_3d_tasks import finding_checks, registry
 from self_supervised_3d_tasks.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -62,6 +62,22 @@ def check(experiment: Experiment) -> None:
         raise UserError("clipnorm, clipvalue: only one of them can be in force; remove one")
     if experiment.augment and experiment.augment_zoom_only:
         raise UserError("augment, augment_zoom_only: augment zooms too; keep one of them")
+    _check_optimizer(experiment)
+
+
+def _check_optimizer(experiment: Experiment) -> None:
+    """A key that the optimizer does not look at would silently do nothing."""
+    momentum, form = experiment.momentum, experiment.weight_decay_form
+    if (momentum is not None) != (experiment.optimizer == "sgd"):
+        raise UserError(
+            f'momentum, optimizer: "sgd" has one (0.9 by default) and "adam" takes none; received momentum {momentum} '
+            f'with "{experiment.optimizer}"; change the optimizer or remove momentum'
+        )
+    if (form is not None) != (experiment.weight_decay > 0):
+        raise UserError(
+            f"weight_decay_form, weight_decay: a weight_decay above 0 has a form, and 0 has none; received {form} with "
+            f"{experiment.weight_decay:g}; set weight_decay or remove weight_decay_form"
+        )
 
 
 def check_pretraining(experiment: TrainExperiment) -> None:
@@ -72,6 +88,29 @@ def check_pretraining(experiment: TrainExperiment) -> None:
             f"augment: two flips are a half turn, which changes the answer that {experiment.algorithm!r} asks for; use "
             "augment_zoom_only"
         )
+    _check_background(experiment)
+
+
+def _check_background(experiment: TrainExperiment) -> None:
+    """Crops alone can be drawn again, and a level at the end of the range tells no voxel from another."""
+    level, share = experiment.background_level, experiment.background_share
+    if level is None and share is None:
+        return
+    if level is None or share is None:
+        missing = "background_level" if level is None else "background_share"
+        raise UserError(f"background_level, background_share: {missing} is missing; set both keys, or neither")
+    if experiment.fitting != "crop":
+        raise UserError(
+            f'background_level: only random crops can be drawn again, not scans fitted by "{experiment.fitting}"; set '
+            'volume_fitting to "crop" or remove the key'
+        )
+    window = experiment.intensity_window
+    low, high = window or (0, 1)
+    if not low < level < high:
+        why = f"intensity_window [{low:g}, {high:g}]" if window else "[0, 1], the range without intensity_window"
+        raise UserError(f"background_level: {level:g} tells no voxel from another; use a value inside {why}")
+    if share[0] > share[1]:
+        raise UserError(f"background_share: least must not be above most, received {list(share)}")
 
 
 def check_finetuning(experiment: FinetuneExperiment) -> None:
@@ -82,10 +121,10 @@ def check_finetuning(experiment: FinetuneExperiment) -> None:
             "which these weights would change; remove the key"
         )
     _check_labels(experiment)
-    if experiment.task == "classification":
-        _check_classification(experiment)
-    else:
+    if experiment.task == "segmentation":
         _check_segmentation(experiment)
+    else:
+        _check_classification(experiment)
     _check_sweep(experiment)
     _check_lengths(experiment)
 
@@ -104,8 +143,8 @@ def _check_labels(experiment: FinetuneExperiment) -> None:
             f"prediction_architecture, dataset_name: {network} gives a class per scan, but the labels of {name!r} are "
             'masks; use a decoder such as "unet", or a layout that takes a table, such as "images" or "nifti"'
         )
-    if experiment.task == "segmentation" and labels in ("table", "archive"):
-        kind = "a table of labels" if labels == "table" else "one label per scan"
+    if experiment.task == "segmentation" and labels in ("table", "findings", "archive"):
+        kind = "one label per scan" if labels == "archive" else f"a table of {labels.replace('table', 'labels')}"
         raise UserError(
             f"prediction_architecture, dataset_name: {network} gives a mask, but {name!r} has {kind}; use a head such "
             'as "simple_multiclass"'
@@ -122,6 +161,8 @@ def _check_classification(experiment: FinetuneExperiment) -> None:
         raise UserError(f'volume_fitting: {head} needs the whole scan; use "resize" or "exact" instead of "crop"')
     if given := _given(experiment, _OF_SEGMENTATION):
         raise UserError(f"{given}: for masks only, but {head} learns from classes of whole scans; remove them")
+    if experiment.task == "findings":
+        finding_checks.check(experiment)
     if experiment.multilabel and experiment.loss != "binary_crossentropy":
         raise UserError(
             f"loss, multilabel: ordered classes are independent yes-or-no outputs; use binary_crossentropy, received "
@@ -198,6 +239,11 @@ def _check_sweep(experiment: FinetuneExperiment) -> None:
     needs = [mode for mode, _ in experiment.modes() if mode != "random"]
     if needs and experiment.model_checkpoint is None:
         raise UserError(f"model_checkpoint: needed by {' and '.join(needs)}; give the run folder of a pretraining")
+    if experiment.transfer == "encoder_decoder" and experiment.prediction_name != "unet":
+        raise UserError(
+            f'transfer, prediction_architecture: "encoder_decoder" loads a decoder of unet, which '
+            f'{experiment.prediction_name!r} is not; use "unet", or remove transfer'
+        )
 
 
 def _check_lengths(experiment: FinetuneExperiment) -> None:

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from self_supervised_3d_tasks import lazy, plots, training, transfer
+from self_supervised_3d_tasks import lazy, optimizers, plots, training, transfer, transfer_decoder
 from self_supervised_3d_tasks.data import pipeline
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store import VolumeStore
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
 from self_supervised_3d_tasks.downstream.classification import ClassificationTask
+from self_supervised_3d_tasks.downstream.findings import FindingsTask
 from self_supervised_3d_tasks.downstream.segmentation import SegmentationTask
 from self_supervised_3d_tasks.experiment import FinetuneExperiment
 from self_supervised_3d_tasks.results import ScoreRow
@@ -26,7 +27,7 @@ from self_supervised_3d_tasks.run_folder import read_json, write_json
 
 keras = lazy.load("keras")
 
-TASKS = {"classification": ClassificationTask, "segmentation": SegmentationTask}
+TASKS = {"classification": ClassificationTask, "findings": FindingsTask, "segmentation": SegmentationTask}
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,7 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
     logging.info("%s: training", job.name)
     encoder, model = experiment.make_model(seed=seed)
     if job.mode != "random":
-        report = transfer.load_encoder(
-            encoder,
-            Path(experiment.model_checkpoint).expanduser(),
-            channel_map=experiment.channel_map,
-            allow_partial=experiment.allow_partial_load,
-        )
-        logging.info("%s", report)
+        _load(experiment, encoder, model)
     task = task_of(experiment)
     train_store, validation_store = store.subset(task.training_cases(job.split)), store.subset(job.split.validation)
     clock = pipeline.WaitClock()
@@ -110,30 +105,38 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
     return job.rows(scores)
 
 
+def _load(experiment: FinetuneExperiment, encoder: keras.Model, model: keras.Model) -> None:
+    """Copy what ``transfer`` names from the pretrained model."""
+    source, allow_partial = experiment.model_checkpoint, experiment.allow_partial_load
+    report = transfer.load_encoder(encoder, source, channel_map=experiment.channel_map, allow_partial=allow_partial)
+    logging.info("%s", report)
+    if experiment.transfer == "encoder_decoder":
+        logging.info("%s", transfer_decoder.load_decoder(model, source, allow_partial=allow_partial))
+
+
 def _phases(task: DownstreamTask, job: Job, encoder: keras.Model) -> list[training.Phase]:
-    """Return the training phases of a mode; each compiles anew, so Adam's moments start afresh as upstream."""
+    """Return the training phases of a mode; each compiles anew, so moments and schedule start afresh, as upstream's."""
     experiment = task.experiment
 
-    def prepare(*, trainable: bool):
+    def phase(epochs: int, *, trainable: bool) -> training.Phase:
         def compile_model(model: keras.Model) -> None:
             encoder.trainable = trainable
-            model.compile(
-                optimizer=training.make_optimizer(
-                    experiment.lr, clipnorm=experiment.clipnorm, clipvalue=experiment.clipvalue
-                ),
-                loss=task.loss(),
-                metrics=task.metrics(),
+            optimizer = optimizers.make_optimizer(
+                experiment.lr,
+                total_steps=epochs * steps_per_epoch(experiment, job),
+                **experiment.options_for(optimizers.make_optimizer),
             )
+            model.compile(optimizer=optimizer, loss=task.loss(), metrics=task.metrics())
 
-        return compile_model
+        return training.Phase(epochs, compile_model)
 
     if job.mode == "frozen":
-        return [training.Phase(job.epochs, prepare(trainable=False))]
+        return [phase(job.epochs, trainable=False)]
     if job.mode == "random" or not experiment.epochs_warmup:
-        return [training.Phase(job.epochs, prepare(trainable=True))]
+        return [phase(job.epochs, trainable=True)]
     return [
-        training.Phase(experiment.epochs_warmup, prepare(trainable=False)),
-        training.Phase(job.epochs - experiment.epochs_warmup, prepare(trainable=True)),
+        phase(experiment.epochs_warmup, trainable=False),
+        phase(job.epochs - experiment.epochs_warmup, trainable=True),
     ]
 
 

@@ -93,6 +93,24 @@ def get_for_classification(name: str, *, multilabel: bool = False) -> list[Calla
     raise UserError(f"metrics: no metric is called {name!r}; known: {known}.{nearest(name, CLASSIFICATION_METRICS)}")
 
 
+def get_for_findings(name: str) -> list[Callable[[Tensor, Tensor], Tensor]]:
+    """Return the training metrics of findings behind ``name``, each ``(y_true, y_pred) -> (batch,)``.
+
+    Args:
+        name: One of `CLASSIFICATION_METRICS`. ``accuracy`` is the share of a scan's findings that are rightly told to
+            be there (logit above 0) or not.
+
+    Raises:
+        UserError: Any other name.
+    """
+    if name in CLASSIFICATION_METRICS:
+        return [_findings_accuracy()]
+    known = ", ".join(CLASSIFICATION_METRICS)
+    raise UserError(
+        f"metrics: {name!r} is no metric of findings; known: {known}.{nearest(name, CLASSIFICATION_METRICS)}"
+    )
+
+
 def weighted_mean(name: str, function: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Any:
     """Return a `keras.metrics.Metric`: a mean over samples of which some count more than others, or not at all.
 
@@ -198,6 +216,16 @@ def _ordinal_accuracy() -> Callable[[Tensor, Tensor], Tensor]:
         truth = _leading(keras.ops.greater(keras.ops.cast(y_true, "float32"), 0.5))
         prediction = _leading(keras.ops.greater(keras.ops.cast(y_pred, "float32"), 0.0))  # a logit of 0 is 0.5
         return keras.ops.cast(keras.ops.equal(truth, prediction), "float32")
+
+    return accuracy
+
+
+def _findings_accuracy() -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the metric that Keras is to call "accuracy" for independent outputs."""
+
+    def accuracy(y_true: Tensor, y_pred: Tensor) -> Tensor:
+        right = keras.ops.equal(keras.ops.cast(y_true, "float32") > 0.5, keras.ops.cast(y_pred, "float32") > 0.0)
+        return keras.ops.mean(keras.ops.cast(right, "float32"), axis=-1)
 
     return accuracy
 

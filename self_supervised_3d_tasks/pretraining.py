@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import logging
 
-from self_supervised_3d_tasks import lazy, plots, pretext_scores, training
+from self_supervised_3d_tasks import (
+    batch_statistics,
+    lazy,
+    optimizers,
+    plots,
+    pretext_scores,
+    training,
+    transfer_decoder,
+)
 from self_supervised_3d_tasks.algorithms.base import Algorithm
+from self_supervised_3d_tasks.analysis.monitor import RestorationMonitor
+from self_supervised_3d_tasks.collapse import CollapseMonitor
 from self_supervised_3d_tasks.data import centres, layouts, pipeline, splits
+from self_supervised_3d_tasks.data.background import Background
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
+from self_supervised_3d_tasks.data.repeated_examples import keep_crop
 from self_supervised_3d_tasks.data.store import VolumeStore, check_case
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import TrainExperiment
@@ -26,10 +39,12 @@ from self_supervised_3d_tasks.training import TrainingDiverged
 
 keras = lazy.load("keras")
 
-__all__ = ["Plan", "TrainingDiverged", "build_model", "plan", "run"]
+__all__ = ["Plan", "Scans", "TrainingDiverged", "build_model", "plan", "read_scans", "run", "wholes"]
 
+Observer = Callable[[int], dict[str, float]]
 NUM_PREVIEWS = 3
 NUM_EXAMPLES = 16  # that a task may object to
+NUM_STATISTICS = 50  # training batches that running statistics are recomputed over
 
 
 @dataclass(frozen=True)
@@ -100,7 +115,7 @@ def plan(experiment: TrainExperiment) -> Plan:
 
 
 def run(plan: Plan, folder: RunFolder) -> None:
-    """Train the pretext model and leave ``encoder.keras`` (best validation loss) in the run folder.
+    """Train the pretext model and leave what transfers (best validation loss) in the run folder.
 
     Args:
         plan: The run's plan.
@@ -111,7 +126,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
         TrainingDiverged: The loss or a weight became NaN or infinite.
     """
     experiment, algorithm = plan.experiment, plan.algorithm
-    train, validation = _scans(plan, plan.train), _scans(plan, plan.validation)
+    train, validation = read_scans(plan, plan.train), read_scans(plan, plan.validation)
     names = {"train": train.names, "validation": validation.names}
     folder.pin_json("split.json", names | {"skipped": train.store.skipped + validation.store.skipped})
     if settings := algorithm.settings():
@@ -123,10 +138,11 @@ def run(plan: Plan, folder: RunFolder) -> None:
 
     clock = pipeline.WaitClock()
 
-    def stream(scans: _Scans, *, first_step: int, training: bool):
+    def stream(scans: Scans, *, first_step: int, training: bool):
         return pipeline.pretraining_dataset(
             scans.store,
             centres=scans.centres,
+            background=_background(experiment),
             make_example=algorithm.make_example,
             make_batch=algorithm.make_batch,
             batch_size=plan.scans_per_step,
@@ -142,26 +158,24 @@ def run(plan: Plan, folder: RunFolder) -> None:
 
     _look_at_examples(plan, train, folder.path / "plots" / "pretext.png")
     model = build_model(experiment, algorithm)
-
-    def prepare(model: keras.Model) -> None:
-        optimizer = training.make_optimizer(experiment.lr, clipnorm=experiment.clipnorm, clipvalue=experiment.clipvalue)
-        model.compile(optimizer=optimizer, loss=algorithm.loss, metrics=algorithm.metrics())
-
+    batches = stream(validation, first_step=0, training=False)
     history = training.fit(
         model,
-        phases=[training.Phase(experiment.epochs, prepare)],
+        phases=[_phase(plan)],
         train=lambda first_step: clock.attach(stream(train, first_step=first_step, training=True)),
-        validation=stream(validation, first_step=0, training=False),
+        validation=batches,
         steps_per_epoch=plan.steps_per_epoch,
         folder=folder.path,
         resume=(folder.path / "state.json").exists(),
         save_every=experiment.save_checkpoint_every_n_epochs,
         clock=clock,
         samples_per_step=plan.scans_per_step,
+        observe=_observe(_observers(plan, model, validation, batches, folder.path)),
+        begin_epoch=lambda epoch: algorithm.begin_epoch(epoch, experiment.epochs),
         tensorboard=experiment.tensorboard,
     )
     training.restore_best(model, folder.path)
-    training.save_model(model.get_layer("encoder"), folder.path / "encoder.keras")
+    _write_models(plan, model, functools.partial(stream, train, first_step=0, training=True), folder.path)
     plots.loss_curves(folder.path / "plots" / "loss.png", history)
     chance = algorithm.chance(plan.scans_per_step), _validation_chance(plan, len(validation.names))
     scores = pretext_scores.of_history(history, *chance)
@@ -175,6 +189,65 @@ def build_model(experiment: TrainExperiment, algorithm: Algorithm) -> keras.Mode
     return algorithm.make_model(encoder, seed=experiment.seed + 10_000)
 
 
+def _write_models(plan: Plan, model: keras.Model, batches: Callable[[], Any], folder: Path) -> None:
+    """Write ``encoder.keras``, and ``encoder_decoder.keras`` where the task has a decoder.
+
+    Running statistics that mix inputs of several sizes are recomputed first, from what the decoder works on.
+    """
+    algorithm = plan.algorithm
+    restorer = algorithm.restorer(model)
+    if restorer is not None and algorithm.mixes_sizes:
+        number = min(plan.steps_per_epoch, NUM_STATISTICS)
+        seen = (algorithm.restorations(*batch)[0] for batch in batches().take(number))
+        images = (keras.ops.reshape(views, (-1, *views.shape[2:])) for views in seen)
+        if passes := batch_statistics.recompute(restorer, images):
+            logging.info("running statistics of batch normalization: recomputed over %d training batches", passes)
+    training.save_model(model.get_layer("encoder"), folder / "encoder.keras")
+    if restorer is not None:
+        training.save_model(restorer, folder / transfer_decoder.FILE_NAME)
+
+
+def _phase(plan: Plan) -> training.Phase:
+    """Return the one phase of a pretraining."""
+    experiment, algorithm = plan.experiment, plan.algorithm
+
+    def prepare(model: keras.Model) -> None:
+        optimizer = optimizers.make_optimizer(
+            experiment.lr,
+            total_steps=experiment.epochs * plan.steps_per_epoch,
+            **experiment.options_for(optimizers.make_optimizer),
+        )
+        model.compile(optimizer=optimizer, loss=algorithm.loss, metrics=algorithm.metrics())
+
+    return training.Phase(experiment.epochs, prepare)
+
+
+def _observers(plan: Plan, model: keras.Model, scans: Scans, batches: Any, folder: Path) -> list[Observer]:
+    """Return what looks at the model after an epoch, each with columns of the history."""
+    algorithm, experiment = plan.algorithm, plan.experiment
+    observers: list[Observer] = []
+    if codes := algorithm.codes(model):
+        observers.append(CollapseMonitor(model, codes, batches, history=training.read_history(folder)))
+    if (restorer := algorithm.restorer(model)) is not None:
+        monitor = RestorationMonitor(
+            algorithm,
+            restorer,
+            wholes=wholes(plan, scans, per_scan=experiment.crops_per_scan, seed=experiment.seed),
+            scans=scans.names,
+            scans_per_epoch=plan.steps_per_epoch * plan.scans_per_step,
+            batch_size=plan.scans_per_step,
+            picture_every=experiment.restoration_picture_every_n_epochs,
+            folder=folder / "plots",
+        )
+        observers.append(monitor)
+    return observers
+
+
+def _observe(observers: Sequence[Observer]) -> Observer:
+    """Return all observers as one."""
+    return lambda epoch: {name: value for observer in observers for name, value in observer(epoch).items()}
+
+
 def _augmentation(experiment: TrainExperiment) -> Callable | None:
     """Return what happens to a training scan before the task sees it."""
     if not (experiment.augment or experiment.augment_zoom_only):
@@ -182,16 +255,23 @@ def _augmentation(experiment: TrainExperiment) -> Callable | None:
     return functools.partial(augment.augment_image, zoom_only=experiment.augment_zoom_only)
 
 
+def _background(experiment: TrainExperiment) -> Background | None:
+    """Return which crops are drawn again."""
+    if experiment.background_level is None:
+        return None
+    return Background.in_window(experiment.background_level, experiment.background_share, experiment.intensity_window)
+
+
 def _check_other_scans(algorithm: Algorithm, parts: dict[str, list[Case]], scans_per_step: int) -> None:
     """Raise `UserError` where an example would look for other scans and find none."""
     if scans_per_step < algorithm.min_batch:
         raise UserError(
-            f"batch_size: {algorithm.name} takes its negatives from the batch and needs at least {algorithm.min_batch} "
-            f"scans per step, received {scans_per_step}; raise batch_size, or draw the negatives from the dataset"
+            f"batch_size: {algorithm.name} compares the scans of a batch and needs at least {algorithm.min_batch} per "
+            f"step, received {scans_per_step}; raise batch_size (exemplar: or draw the negatives from the dataset)"
         )
     if algorithm.min_batch > 1 and scans_per_step > len(parts["train"]):
         raise UserError(
-            f"batch_size: {algorithm.name} takes its negatives from the batch, but {scans_per_step} scans per step of "
+            f"batch_size: {algorithm.name} compares the scans of a batch, but {scans_per_step} scans per step of "
             f"{len(parts['train'])} training scans would pair a scan with itself; reduce batch_size or add scans"
         )
     needed = max(algorithm.min_batch, algorithm.companions + 1)
@@ -204,7 +284,7 @@ def _check_other_scans(algorithm: Algorithm, parts: dict[str, list[Case]], scans
 
 
 @dataclass(frozen=True)
-class _Scans:
+class Scans:
     """The scans of one part of the split, and what crops of them are centred on."""
 
     store: VolumeStore
@@ -216,7 +296,7 @@ class _Scans:
         return [case.name for case in self.store.cases]
 
 
-def _scans(plan: Plan, cases: list[Case]) -> _Scans:
+def read_scans(plan: Plan, cases: list[Case]) -> Scans:
     """Read and prepare scans."""
     experiment, finder = plan.experiment, plan.algorithm.crop_centres
     store = VolumeStore(
@@ -227,15 +307,34 @@ def _scans(plan: Plan, cases: list[Case]) -> _Scans:
         on_bad_file=experiment.on_bad_file,
     )
     if finder is None:
-        return _Scans(store, None)
-    return _Scans(*centres.find(store, finder, experiment.cache_folder, skip=experiment.on_bad_file == "skip"))
+        return Scans(store, None)
+    return Scans(*centres.find(store, finder, experiment.cache_folder, skip=experiment.on_bad_file == "skip"))
 
 
-def _look_at_examples(plan: Plan, scans: _Scans, path: Path) -> None:
+def wholes(plan: Plan, scans: Scans, *, per_scan: int, seed: int) -> Any:
+    """Return a dataset of one image ``(1, *spatial, channels)`` and its seed ``(1, 2)`` at a time, for `analysis`.
+
+    Every scan in turn, ``per_scan`` times if it is cropped; not augmented, the same for the same seed.
+    """
+    return pipeline.pretraining_dataset(
+        scans.store,
+        centres=scans.centres,
+        background=_background(plan.experiment),
+        make_example=keep_crop,
+        batch_size=1,
+        crop_shape=plan.experiment.crop_shape,
+        crops_per_scan=per_scan,
+        seed=seed,
+        training=False,
+    )
+
+
+def _look_at_examples(plan: Plan, scans: Scans, path: Path) -> None:
     """Draw what the task makes of the first scans, and warn of what speaks against training on them."""
     dataset = pipeline.pretraining_dataset(
         scans.store,
         centres=scans.centres,
+        background=_background(plan.experiment),
         make_example=plan.algorithm.make_example,
         batch_size=1,
         crop_shape=plan.experiment.crop_shape,

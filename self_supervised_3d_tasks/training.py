@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,7 +43,6 @@ __all__ = [
     "TrainingDiverged",
     "fit",
     "load_model",
-    "make_optimizer",
     "read_history",
     "restore_best",
     "save_model",
@@ -64,25 +64,6 @@ class Phase:
 
     epochs: int
     prepare: Callable[[keras.Model], None]
-
-
-def make_optimizer(
-    learning_rate: float, *, clipnorm: float | None = None, clipvalue: float | None = None
-) -> keras.optimizers.Optimizer:
-    """Return Adam with at most one kind of gradient clipping.
-
-    Args:
-        learning_rate: Constant learning rate.
-        clipnorm: Each gradient tensor is scaled down to this norm.
-        clipvalue: Each gradient entry is clipped to ± this value.
-
-    Raises:
-        UserError: Both kinds of clipping were given.
-    """
-    if clipnorm is not None and clipvalue is not None:
-        received = f"received {clipnorm} and {clipvalue}"
-        raise UserError(f"clipnorm, clipvalue: only one can be in force, {received}; remove one")
-    return keras.optimizers.Adam(learning_rate, clipnorm=clipnorm, clipvalue=clipvalue)
 
 
 def set_determinism(seed: int, deterministic: bool) -> None:
@@ -141,8 +122,7 @@ def fit(
         steps_per_epoch: Training steps per epoch.
         folder: Run folder; made if it does not exist.
         resume: Go on after the last finished epoch in ``folder``; from the start where there is none.
-        monitor: Column of the history that chooses the best weights, lower is better. Without validation the
-            same column of training.
+        monitor: Column of the history that chooses the best weights, lower is better; without validation, of training.
         save_every: Also keep the weights of every this many epochs.
         clock: Gives the column ``wait_share``: the share of the training time spent on waiting for data.
         samples_per_step: Gives the column ``samples_per_second``.
@@ -162,30 +142,24 @@ def fit(
     if validation is None:
         monitor = monitor.removeprefix("val_")
     finished, ready = _resume(model, phases, steps_per_epoch, folder) if resume else _begin(folder)
-    options = {"steps_per_epoch": steps_per_epoch, "monitor": monitor, "save_every": save_every}
 
     def save(row: Row) -> None:
         check_weights(model, row["epoch"])
-        write_state(folder, model, row, **options)
+        write_state(folder, model, row, steps_per_epoch=steps_per_epoch, monitor=monitor, save_every=save_every)
 
+    watched = {"clock": clock, "samples_per_step": samples_per_step, "observe": observe, "begin_epoch": begin_epoch}
+    record = functools.partial(EpochRecorder, steps_per_epoch=steps_per_epoch, save=save, **watched)
     total = sum(phase.epochs for phase in phases)
     with tqdm(total=total, initial=finished, unit="epoch", disable=not sys.stderr.isatty()) as progress:
         for number, phase, first, end in _remaining(phases, finished):
             if number != ready:
                 phase.prepare(model)
-            recorder = EpochRecorder(
-                number, steps_per_epoch, save, progress, clock, samples_per_step, observe, begin_epoch
-            )
-            model.fit(
-                train(first * steps_per_epoch),
-                steps_per_epoch=steps_per_epoch,
-                initial_epoch=first,
-                epochs=end,
-                validation_data=validation,
-                shuffle=False,  # the stream has its order; Keras warns where it is asked to shuffle a Dataset
-                callbacks=[recorder.callback(), *(tensorboard_callbacks(folder) if tensorboard else [])],
-                verbose=0,
-            )
+            callbacks = [record(number, progress=progress).callback()]
+            callbacks += tensorboard_callbacks(folder) if tensorboard else []
+            epochs = {"initial_epoch": first, "epochs": end, "steps_per_epoch": steps_per_epoch}
+            # The stream has its order; Keras warns where it is asked to shuffle a Dataset.
+            options = {"validation_data": validation, "shuffle": False, "callbacks": callbacks, "verbose": 0}
+            model.fit(train(first * steps_per_epoch), **epochs, **options)
     return read_history(folder)
 
 

@@ -8,7 +8,7 @@ and stops the run unless that is wanted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,17 +30,19 @@ Name = tuple[str, str]  # layer, and variable within the layer
 
 @dataclass
 class LoadReport:
-    """What became of every tensor of the encoder.
+    """What became of every tensor of the encoder, or of the decoder.
 
     Attributes:
         source: File that the weights came from.
+        part: "encoder" or "decoder".
         matched: Tensors copied unchanged.
         adapted: Tensors fitted to other input channels, with how.
         left: Tensors that keep their initial values, with why.
-        unused: Tensors of the file that the encoder has no place for.
+        unused: Tensors of the file that there is no place for.
     """
 
     source: str
+    part: str = "encoder"
     matched: list[str] = field(default_factory=list)
     adapted: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
@@ -48,13 +50,13 @@ class LoadReport:
 
     @property
     def total(self) -> int:
-        """Number of tensors of the encoder."""
+        """Number of tensors of the part."""
         return len(self.matched) + len(self.adapted) + len(self.left)
 
     def __str__(self) -> str:
         """Return the counts, and one line for every tensor that was not simply copied."""
         head = (
-            f"encoder weights from {self.source}: {len(self.matched)} of {self.total} tensors matched, "
+            f"{self.part} weights from {self.source}: {len(self.matched)} of {self.total} tensors matched, "
             f"{len(self.adapted)} adapted, {len(self.left)} left, {len(self.unused)} unused"
         )
         rows = [
@@ -131,8 +133,8 @@ def load_encoder(
     """
     pretrained = read_encoder(source)
     channels = _channel_map(pretrained.input_shape[-1], encoder.input_shape[-1], channel_map)
-    stored = {name: keras.ops.convert_to_numpy(tensor) for name, tensor in _tensors(pretrained).items()}
-    tensors = _tensors(encoder)
+    stored = {name: keras.ops.convert_to_numpy(tensor) for name, tensor in tensors_of(pretrained.layers).items()}
+    tensors = tensors_of(encoder.layers)
     input_kernels = _input_kernels(encoder) if channels else set()
     values: dict[Name, np.ndarray] = {}
     # A finetuned model may be the source: its decoder or head is not expected here.
@@ -234,14 +236,14 @@ def _channel_map(old: int, new: int, given: Sequence[int] | None) -> list[int] |
     return None if list(given) == list(range(old)) else list(given)
 
 
-def _tensors(model: keras.Model) -> dict[Name, keras.Variable]:
-    """Return every weight of a model by layer and by path within the layer.
+def tensors_of(layers: Iterable[keras.Layer]) -> dict[Name, keras.Variable]:
+    """Return every weight of layers by layer and by path within the layer.
 
     The start of a path depends on what the model is nested in, so only what follows the layer's name counts.
     """
     return {
         (layer.name, variable.path.split(f"{layer.name}/", 1)[-1]): variable
-        for layer in model.layers
+        for layer in layers
         for variable in layer.weights
     }
 

@@ -15,14 +15,17 @@ NAME = PACKAGE.name
 
 # Imports point to a lower layer, or stay inside one folder or (between single files) one layer.
 LAYERS = [
-    {"errors", "lazy", "registry", "run_folder", "experiment", "experiment_checks", "config", "legacy_keys", "schema"},
-    {"ops", "models", "classification_scores", "losses", "metrics", "triplet_losses"},
+    {
+        *("errors", "lazy", "registry", "run_folder", "config", "legacy_keys", "schema"),
+        *("experiment", "experiment_checks", "experiment_defaults", "finding_checks"),
+    },
+    {"ops", "models", "classification_scores", "finding_scores", "losses", "metrics", "triplet_losses"},
     {"algorithms", "data"},
     {
-        *("callbacks", "checkpoints", "inference", "model_files", "plots", "pretext_scores"),
-        *("results", "training", "transfer"),
+        *("batch_statistics", "callbacks", "checkpoints", "inference", "model_files", "plots", "pretext_scores"),
+        *("collapse", "optimizers", "results", "training", "transfer", "transfer_decoder"),
     },
-    {"downstream", "evaluation", "finetuning", "prediction", "preparation", "pretraining"},
+    {"analysis", "downstream", "evaluation", "finetuning", "prediction", "preparation", "pretraining"},
     {"commands"},
 ]
 LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}

@@ -25,6 +25,7 @@ FINETUNE = {
     "number_channels": 1,
 }
 ARCHIVE = {"dataset_name": "medmnist", "data_dir_train": "organ.npz/train", "csv_file": None, "label_column": None}
+HU = {"volume_fitting": "crop", "intensity_window": [-1000, 1000]}
 
 
 def write(folder: Path, values: dict) -> Path:
@@ -85,6 +86,16 @@ def test_model_params_reach_the_encoder_under_their_own_names(tmp_path):
         ({"model_params": {"droput": 0.1}}, ["model_params.droput", "'dropout'"]),
         ({"rotation_axes": "x"}, ["rotation_axes", "auto"]),
         ({"patches_per_scan": 5}, ["patches_per_scan", "volume_fitting"]),
+        ({**HU, "background_level": -1000}, ["background_level: -1000", "inside intensity_window [-1000, 1000]"]),
+        ({**HU, "background_level": 1500}, ["background_level: 1500", "inside intensity_window [-1000, 1000]"]),
+        ({"volume_fitting": "crop", "background_level": -150}, ["background_level", "[0, 1]", "intensity_window"]),
+        ({"background_level": 0.1}, ["background_level", "random crops", '"resize"', "volume_fitting"]),
+        ({**HU, "background_share": [0, 0.85]}, ["background_share", "background_level is missing"]),
+        (
+            {**HU, "background_level": 0, "background_share": [0.9, 0.8]},
+            ["background_share", "least", "most", "[0.9, 0.8]"],
+        ),
+        ({**HU, "background_level": 0, "background_share": [0, 85]}, ["background_share", "equal to 1", "85"]),
         ({"train_data_generator_args": {"agument": True}}, ["train_data_generator_args.agument", "'augment'"]),
         ({"n_channels": 2, "number_channels": 3}, ["n_channels", "number_channels", "disagree"]),
     ],
@@ -115,6 +126,11 @@ def test_a_mistake_names_key_value_and_remedy(tmp_path, keys, parts):
         ({"class_names": ["a"]}, ["class_names", "expected 3"]),
         ({"exp_splits": [0]}, ["exp_splits", "greater than 0"]),
         ({"channel_map": [0, 0]}, ["channel_map", "expected 1"]),
+        ({"transfer": "decoder"}, ["transfer", "'encoder_decoder'"]),
+        (
+            {"transfer": "encoder_decoder", "prediction_architecture": "duc"},
+            ["transfer, prediction_architecture", "'duc'", '"unet"'],
+        ),
     ],
 )
 def test_a_finetuning_mistake_names_key_value_and_remedy(tmp_path, keys, parts):
@@ -142,6 +158,7 @@ def test_a_finetuning_mistake_names_key_value_and_remedy(tmp_path, keys, parts):
         ({"multilabel": True, "loss": "categorical_crossentropy"}, ["loss, multilabel", "use binary_crossentropy"]),
         ({"do_cross_val": True, "repetitions": 1}, ["do_cross_val, repetitions", "at least 2"]),
         ({"prediction_architecture": "simple_multiclas"}, ["prediction_architecture", "simple_multiclass"]),
+        ({"transfer": "encoder_decoder"}, ["transfer, prediction_architecture", "remove transfer"]),
         ({"augment": True, "augment_zoom_only": True}, ["augment, augment_zoom_only"]),
         ({"subject_column": "who", "subject_pattern": "^(.)"}, ["subject_column, subject_pattern", "keep one"]),
         ({"do_cross_val": True, "csv_file_test": "test.csv"}, ["do_cross_val, csv_file_test"]),
@@ -217,6 +234,14 @@ def test_flips_that_answer_the_pretext_question_are_refused(tmp_path):
     assert finetune(tmp_path, algorithm="rotation", augment=True).augment
 
 
+def test_the_share_of_background_is_the_papers_where_a_level_is_given(tmp_path):
+    assert train(tmp_path, **HU).background_share is None
+    assert train(tmp_path, **HU, background_level=-150).background_share == (0.0, 0.85)
+    assert train(tmp_path, **HU, background_level=-150, background_share=[0.85, 1]).background_share == (0.85, 1.0)
+    with pytest.raises(UserError, match="background_level: unknown key"):
+        finetune(tmp_path, **HU, background_level=-150)
+
+
 def test_defaults_follow_the_layout_and_the_task(tmp_path):
     masks = finetune(tmp_path)
     assert (masks.task, masks.prediction_name) == ("segmentation", "unet")
@@ -273,6 +298,45 @@ def test_a_head_is_part_of_the_baseline_and_a_pretext_task_is_not(tmp_path):
     masks = finetune(tmp_path, algorithm="rotation").baseline_settings()
     assert masks == finetune(tmp_path).baseline_settings()
     assert "head_units" not in masks
+
+
+OPTIMIZER_KEYS = ("optimizer", "momentum", "lr_schedule", "weight_decay", "weight_decay_form")
+
+
+def test_keys_of_the_optimizer_have_the_defaults_of_their_kind(tmp_path):
+    def chosen(**keys):
+        return [getattr(train(tmp_path, **keys), key) for key in OPTIMIZER_KEYS]
+
+    assert chosen() == ["adam", None, "constant", 0.0, None]
+    assert chosen(optimizer="sgd") == ["sgd", 0.9, "constant", 0.0, None]
+    assert chosen(optimizer="sgd", momentum=0, weight_decay=1e-4) == ["sgd", 0, "constant", 1e-4, "coupled"]
+    assert chosen(weight_decay=0.1, weight_decay_form="decoupled")[3:] == [0.1, "decoupled"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"momentum": 0.9}, 'momentum, optimizer: .* received momentum 0.9 with "adam"'),
+        ({"optimizer": "sgd", "momentum": None}, 'momentum, optimizer: .* received momentum None with "sgd"'),
+        ({"optimizer": "sgd", "momentum": 1.0}, "momentum: .*less than 1, received 1.0"),
+        ({"weight_decay_form": "coupled"}, "weight_decay_form, weight_decay: .* received coupled with 0; set weight"),
+        ({"weight_decay": 0.1, "weight_decay_form": None}, "weight_decay_form, weight_decay: .* None with 0.1"),
+        ({"optimizer": "adamw"}, "optimizer: .*'adam' or 'sgd', received \"adamw\"$"),
+    ],
+)
+@pytest.mark.parametrize("load", [train, finetune])
+def test_keys_that_the_optimizer_would_not_look_at_are_refused(tmp_path, load, keys, message):
+    with pytest.raises(UserError, match=message):
+        load(tmp_path, **keys)
+
+
+def test_a_resolved_file_older_than_the_optimizer_keys_has_the_baseline_of_their_defaults(tmp_path):
+    experiment = finetune(tmp_path)
+    older = {key: value for key, value in experiment.model_dump(mode="json").items() if key not in OPTIMIZER_KEYS}
+    settings = load_experiment("finetune", write(tmp_path, older)).baseline_settings()
+    assert settings == experiment.baseline_settings()
+    for keys in ({"optimizer": "sgd"}, {"lr_schedule": "cosine"}, {"weight_decay": 0.1}):
+        assert finetune(tmp_path, **keys).baseline_settings() != settings
 
 
 def test_averages_of_group_normalized_maps_are_warned_of(tmp_path, caplog):

@@ -336,6 +336,39 @@ def test_a_baseline_with_other_settings_is_refused(sweep, keys):
         evaluation.check_baseline(plan, sweep.folder)
 
 
+def test_a_baseline_older_than_the_keys_of_the_optimizer_is_accepted(sweep, copied):
+    keys = {"optimizer", "momentum", "lr_schedule", "weight_decay", "weight_decay_form"}
+    recorded = copied.read_json("config.json")
+    assert keys <= recorded.keys()
+    write_json(copied.path / "config.json", {key: value for key, value in recorded.items() if key not in keys})
+    plan, _ = load(sweep.workspace, random_from=str(copied.path), run_name="newer")
+    evaluation.check_baseline(plan, copied)
+
+
+def test_every_phase_has_a_schedule_of_its_own(sweep, monkeypatch):
+    rates = []
+
+    def compile_only(model, *, phases, folder, **options):
+        for phase in phases:
+            phase.prepare(model)
+            optimizer = model.optimizer
+            assert (optimizer.momentum, optimizer.clipnorm) == (0.5, 2.0)
+            for step in (0, 2, 4):
+                optimizer.iterations.assign(step)
+                rates.append((folder.name, phase.epochs, step, round(float(optimizer.learning_rate), 6)))
+        raise TrainingDiverged("enough")
+
+    monkeypatch.setattr(training, "fit", compile_only)
+    keys = {"optimizer": "sgd", "momentum": 0.5, "lr_schedule": "cosine", "clipnorm": 2.0, "epochs_initialized": 3}
+    plan, folder = load(sweep.workspace, run_name="schedules", **keys)
+    with pytest.raises(TrainingDiverged):
+        evaluation.run(plan, folder)
+    one_epoch, two_epochs = [(0, 0.01), (2, 0.0), (4, 0.0)], [(0, 0.01), (2, 0.005), (4, 0.0)]
+    phases = {("frozen", 1): one_epoch, ("initialized", 1): one_epoch}
+    phases |= {("initialized", 2): two_epochs, ("random", 2): two_epochs}
+    assert rates == [(f"050_{mode}_0", epochs, *point) for (mode, epochs), points in phases.items() for point in points]
+
+
 def test_a_baseline_on_another_split_is_refused(sweep, copied):
     split = copied.read_json("split.json")
     write_json(copied.path / "split.json", split | {"test": split["test"][:1]})

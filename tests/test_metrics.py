@@ -256,3 +256,13 @@ def test_metrics_that_a_classification_does_not_have(name, message):
 def test_metrics_that_cannot_be_computed(name, num_classes, message):
     with pytest.raises(UserError, match=message):
         metrics.get(name, num_classes=num_classes)
+
+
+def test_accuracy_of_findings_is_the_share_of_right_ones():
+    (accuracy,) = metrics.get_for_findings("accuracy")
+    truth = np.array([[1, 0, 1, 0], [0, 0, 0, 0]], np.float32)
+    logits = np.array([[2, -1, -3, 0.1], [-1, -1, 0, -2]], np.float32)
+    np.testing.assert_allclose(accuracy(truth, logits), [0.5, 1])
+    assert accuracy.__name__ == "accuracy"
+    with pytest.raises(UserError, match="metrics: 'dice' is no metric of findings; known: accuracy"):
+        metrics.get_for_findings("dice")

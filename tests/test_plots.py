@@ -11,8 +11,10 @@ from self_supervised_3d_tasks.algorithms.base import Panel
 from self_supervised_3d_tasks.plots import canvas
 from self_supervised_3d_tasks.plots.confusion import row_shares
 from self_supervised_3d_tasks.plots.curves import epoch_series, fraction_series
+from self_supervised_3d_tasks.plots.findings import mean_areas
 from self_supervised_3d_tasks.plots.masks import LABEL_COLOURS, largest_slices, views
 from self_supervised_3d_tasks.plots.preview import central_slice
+from self_supervised_3d_tasks.plots.restoration import Restoration
 from self_supervised_3d_tasks.results import WHOLE_SET, ScoreRow
 
 ROWS = [
@@ -109,6 +111,14 @@ def test_confusion_matrix(tmp_path, num_classes):
     assert read_png(tmp_path / "bare.png").min() < 60
 
 
+def test_areas_of_findings(tmp_path):
+    areas = {"random": np.array([[0.5, math.nan, 0.7], [0.7, math.nan, math.nan]]), "initialized": np.full((1, 3), 0.8)}
+    np.testing.assert_allclose(mean_areas(areas["random"]), [0.6, math.nan, 0.7])
+    plots.finding_areas(tmp_path / "findings.png", areas, ["Mass", "Edema", "Hernia"], "10 % of the labels")
+    picture = read_png(tmp_path / "findings.png")
+    assert shows(picture, canvas.BLUE, tolerance=40) and shows(picture, canvas.GREY, tolerance=40)
+
+
 def test_score_over_epochs(tmp_path):
     histories = {"initialized 0": HISTORY, "initialized 1": HISTORY[:1], "mine": HISTORY, "none": []}
     plots.score_over_epochs(tmp_path / "epochs.png", histories, "val_loss")
@@ -155,6 +165,55 @@ def test_pretext_preview_shows_the_pictures_in_one_grey_range(tmp_path):
     first = round((0.3 + 0.8) * canvas.DPI)
     assert picture[middle, first, 0] == 255
     assert picture[middle, first + round(1.68 * canvas.DPI), 0] == pytest.approx(127, abs=1)
+
+
+def test_similarity_histogram(tmp_path):
+    rng = np.random.default_rng(0)
+    same, different = rng.uniform(0.6, 1, 300), rng.uniform(-0.5, 0.5, 900)
+    plots.similarity_histogram(tmp_path / "plots" / "similarity.png", same, different)
+    picture = read_png(tmp_path / "plots" / "similarity.png")
+    assert picture.shape == (680, 1080, 3)
+    for rgb, place in (([0, 114, 178], 0.85), ([213, 94, 0], 0.34)):  # the means, 0.8 and 0, from -0.53 to 1.03
+        line = ((np.abs(picture - rgb).max(-1) < 12).sum(0) > 200).nonzero()[0]
+        assert (line.mean() - 100) / 970 == pytest.approx(place, abs=0.03)
+
+
+def test_similarity_histogram_of_codes_that_are_all_alike(tmp_path):
+    plots.similarity_histogram(tmp_path / "similarity.png", np.ones(3), np.ones(4))
+    assert read_png(tmp_path / "similarity.png").shape == (680, 1080, 3)
+
+
+@pytest.mark.parametrize("num_wholes", [2, 9, 70])
+def test_embedding_gives_each_whole_a_colour(tmp_path, num_wholes):
+    points = np.random.default_rng(0).normal(size=(3 * num_wholes, 2))
+    plots.embedding(tmp_path / "embedding.png", points, np.repeat(np.arange(num_wholes), 3))
+    picture = read_png(tmp_path / "embedding.png")
+    colours = [canvas.BLUE, canvas.VERMILION, canvas.GREEN, canvas.ORANGE, canvas.SKY, canvas.PURPLE]
+    faded = [
+        "#" + "".join(f"{round(0.75 * int(colour[at : at + 2], 16) + 0.25 * 255):02x}" for at in (1, 3, 5))
+        for colour in colours
+    ]
+    assert [shows(picture, colour, tolerance=3) for colour in faded] == [True] * 2 + [num_wholes > 2] * 4
+
+
+@pytest.mark.parametrize("shape", [(8, 9, 1), (9, 8, 3), (8, 9, 7, 2)])
+def test_restorations_have_a_row_for_each_scan(tmp_path, shape):
+    image = np.random.default_rng(0).random(shape).astype(np.float32)
+    rows = [Restoration("a name that is far too long to be written out", image, 5 * image, image, "MSE 0.0123")] * 2
+    plots.restorations(tmp_path / "sheet.png", rows, "Validation scans after epoch 10")
+    assert read_png(tmp_path / "sheet.png").shape == (round((0.56 + 2 * 2.04 + 0.1) * canvas.DPI), 1092, 3)
+
+
+def test_original_and_reconstruction_share_a_grey_range_and_the_part_has_its_own(tmp_path):
+    wanted, seen = np.zeros((4, 4, 1)), np.zeros((4, 4, 1))
+    wanted[0, 0], seen[0, 0] = 0.5, 7.0
+    seen[2:] = 3.5
+    restored = np.full((4, 4, 1), 0.25)
+    plots.restorations(tmp_path / "sheet.png", [Restoration("scan", wanted, seen, restored, "MSE 0.1")], "title")
+    picture = read_png(tmp_path / "sheet.png")[..., 0]
+    row = round((0.56 + 0.34 + 1.3) * canvas.DPI)
+    middles = [round((0.1 + 0.85 + column * 1.78) * canvas.DPI) for column in range(3)]
+    assert [picture[row, middle] for middle in middles] == [0, pytest.approx(127, abs=1), pytest.approx(127, abs=1)]
 
 
 def test_largest_slices():

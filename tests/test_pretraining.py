@@ -3,19 +3,28 @@
 import csv
 import json
 
+import keras
 import nibabel as nib
 import numpy as np
 import pytest
+import tensorflow as tf
 from absl import logging
 
-from self_supervised_3d_tasks import pretraining, training
+from self_supervised_3d_tasks import batch_statistics, pretraining, training
+from self_supervised_3d_tasks.algorithms.exemplar import Exemplar
+from self_supervised_3d_tasks.algorithms.parts2whole import Parts2Whole
 from self_supervised_3d_tasks.config import load_experiment
 from self_supervised_3d_tasks.data import pipeline
+from self_supervised_3d_tasks.data.background import Background
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.model_files import load_model
 from self_supervised_3d_tasks.run_folder import RunFolder
 
 TCPC = {"algorithm": "tcpc", "data_dim": 12, "volume_fitting": "crop", "num_segments": 4, "batch_size": 2}
+EXEMPLAR = {"algorithm": "exemplar", "data_dim": 8, "batch_size": 2, "code_size": 4}
 CUBES = {"algorithm": "rubiks_cube", "data_dim": 16, "batch_size": 2, "head_units": [4]}
+PARTS = {"algorithm": "parts2whole", "data_dim": 8, "batch_size": 2}
+EXEMPLAR = {"algorithm": "exemplar", "data_dim": 8, "batch_size": 2, "code_size": 4}
 SMALL = {"enc_filters": 2, "num_layers": 1, "pooling": "none", "dropout": 0.0, "epochs": 1, "tensorboard": False}
 METRICS = ("loss", "accuracy", "order_accuracy", "horizontal_accuracy", "complete")
 HISTORY = [{"epoch": 1} | {f"{part}{name}": 0.5 for part in ("", "val_") for name in METRICS}]
@@ -71,6 +80,24 @@ def test_every_stream_of_tcpc_is_centred_on_the_supervoxels_of_its_scans(run, mo
     assert {len(store) for store, _ in streams} == {2, 4}
 
 
+def test_every_stream_has_the_background_of_the_experiment(run, no_training, monkeypatch):
+    backgrounds = []
+    original = pipeline.pretraining_dataset
+
+    def spy(store, **options):
+        backgrounds.append(options["background"])
+        return original(store, **options)
+
+    def fit(*args, train, **options):
+        train(0)
+        return HISTORY
+
+    monkeypatch.setattr(pipeline, "pretraining_dataset", spy)
+    monkeypatch.setattr(training, "fit", fit)
+    run(**CUBES, volume_fitting="crop", intensity_window=[-1, 3], background_level=0.5, background_share=[0.1, 0.9])
+    assert backgrounds == [Background(0.375, (0.1, 0.9))] * 3  # pictures, validation, training
+
+
 @pytest.mark.parametrize("fitting", [None, "resize", "exact"])
 def test_tcpc_needs_whole_scans_to_crop_from(run, fitting):
     with pytest.raises(UserError, match='volume_fitting: tcpc cuts sub-volumes .* use "crop" instead of'):
@@ -120,6 +147,47 @@ def test_chance_of_validation_is_that_of_its_batches(run, no_training):
     assert float(row["validation_chance"]) == pytest.approx(1 / (2 * 8))
 
 
+def test_the_optimizer_is_that_of_the_file_and_its_schedule_as_long_as_the_training(run, no_training, monkeypatch):
+    seen = []
+
+    def compile_only(model, *, phases, steps_per_epoch, **options):
+        phases[0].prepare(model)
+        seen.append((model.optimizer, phases[0].epochs * steps_per_epoch))
+        return HISTORY
+
+    monkeypatch.setattr(training, "fit", compile_only)
+    keys = {"optimizer": "sgd", "momentum": 0.5, "lr": 0.2, "lr_schedule": "cosine", "clipvalue": 3.0}
+    run(**CUBES, **keys | {"epochs": 4})
+    ((optimizer, steps),) = seen
+    assert (optimizer.momentum, optimizer.clipvalue, steps) == (0.5, 3.0, 8)
+    rates = []
+    for step in (0, steps // 2, steps):
+        optimizer.iterations.assign(step)
+        rates.append(float(optimizer.learning_rate))
+    assert rates == pytest.approx([0.2, 0.1, 0.0])
+
+
+def test_the_codes_of_a_task_that_compares_are_watched(run, monkeypatch):
+    """Columns of history.csv and of the scores, and curves in TensorBoard; the task is told of every epoch."""
+    told = []
+    monkeypatch.setattr(Exemplar, "begin_epoch", lambda self, epoch, epochs: told.append((epoch, epochs)))
+    path, _ = run(**EXEMPLAR, epochs=2, tensorboard=True)
+    with open(path / "history.csv", newline="") as file:
+        history = list(csv.DictReader(file))
+    assert len(history) == 2
+    assert told == [(0, 2), (1, 2)]
+    for row in history:
+        assert 1 <= float(row["val_rank_codes"]) <= 3  # two scans, each with its anchor
+        assert 0 < float(row["val_spread_codes"]) <= 1
+    best = min(history, key=lambda row: float(row["val_loss"]))
+    assert float(scores(path)["rank_codes"]["validation"]) == float(best["val_rank_codes"])
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulators.EventAccumulator(str(path / "tensorboard" / "validation")).Reload()
+    for name in ("rank_codes", "spread_codes"):
+        drawn = [tf.make_ndarray(event.tensor_proto) for event in events.Tensors(f"epoch_{name}")]
+        np.testing.assert_allclose(drawn, [float(row[f"val_{name}"]) for row in history], rtol=1e-6)
+
+
 def test_a_task_that_will_not_be_learned_is_warned_of(run, no_training, tmp_path, caplog):
     folder = tmp_path / "scans"
     folder.mkdir()
@@ -133,3 +201,34 @@ def test_a_task_that_will_not_be_learned_is_warned_of(run, no_training, tmp_path
     caplog.clear()
     run(folder, **CUBES, min_foreground=0.0)
     assert "blank cube" not in caplog.text
+
+
+def test_a_task_with_a_decoder_leaves_it_with_its_encoder(run, no_training):
+    path, _ = run(**PARTS)
+    encoder, whole = load_model(path / "encoder.keras"), load_model(path / "encoder_decoder.keras")
+    for one, other in zip(encoder.weights, whole.get_layer("encoder").weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert whole.get_layer("decoder_logits").output.shape == (None, 8, 8, 8, 1)
+    assert not any(np.any(weight) for weight in whole.weights if weight.name == "moving_mean")  # as they were
+    assert not (run(path.parents[1] / "scans", **CUBES)[0] / "encoder_decoder.keras").exists()
+
+
+def test_statistics_that_mix_sizes_are_taken_from_what_the_decoder_works_on(run, no_training, monkeypatch):
+    batches = []
+    original = batch_statistics.recompute
+
+    def spy(model, images):
+        batches.extend(images)
+        return original(model, batches)
+
+    monkeypatch.setattr(batch_statistics, "recompute", spy)
+    monkeypatch.setattr(Parts2Whole, "mixes_sizes", True)
+    path, _ = run(**PARTS)
+    assert [batch.shape for batch in batches] == [(2, 8, 8, 8, 1)] * 2  # four scans train, for one epoch
+    encoder = load_model(path / "encoder.keras")
+    norm = next(layer for layer in encoder.layers if hasattr(layer, "moving_mean"))
+    seen = keras.Model(encoder.input, norm.input)
+    means = [np.mean(seen(batch), axis=(0, 1, 2, 3)) for batch in batches]
+    np.testing.assert_allclose(norm.moving_mean, np.mean(means, axis=0), rtol=1e-5)
+    whole = load_model(path / "encoder_decoder.keras")
+    assert np.any(whole.get_layer("decoder_level_0_norm_1").moving_mean)

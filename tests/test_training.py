@@ -21,7 +21,7 @@ import pytest
 import tensorflow as tf
 from tqdm import tqdm
 
-from self_supervised_3d_tasks import callbacks, training
+from self_supervised_3d_tasks import callbacks, optimizers, training
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.training import Phase, TrainingDiverged
 
@@ -45,7 +45,7 @@ def make_model():
 
 def prepare(model, trainable=True, learning_rate=0.01):
     model.get_layer("encoder").trainable = trainable
-    model.compile(training.make_optimizer(learning_rate), loss="mse", metrics=["mae"])
+    model.compile(optimizers.make_optimizer(learning_rate), loss="mse", metrics=["mae"])
 
 
 def warmup(epochs):
@@ -112,6 +112,21 @@ def test_resumed_is_bit_identical_to_uninterrupted(tmp_path, uninterrupted, firs
     assert_identical(snapshot(whole), snapshot(model))
     assert without_timing(resumed) == without_timing(history)
     assert training.read_history(tmp_path) == resumed
+
+
+def test_a_resumed_schedule_goes_on_where_it_was(tmp_path):
+    """With momentum, a learning rate that changes every step, and an optimizer of our own."""
+    options = {"optimizer": "sgd", "lr_schedule": "cosine", "total_steps": 3 * STEPS, "weight_decay": 0.1}
+
+    def phase(epochs):
+        return Phase(epochs, lambda model: model.compile(optimizers.make_optimizer(0.05, **options), loss="mse"))
+
+    whole, history = fit(tmp_path / "whole", [phase(3)])
+    fit(tmp_path / "parts", [phase(2)])
+    model, resumed = fit(tmp_path / "parts", [phase(3)], resume=True)
+    assert float(model.optimizer.learning_rate) == 0.0
+    assert_identical(snapshot(whole), snapshot(model))
+    assert without_timing(resumed) == without_timing(history)
 
 
 def test_resume_in_a_new_folder_starts_from_the_beginning(tmp_path):
@@ -348,7 +363,7 @@ def test_a_metric_without_a_value_is_kept_as_such(tmp_path):
     def absent(y_true, y_pred):
         return keras.ops.mean(y_pred, axis=-1) * math.nan
 
-    phase = Phase(1, lambda model: model.compile(training.make_optimizer(0.01), loss="mse", metrics=[absent]))
+    phase = Phase(1, lambda model: model.compile(optimizers.make_optimizer(0.01), loss="mse", metrics=[absent]))
     _, history = fit(tmp_path, [phase])
     assert math.isnan(history[0]["absent"])
 
@@ -371,13 +386,6 @@ def test_tensorboard_logs_are_optional(tmp_path):
     fit(tmp_path, [main_phase(1)], tensorboard=True)
     written = list((tmp_path / "tensorboard").rglob("events.*"))
     assert bool(written) == (importlib.util.find_spec("tensorboard") is not None)
-
-
-def test_at_most_one_kind_of_clipping():
-    with pytest.raises(UserError, match="clipnorm, clipvalue: only one"):
-        training.make_optimizer(0.1, clipnorm=1.0, clipvalue=1.0)
-    assert training.make_optimizer(0.1, clipnorm=0.5).clipnorm == 0.5
-    assert training.make_optimizer(0.1, clipvalue=0.5).clipvalue == 0.5
 
 
 @pytest.mark.parametrize("name", ["none", "bfloat16", "float16"])

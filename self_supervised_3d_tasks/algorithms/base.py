@@ -46,7 +46,7 @@ class Algorithm(abc.ABC):
     """How many other scans of the same part of the split `make_example` gets after its seed."""
 
     min_batch: int = 1
-    """How many scans a batch needs at least; 2 where negatives come from the batch."""
+    """How many scans a batch needs at least; 2 where the scans of a batch are compared, or normalize each other."""
 
     crop_centres: Callable | None = None
     """Or what finds the voxels that crops are centred on, for tasks that do not take them from anywhere.

@@ -219,6 +219,10 @@ class CPC(Algorithm):
         )
         return keras.Model(inputs, scores * self._scale, name=self.name)
 
+    def codes(self, model: keras.Model) -> dict[str, Any]:
+        """Return the codes of the patches, ``(batch * cells, code_size)``."""
+        return {"codes": model.get_layer("code").output}
+
     @property
     def _scale(self) -> float:
         """Factor on the products: 1 / sqrt(code_size) for InfoNCE, the predecessor's mean for "binary"."""

@@ -114,6 +114,10 @@ class Exemplar(Algorithm):
         codes = triplet_losses.unit_length(codes) if self.exemplar_distance == "l2" else keras.ops.sigmoid(codes)
         return keras.Model(inputs, keras.ops.reshape(codes, (-1, self.num_views, self.code_size)), name=self.name)
 
+    def codes(self, model: keras.Model) -> dict[str, Any]:
+        """Return the codes of the views, ``(batch * views, code_size)``."""
+        return {"codes": model.get_layer("code").output}
+
     def loss(self, y_true: Any, y_pred: Any) -> Any:
         """Triplet loss of each scan, float32, ``(batch,)``.
 

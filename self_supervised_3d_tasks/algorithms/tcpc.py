@@ -212,6 +212,10 @@ class TCPC(Algorithm):
         scores = keras.ops.einsum("bd,knd->bkn", prediction, codes)
         return keras.Model(inputs, scores / self._unit, name=self.name)
 
+    def codes(self, model: keras.Model) -> dict[str, Any]:
+        """Return the codes of the cubes, ``(batch * (N + 1), code_size)``."""
+        return {"codes": model.get_layer("code").output}
+
     @property
     def _unit(self) -> float:
         """What the products are divided by to become scores."""

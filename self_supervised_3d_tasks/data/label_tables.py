@@ -17,6 +17,9 @@ from absl import logging
 from self_supervised_3d_tasks.data.readers import stem_of, suffix_of
 from self_supervised_3d_tasks.errors import UserError, nearest
 
+Label = int | tuple[int, ...]
+"""A class; or for each of some findings 1 where there is one, else 0."""
+
 _INTEGER = re.compile(r"([+-]?[0-9]{1,9})(\.0*)?")  # pandas writes 2.0 into columns with gaps
 
 
@@ -26,13 +29,13 @@ class Row(NamedTuple):
     Attributes:
         number: of the row.
         file: file name, or a name without suffix where the table has those.
-        label: class, after ``label_map``.
+        label: class, after ``label_map``; or findings, see `finding_tables`.
         subject: None without a column of subjects.
     """
 
     number: int
     file: str
-    label: int
+    label: Label
     subject: str | None
 
 
@@ -214,7 +217,7 @@ class LabelTable:
         file = image if self.suffix is None else f"{stem_of(Path(image))}{self.suffix}"
         return Row(number, file, self._label(label, where), subject)
 
-    def _label(self, text: str, where: str) -> int:
+    def _label(self, text: str, where: str) -> Label:
         match = _INTEGER.fullmatch(text)
         if match is None:
             raise UserError(f"{where} has label {text!r}, expected an integer.")

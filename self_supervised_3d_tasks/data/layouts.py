@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from absl import logging
 
 from self_supervised_3d_tasks.data import archives, photographs
-from self_supervised_3d_tasks.data.label_tables import Classes, LabelTable, Row
+from self_supervised_3d_tasks.data.finding_tables import NIH_COLUMNS, NIH_FINDINGS
+from self_supervised_3d_tasks.data.label_tables import Classes, Label, LabelTable, Row
 from self_supervised_3d_tasks.data.readers import list_files, stem_of
 from self_supervised_3d_tasks.errors import UserError, nearest
 
@@ -31,7 +32,7 @@ class Case:
         mask: file of the mask.
         subject: splits never separate the cases of one subject.
         more_images: files of the further channels, on the grid of ``image``.
-        label: class of the whole scan.
+        label: class of the whole scan, or for each finding whether the scan has it.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Case:
     mask: Path | None
     subject: str
     more_images: tuple[Path, ...] = ()
-    label: int | None = None
+    label: Label | None = None
 
     @property
     def images(self) -> tuple[Path, ...]:
@@ -59,8 +60,11 @@ class Layout:
         num_classes: default of the experiment's ``num_classes``.
         intensity_window: default of the experiment's ``intensity_window``.
         labels: ``"masks"``, one file per scan; ``"table"``, a CSV file with the name of a scan and its class in the
-            first two columns; ``"any"``, masks or a table with named columns; ``"archive"``, classes in the file of the
-            scans; ``"none"``.
+            first two columns; ``"any"``, masks or a table with named columns; ``"findings"``, a table with named
+            columns and any number of findings per scan; ``"archive"``, classes in the file of the scans; ``"none"``.
+        columns: defaults of the experiment's ``image_column``, ``label_column`` and ``subject_column``.
+        findings: default of the experiment's ``class_names``.
+        grey: see `preprocessing.Preprocessing`.
     """
 
     rank: int | None
@@ -69,10 +73,15 @@ class Layout:
     label_stem: str
     num_classes: int = 3
     intensity_window: tuple[float, float] | None = None
-    labels: Literal["masks", "table", "any", "archive", "none"] = "masks"
+    labels: Literal["masks", "table", "any", "findings", "archive", "none"] = "masks"
+    columns: tuple[str | None, str | None, str | None] = (None, None, None)
+    findings: tuple[str, ...] = ()
+    grey: bool = False
 
 
-def _photographs(volume_fitting: str, labels: Literal["table", "any", "none"], num_classes: int = 3) -> Layout:
+def _photographs(
+    volume_fitting: str, labels: Literal["table", "any", "findings", "none"], num_classes: int = 3
+) -> Layout:
     return Layout(2, photographs.SUFFIXES, volume_fitting, "", num_classes, photographs.WINDOW, labels)
 
 
@@ -84,6 +93,9 @@ LAYOUTS = {
     "kaggle_retina": _photographs("exact", "table", num_classes=5),
     "ukb2d": _photographs("exact", "none"),
     "images": _photographs("resize", "any"),
+    "chestxray": replace(
+        _photographs("resize", "findings", len(NIH_FINDINGS)), columns=NIH_COLUMNS, findings=NIH_FINDINGS, grey=True
+    ),
     "nifti": Layout(3, (".nii", ".nii.gz"), "resize", "", labels="any"),
     "npy": Layout(None, (".npy",), "exact", "", labels="any"),
     "medmnist": Layout(None, (), "exact", "", labels="archive"),
@@ -189,8 +201,9 @@ def _check_kind_of_labels(dataset_name: str, table: LabelTable | None) -> None:
     kind = LAYOUTS[dataset_name].labels
     if kind == "none":
         raise UserError(f'dataset_name: {dataset_name} has no labels. To finetune, use another layout, as "images".')
-    if kind == "table" and table is None:
-        raise UserError(f"csv_file: {dataset_name} needs the table of the classes. Set it to a CSV file.")
+    if kind in ("table", "findings") and table is None:
+        what = "findings" if kind == "findings" else "classes"
+        raise UserError(f"csv_file: {dataset_name} needs the table of the {what}. Set it to a CSV file.")
     if kind == "archive" and table is not None:
         raise UserError(f"csv_file: {dataset_name} takes labels from the archive of the scans. Remove csv_file.")
     if kind == "masks" and table is not None:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.classification_scores import ordinal_encode
+from self_supervised_3d_tasks.data.background import Background
 from self_supervised_3d_tasks.data.exit_guard import stop_iterators_at_exit
 from self_supervised_3d_tasks.data.source import Branch, Foreground, Listed, Source
 from self_supervised_3d_tasks.data.store import VolumeStore
@@ -16,7 +18,14 @@ from self_supervised_3d_tasks.errors import UserError
 
 tf = lazy.load("tensorflow")
 
-__all__ = ["VolumeStore", "WaitClock", "classification_dataset", "pretraining_dataset", "segmentation_dataset"]
+__all__ = [
+    "VolumeStore",
+    "WaitClock",
+    "classification_dataset",
+    "findings_dataset",
+    "pretraining_dataset",
+    "segmentation_dataset",
+]
 
 
 def pretraining_dataset(
@@ -28,6 +37,7 @@ def pretraining_dataset(
     crop_shape: Sequence[int] | None = None,
     crops_per_scan: int = 1,
     centres: Sequence[np.ndarray] | None = None,
+    background: Background | None = None,
     augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
     companions: int = 0,
     min_batch: int = 1,
@@ -49,6 +59,8 @@ def pretraining_dataset(
         centres: ``(number, rank)`` voxels of each scan of the store, at least one: its crops, those that are companions
             too, are centred on one of them, uniformly drawn, as far as the border of the scan allows. None: crops come
             from anywhere.
+        background: crops are drawn again (from anywhere, or around another centre) while their share of background is
+            not in its range; after ten the one with the nearest share is taken. Companions too.
         augment: ``(image, seed)`` to an image of the same shape; only in training, for each image by itself, before
             ``make_example``.
         companions: number of other scans of the store, all different, that come with each; random crops of them.
@@ -66,7 +78,7 @@ def pretraining_dataset(
     """
     _check_counts(store, batch_size, companions, min_batch, training=training)
     centre = None if centres is None else Listed(_checked_centres(store, centres))
-    source = Source.of(store, crop_shape, crops_per_scan, seed, centre=centre)
+    source = Source.of(store, crop_shape, crops_per_scan, seed, centre=centre, background=background)
 
     def example(epoch: tf.Tensor, item: tf.Tensor) -> tuple[Any, Any]:
         (image,), example_seed = source.load(epoch, item)
@@ -154,15 +166,76 @@ def classification_dataset(
         UserError: A scan has no class or one out of range, or the scans have several shapes.
     """
     for case in store.cases:
-        if case.label is None or not 0 <= case.label < num_classes:
+        if case.label is None or isinstance(case.label, tuple) or not 0 <= case.label < num_classes:
             raise UserError(f"{case.image}: has class {case.label}, expected 0 to {num_classes - 1}. Check its label.")
-    labels = np.array([case.label for case in store.cases], np.int32)
+    classes = np.array([case.label for case in store.cases], np.int32)
+    return _whole_scans(
+        store,
+        ordinal_encode(classes, num_classes) if multilabel else classes,
+        batch_size=batch_size,
+        augment=augment,
+        seed=seed,
+        first_step=first_step,
+        training=training,
+    )
+
+
+def findings_dataset(
+    store: VolumeStore,
+    *,
+    batch_size: int,
+    num_findings: int,
+    augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
+    seed: int,
+    first_step: int = 0,
+    training: bool = True,
+) -> tf.data.Dataset:
+    """Return batches of whole scans ``(batch, *spatial, channels)`` and their findings ``(batch, num_findings)``.
+
+    Both are float32; a finding is 1 where the scan has it, else 0.
+
+    Args:
+        store: scans of one shape, whose cases have findings.
+        batch_size: scans per step.
+        num_findings: length of every label.
+        augment: see `classification_dataset`.
+        seed: see `pretraining_dataset`.
+        first_step: see `pretraining_dataset`.
+        training: see `pretraining_dataset`.
+
+    Raises:
+        UserError: A scan has no findings, or the scans have several shapes.
+    """
+    for case in store.cases:
+        if not isinstance(case.label, tuple) or len(case.label) != num_findings:
+            raise UserError(f"{case.image}: has label {case.label}, expected {num_findings} findings. Check its row.")
+    return _whole_scans(
+        store,
+        np.array([case.label for case in store.cases], np.float32),
+        batch_size=batch_size,
+        augment=augment,
+        seed=seed,
+        first_step=first_step,
+        training=training,
+    )
+
+
+def _whole_scans(
+    store: VolumeStore,
+    targets: np.ndarray,
+    *,
+    batch_size: int,
+    augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None,
+    seed: int,
+    first_step: int,
+    training: bool,
+) -> tf.data.Dataset:
+    """Return batches of whole scans, each with its row of ``targets``."""
     source = Source.of(store, None, 1, seed)
 
     def example(epoch: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         (image,), example_seed = source.load(epoch, item)
-        label = tf.gather(labels, source.index(item))
-        target = tf.sequence_mask(label + 1, num_classes, tf.float32) if multilabel else label
+        target = tf.gather(targets, source.index(item))
         return augment(image, example_seed) if augment is not None and training else image, target
 
     return _finished(source.batches(example, batch_size, first_step=first_step, training=training))

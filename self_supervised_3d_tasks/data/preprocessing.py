@@ -30,6 +30,7 @@ class Preprocessing:
         volume_fitting: ``"resize"``: to ``data_dim``; ``"crop"``: original size, zero-padded symmetrically to
             ``data_dim`` where smaller (crops are drawn later); ``"exact"``: must already have ``data_dim``.
         label_map: source label to class, for the labels that change.
+        grey: with one channel, a photograph in colours that are all shades of grey counts as its grey values.
     """
 
     data_dim: tuple[int, ...]
@@ -37,6 +38,7 @@ class Preprocessing:
     intensity_window: tuple[float, float] | None = None
     volume_fitting: str = "resize"
     label_map: Mapping[int, int] | None = None
+    grey: bool = False
 
     def __post_init__(self) -> None:
         """Accept what JSON has: lists for tuples, strings for the keys of ``label_map``."""
@@ -69,6 +71,7 @@ class Preprocessing:
             UserError: Another number of channels; or "exact" and another shape than ``data_dim``.
         """
         *spatial, channels = shape
+        channels = 1 if self._counts_as_grey(channels, path) else channels
         if channels != self.number_channels:
             raise UserError(
                 f"{path}: has {channels} channels (shape {tuple(shape)}), expected number_channels = "
@@ -120,14 +123,30 @@ class Preprocessing:
         """Return the normalised and fitted image ``(*spatial, channels)``, float32 in [0, 1].
 
         Raises:
-            UserError: As `fitted_shape`, or a photograph has more than the 8 bits of its intensity window.
+            UserError: As `fitted_shape`, or a photograph has more than the 8 bits of its intensity window, or colours
+                where it should be grey.
         """
         shape = self.fitted_shape(volume.array.shape, volume.path)
         self._check_depth(volume)
-        array = self.normalize(volume.array, str(volume.path))
+        array = self.normalize(self._grey_values(volume), str(volume.path))
         if self.volume_fitting == "resize":
             return resize_linear(array, self.data_dim)
         return np.pad(array, [*_padding(array.shape[:-1], shape), (0, 0)])
+
+    def _counts_as_grey(self, channels: int, path: Path) -> bool:
+        return self.grey and self.number_channels == 1 and channels == 3 and is_photograph(path)
+
+    def _grey_values(self, volume: Volume) -> np.ndarray:
+        """Return the array, with one channel instead of three equal ones where it counts as grey."""
+        array = volume.array
+        if not self._counts_as_grey(array.shape[-1], volume.path):
+            return array
+        if np.any(array != array[..., :1]):
+            raise UserError(
+                f"{volume.path}: has colours, expected shades of grey (number_channels = 1). Convert or remove the "
+                'file, or set on_bad_file to "skip".'
+            )
+        return array[..., :1]
 
     def _check_depth(self, volume: Volume) -> None:
         """Raise where a window for 8 bits, which layouts of photographs set by themselves, would cut off 16."""

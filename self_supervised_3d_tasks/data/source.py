@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.data.background import TRIES, Background
 from self_supervised_3d_tasks.data.store import VolumeStore
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.ops.seeds import fold
@@ -70,6 +71,7 @@ class Source:
     num_items: int
     root: tuple[int, int]
     centre: Centre | None
+    background: Background | None
     labelled: bool
 
     @classmethod
@@ -81,18 +83,19 @@ class Source:
         seed: int,
         *,
         centre: Centre | None = None,
+        background: Background | None = None,
         labelled: bool = False,
     ) -> Source:
         """Return the source of whole scans, or of crops of one shape; ``labelled``: with masks.
 
-        Without ``centre``, crops come from anywhere.
+        Without ``centre``, crops come from anywhere; with ``background``, those are drawn again that it objects to.
 
         Raises:
             UserError: A scan does not have the shape, or is smaller than the crop.
         """
         root = (seed & 0x7FFFFFFF, seed >> 31 & 0x7FFFFFFF)
         crop_shape = _checked_crop_shape(store, crop_shape)
-        return cls(store, crop_shape, len(store) * crops_per_scan, root, centre, labelled)
+        return cls(store, crop_shape, len(store) * crops_per_scan, root, centre, background, labelled)
 
     def seed(self, branch: Branch, *numbers: int | tf.Tensor) -> tf.Tensor:
         """Return the seed ``(2,)`` of one purpose, such as the example at (epoch, item)."""
@@ -158,8 +161,9 @@ class Source:
         return item % len(self.store)
 
     def _crop(self, index: tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
+        tries = 1 if self.background is None else TRIES
         # float64: a float32 cannot tell the origins of a scan from each other beyond 2^24.
-        uniforms = tf.random.stateless_uniform((len(self.crop_shape) + 2,), seed, dtype=tf.float64)
+        uniforms = tf.random.stateless_uniform((tries, len(self.crop_shape) + 2), seed, dtype=tf.float64)
         types = [tf.float32, tf.uint8][: 1 + self.labelled]
         # Not stateful: the same arguments read the same crop, so determinism keeps the reading parallel.
         arrays = tf.numpy_function(self._read, [index, uniforms], types, stateful=False)
@@ -169,13 +173,22 @@ class Source:
         return list(arrays)
 
     def _read(self, index: int, uniforms: np.ndarray) -> list[np.ndarray]:
-        """Read a crop; through a memory map nothing else is read from the disk."""
-        centre = self.centre(index, uniforms[:2]) if self.centre else None
-        origin = crop_origin(self.store.shape(index)[:-1], self.crop_shape, uniforms[2:], centre)
-        inside = tuple(slice(first, first + size) for first, size in zip(origin, self.crop_shape, strict=True))
-        sources = [self.store.image(index), *([self.store.mask(index)] if self.labelled else [])]
+        """Read the crop at the first place of ``uniforms (tries, rank + 2)`` that the background allows.
+
+        Through a memory map nothing but the crops that are looked at is read from the disk.
+        """
+        image = self.store.image(index)
+        places = (self._place(index, row) for row in uniforms)
+        name = self.store.cases[index].name
+        inside = self.background.choose(image, places, name) if self.background else next(places)
+        sources = [image, *([self.store.mask(index)] if self.labelled else [])]
         # A copy each time: TensorFlow may take over the memory of an array that it is given.
         return [np.array(source[inside], order="C", subok=False) for source in sources]
+
+    def _place(self, index: int, uniforms: np.ndarray) -> tuple[slice, ...]:
+        centre = self.centre(index, uniforms[:2]) if self.centre else None
+        origin = crop_origin(self.store.shape(index)[:-1], self.crop_shape, uniforms[2:], centre)
+        return tuple(slice(first, first + size) for first, size in zip(origin, self.crop_shape, strict=True))
 
 
 def _checked_crop_shape(store: VolumeStore, crop_shape: Sequence[int] | None) -> tuple[int, ...]:

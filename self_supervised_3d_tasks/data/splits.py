@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from absl import logging
 
 from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.data.label_tables import Label
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.errors import UserError
 
@@ -83,7 +84,8 @@ def finetuning_split(
     repetition tests on another part of the cases, and validates on some of the rest.
 
     Cases with classes are stratified: each part holds the classes in their proportions, as far as whole subjects allow.
-    A subject counts for the largest class among its cases.
+    A subject counts for the largest class among its cases. Of findings, the classes are "none" and "at least one": a
+    rare finding may be missing from a small part.
 
     Args:
         cases: all labelled cases that are not ``test_cases``.
@@ -131,7 +133,7 @@ def balanced(cases: Sequence[Case]) -> list[Case]:
 
     For the training part only: a case that is repeated before the split would stand on both sides of it.
     """
-    members: dict[int | None, list[Case]] = defaultdict(list)
+    members: dict[Label | None, list[Case]] = defaultdict(list)
     for case in sorted(cases, key=lambda case: case.name):
         members[case.label].append(case)
     largest = max(map(len, members.values()), default=0)
@@ -143,9 +145,16 @@ def _classes(cases: Iterable[Case]) -> dict[str, int]:
     """Return the class of each subject: the largest of its cases, which of grades is the most severe."""
     classes: dict[str, int] = {}
     for case in cases:
-        label = _UNLABELLED if case.label is None else case.label
+        label = _class(case)
         classes[case.subject] = max(label, classes.get(case.subject, label))
     return classes
+
+
+def _class(case: Case) -> int:
+    """Return what a case counts for when classes are spread evenly: its class, or whether it has any finding."""
+    if case.label is None:
+        return _UNLABELLED
+    return int(any(case.label)) if isinstance(case.label, tuple) else case.label
 
 
 def _ordered(subjects: Iterable[str], classes: Mapping[str, int], seed: int, purpose: str) -> list[str]:
@@ -186,7 +195,7 @@ def _folds(cases: tuple[Case, ...], count: int, seed: int) -> list[frozenset[str
 
 
 def _stratified_folds(cases: Sequence[Case], classes: Mapping[str, int], count: int, seed: int) -> list[frozenset[str]]:
-    labels = [_UNLABELLED if case.label is None else case.label for case in cases]
+    labels = [_class(case) for case in cases]
     largest = max(Counter(labels).values())
     if largest < count:
         raise UserError(f"repetitions: no class has as many as {count} cases. Lower repetitions, the number of folds.")

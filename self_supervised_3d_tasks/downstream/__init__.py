@@ -1,1 +1,1 @@
-"""What is predicted downstream: masks or classes of whole scans. `base` says what a task brings to the sweep."""
+"""What is predicted downstream: masks, classes or findings. `base` says what a task brings to the sweep."""

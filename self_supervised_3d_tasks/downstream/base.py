@@ -80,9 +80,17 @@ class DownstreamTask(ABC):
     def scores(self) -> list[str]:
         """Return the names of the scores, in the order of the tables; `UserError` for an unknown name."""
 
+    def curves(self) -> list[str]:
+        """Return the scores that are drawn over the label fractions."""
+        return self.scores()
+
     def training_cases(self, split: Split) -> list[Case]:
         """Return the cases of an epoch; one that stands there twice is seen twice."""
         return split.train
+
+    def recorded_label(self, case: Case) -> int | str | None:
+        """Return the label of a case as the split of a run records it, None where it is a mask."""
+        return case.label
 
     @abstractmethod
     def stored_cases(self, split: Split) -> list[Case]:

@@ -1,4 +1,4 @@
-"""The table of predicted classes that ``predict.py`` writes: one line per image."""
+"""The table that ``predict.py`` writes of whole scans, one line per image; here with their classes."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def rows(images: Sequence[str], classes: np.ndarray, probabilities: np.ndarray, 
     ]
 
 
-def write(path: Path, lines: Sequence[Row], num_classes: int) -> None:
-    """Write the table; killed at any moment, there is the old file or the new one."""
+def write(path: Path, lines: Sequence[Row], columns: Row) -> None:
+    """Write a table; killed at any moment, there is the old file or the new one."""
     with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header(num_classes))
+        writer.writerow(columns)
         writer.writerows(lines)
 
 
-def read(path: Path, num_classes: int) -> list[Row]:
-    """Return the lines of a table of the same kind.
+def read(path: Path, columns: Row) -> list[Row]:
+    """Return the lines of a table that has these columns.
 
     Raises:
         UserError: The file has other columns.
@@ -53,7 +53,6 @@ def read(path: Path, num_classes: int) -> list[Row]:
             lines = list(csv.reader(file))
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({error}); choose another OUTPUT") from error
-    expected = header(num_classes)
-    if any(len(line) != len(expected) for line in lines) or lines[:1] != [expected]:
-        raise UserError(f"{path}: expected a table with the columns {','.join(expected)}; choose another OUTPUT")
+    if any(len(line) != len(columns) for line in lines) or lines[:1] != [columns]:
+        raise UserError(f"{path}: expected a table with the columns {','.join(columns)}; choose another OUTPUT")
     return lines[1:]

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from self_supervised_3d_tasks import classification_scores, lazy, metrics, plots
+from self_supervised_3d_tasks import classification_scores, metrics, plots
 from self_supervised_3d_tasks.data import pipeline, splits
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store import VolumeStore
+from self_supervised_3d_tasks.downstream import whole_scans
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
 from self_supervised_3d_tasks.downstream.case_predictions import FILE_NAME, CasePredictions
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import FinetuneExperiment
 from self_supervised_3d_tasks.experiment_checks import CLASSIFICATION_LOSSES
-from self_supervised_3d_tasks.ops import augment
 from self_supervised_3d_tasks.results import WHOLE_SET
 
 if TYPE_CHECKING:
     import keras
-else:
-    keras = lazy.load("keras")
 
 
 @dataclass(frozen=True)
@@ -78,14 +74,12 @@ class ClassificationTask(DownstreamTask):
     def dataset(self, store: VolumeStore, *, seed: int, first_step: int, training: bool) -> Any:
         """Return batches of whole scans and their classes, or ordinal targets."""
         experiment = self.experiment
-        augmented = training and (experiment.augment or experiment.augment_zoom_only)
-        change = functools.partial(augment.augment_image, zoom_only=experiment.augment_zoom_only)
         return pipeline.classification_dataset(
             store,
             batch_size=experiment.batch_size,
             num_classes=experiment.num_classes,
             multilabel=experiment.multilabel,
-            augment=change if augmented else None,
+            augment=whole_scans.augmentation(experiment, training=training),
             seed=seed,
             first_step=first_step,
             training=training,
@@ -128,23 +122,7 @@ def predict_images(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the predicted classes ``(n,)`` and the class probabilities ``(n, num_classes)``.
 
-    Args:
-        model: Images to logits ``(batch, num_classes)``.
-        images: Prepared images ``(*spatial, channels)``, at least one; they are read one batch at a time.
-        experiment: That the model was trained with: its loss says what the logits are.
+    Arguments as in `whole_scans.outputs`.
     """
-    activate = keras.ops.sigmoid if experiment.loss == "binary_crossentropy" else keras.ops.softmax
-    outputs = []
-    for batch in _batches(images, experiment.batch_size):
-        # Filled up, the last batch has the shape of the others: nothing is compiled twice.
-        filled = np.zeros((experiment.batch_size, *batch[0].shape), np.float32)
-        filled[: len(batch)] = batch
-        logits = keras.ops.cast(model.predict_on_batch(filled)[: len(batch)], "float32")
-        outputs.append(keras.ops.convert_to_numpy(activate(logits)))
-    return classification_scores.decode(np.concatenate(outputs), multilabel=experiment.multilabel)
-
-
-def _batches(images: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    images = iter(images)
-    while batch := list(islice(images, size)):
-        yield batch
+    outputs = whole_scans.outputs(model, images, experiment)
+    return classification_scores.decode(outputs, multilabel=experiment.multilabel)

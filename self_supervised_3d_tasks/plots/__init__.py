@@ -2,7 +2,22 @@
 
 from self_supervised_3d_tasks.plots.confusion import confusion_matrix
 from self_supervised_3d_tasks.plots.curves import loss_curves, score_over_epochs, score_over_fraction
+from self_supervised_3d_tasks.plots.embedding import embedding
+from self_supervised_3d_tasks.plots.findings import finding_areas
 from self_supervised_3d_tasks.plots.masks import overlay
 from self_supervised_3d_tasks.plots.preview import pretext_preview
+from self_supervised_3d_tasks.plots.restoration import restorations
+from self_supervised_3d_tasks.plots.similarity import similarity_histogram
 
-__all__ = ["confusion_matrix", "loss_curves", "overlay", "pretext_preview", "score_over_epochs", "score_over_fraction"]
+__all__ = [
+    "confusion_matrix",
+    "embedding",
+    "finding_areas",
+    "loss_curves",
+    "overlay",
+    "pretext_preview",
+    "restorations",
+    "score_over_epochs",
+    "score_over_fraction",
+    "similarity_histogram",
+]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from self_supervised_3d_tasks.data.pipeline import classification_dataset
+from self_supervised_3d_tasks.data.pipeline import classification_dataset, findings_dataset
 from self_supervised_3d_tasks.errors import UserError
 
 
@@ -26,16 +26,22 @@ def assert_equal(one, other) -> None:
 
 
 @pytest.fixture
-def graded(make_store):
-    """Scan i is everywhere i / 100 and has grade i modulo 3."""
+def labelled(make_store):
+    """Scan i is everywhere i / 100 and has the label that a function gives for i."""
 
-    def make(count: int, **options):
+    def make(count: int, label, **options):
         store = make_store(numbered(count, **options))
-        entries = {replace(case, label=index % 3): case for index, case in enumerate(store.cases)}
-        store._entries = {graded: store._entries[case] for graded, case in entries.items()}
+        entries = {replace(case, label=label(index)): case for index, case in enumerate(store.cases)}
+        store._entries = {relabelled: store._entries[case] for relabelled, case in entries.items()}
         return store.subset(entries)
 
     return make
+
+
+@pytest.fixture
+def graded(labelled):
+    """Scan i is everywhere i / 100 and has grade i modulo 3."""
+    return lambda count, **options: labelled(count, lambda index: index % 3, **options)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -100,3 +106,27 @@ def test_classes_are_checked(make_store, graded) -> None:
         classification_dataset(graded(3), batch_size=1, num_classes=2, seed=0)
     with pytest.raises(UserError, match="case00.npy: has class None"):
         classification_dataset(make_store(numbered(1)), batch_size=1, num_classes=2, seed=0)
+
+
+def bits(index: int) -> tuple[int, ...]:
+    return (index & 1, index >> 1 & 1, index >> 2 & 1)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_scans_come_with_their_findings(labelled, training: bool) -> None:
+    options = {"batch_size": 4, "num_findings": 3, "seed": 0, "training": training}
+    dataset = findings_dataset(labelled(8, bits), **options)
+    assert dataset.element_spec[1].shape.as_list() == [4 if training else None, 3]
+    for images, targets in take(dataset, 2):
+        assert images.shape == (4, 4, 4, 4, 1) and targets.dtype == np.float32
+        numbers = np.rint(100 * images[:, 0, 0, 0, 0]).astype(int)
+        np.testing.assert_array_equal(targets, [bits(number) for number in numbers])
+
+
+def test_findings_are_checked(labelled, graded) -> None:
+    with pytest.raises(UserError, match=r"case00.npy: has label \(0, 0, 0\), expected 4 findings"):
+        findings_dataset(labelled(2, bits), batch_size=1, num_findings=4, seed=0)
+    with pytest.raises(UserError, match="case00.npy: has label 0, expected 3 findings"):
+        findings_dataset(graded(2), batch_size=1, num_findings=3, seed=0)
+    with pytest.raises(UserError, match=r"case00.npy: has class \(0, 0, 0\)"):
+        classification_dataset(labelled(2, bits), batch_size=1, num_classes=3, seed=0)

@@ -112,6 +112,7 @@ def test_upstream_layouts() -> None:
         "kaggle_retina": (2, "exact", ""),
         "ukb2d": (2, "exact", ""),
         "images": (2, "resize", ""),
+        "chestxray": (2, "resize", ""),
         "nifti": (3, "resize", ""),
         "npy": (None, "exact", ""),
         "medmnist": (None, "exact", ""),

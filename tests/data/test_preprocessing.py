@@ -150,3 +150,24 @@ def test_json_values_are_normalised() -> None:
     preprocessing = make([4, 4, 4], intensity_window=[0, 10], label_map={"10": 1, "9": 2})
     assert preprocessing == make((4, 4, 4), intensity_window=(0.0, 10.0), label_map={9: 2, 10: 1})
     assert repr(preprocessing) == repr(make((4, 4, 4), intensity_window=(0, 10), label_map={9: 2, 10: 1}))
+
+
+def coloured(values) -> Volume:
+    """Return a photograph of one row ``(1, n, channels)``."""
+    return Volume(np.array([values], np.float32), None, (1.0,) * 2, Path("folder/chest.png"))
+
+
+def test_shades_of_grey_count_as_one_channel_where_told_so() -> None:
+    window = {"intensity_window": (0, 255)}
+    grey, three = make((1, 2), grey=True, **window), coloured([[51, 51, 51], [255, 255, 255]])
+    np.testing.assert_allclose(grey.image(three), [[[0.2], [1]]])
+    np.testing.assert_array_equal(grey.image(coloured([[51], [255]])), grey.image(three))
+    assert grey.fitted_shape((1, 2, 3), three.path) == (1, 2, 1)
+    assert make((1, 2), channels=3, grey=True, **window).image(three).shape == (1, 2, 3)
+    with pytest.raises(UserError, match=r"chest\.png: has colours, expected shades of grey"):
+        grey.image(coloured([[51, 51, 52], [255, 255, 255]]))
+    for other, shape in ((make((1, 2), **window), (1, 2, 3)), (grey, (1, 2, 4))):
+        with pytest.raises(UserError, match=f"has {shape[-1]} channels .* expected number_channels = 1"):
+            other.fitted_shape(shape, three.path)
+    with pytest.raises(UserError, match="has 3 channels"):
+        grey.fitted_shape((1, 2, 3), Path("folder/array.npy"))

@@ -316,3 +316,28 @@ def test_balanced_leaves_even_and_unlabelled_cases() -> None:
     assert balanced(even) == even
     assert balanced(make_cases(5)) == make_cases(5)
     assert balanced([]) == []
+
+
+def make_findings(healthy: int, ill: int) -> list[Case]:
+    """Two scans of each subject; of the ill ones, the second has one or two findings of three."""
+    vectors = [(1, 0, 0), (0, 1, 1), (0, 0, 1)]
+    return [
+        replace(case, label=vectors[index // 2 % 3] if index % 2 and index // 2 >= healthy else (0, 0, 0))
+        for index, case in enumerate(make_cases(healthy + ill, scans=2))
+    ]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_findings_are_spread_by_whether_a_subject_has_any(seed: int) -> None:
+    cases = make_findings(60, 40)
+    ill = {case.subject for case in cases if any(case.label)}
+    for percent in (10, 50, 100):
+        made = split(cases, val_split=0.25, percent=percent, seed=seed)
+        parts = [subjects(part) for part in (made.train, made.validation, made.test)]
+        assert sum(map(len, parts)) == len(set.union(*parts))
+        assert [len(part) for part in parts] == [60 * percent // 100, 20, 20]
+        assert all(abs(len(part & ill) - 0.4 * len(part)) <= 1 for part in parts)
+        assert len(made.train) == 2 * len(parts[0])
+    folds = [split(cases, folds=5, repetition=fold, seed=seed).test for fold in range(5)]
+    assert sorted(case.name for fold in folds for case in fold) == [case.name for case in cases]
+    assert all(4 <= len(subjects(fold) & ill) <= 12 for fold in folds)

@@ -1,0 +1,215 @@
+"""``python -m self_supervised_3d_tasks.commands.analyse RUN_DIR``: what a pretraining with a decoder has learned.
+
+RUN_DIR is the folder of a finished pretraining. Parts of validation scans, or of the scans of --data_dir, go through
+its encoder and its decoder: are the codes of one whole alike and those of different wholes not, and is the restoration
+better than the mean image? Pictures and numbers are written to RUN_DIR/analysis.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from absl import flags, logging
+
+from self_supervised_3d_tasks import checkpoints, commands, plots, pretraining, registry, training, transfer_decoder
+from self_supervised_3d_tasks.algorithms.base import Algorithm
+from self_supervised_3d_tasks.analysis import embedding, networks, parts, record, restoration
+from self_supervised_3d_tasks.analysis.measurement import Measurement, measure
+from self_supervised_3d_tasks.analysis.probe import contrastive_probe
+from self_supervised_3d_tasks.analysis.similarity import similarities
+from self_supervised_3d_tasks.config import load_experiment
+from self_supervised_3d_tasks.data import layouts
+from self_supervised_3d_tasks.data.layouts import Case
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import TrainExperiment
+from self_supervised_3d_tasks.pretraining import Plan
+from self_supervised_3d_tasks.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import keras
+
+USAGE = (
+    "usage: python -m self_supervised_3d_tasks.commands.analyse RUN_DIR [--data_dir FOLDER] [--num_wholes N] "
+    "[--parts_per_whole N] [--seed N]"
+)
+NUM_PICTURES = 4
+MAX_BATCH = 16
+
+
+def main() -> None:
+    """Run the command."""
+    flags.DEFINE_string("data_dir", None, "Folder of other scans; default: the validation scans of the run.")
+    flags.DEFINE_integer("num_wholes", 30, "Images (crops, where it was trained on crops) to analyse.", lower_bound=2)
+    flags.DEFINE_integer("parts_per_whole", 20, "Examples of each.", lower_bound=2)
+    flags.DEFINE_integer("seed", 0, "Of the choice of scans, crops and parts, and of t-SNE.", lower_bound=0)
+    commands.run(execute)
+
+
+def execute(argv: list[str]) -> None:
+    """Analyse the run with the parsed flags.
+
+    Args:
+        argv: Program name, run folder of a pretraining.
+
+    Raises:
+        UserError: Not the folder of a finished pretraining of a task with a decoder, or its scans cannot be read.
+    """
+    if len(argv) != 2:
+        raise UserError(USAGE)
+    folder = RunFolder.open(argv[1])
+    options = flags.FLAGS
+    found = analyse(
+        folder,
+        data_dir=options.data_dir,
+        num_wholes=options.num_wholes,
+        parts_per_whole=options.parts_per_whole,
+        seed=options.seed,
+    )
+    print(found)
+    print(f"written: {folder.path / 'analysis'}")
+
+
+def analyse(folder: RunFolder, *, data_dir: str | None, num_wholes: int, parts_per_whole: int, seed: int) -> str:
+    """Write ``analysis/`` into a run folder and return the table that sums it up.
+
+    Args:
+        folder: Of a finished pretraining.
+        data_dir: Folder of scans to analyse; None for the run's validation scans.
+        num_wholes: Images, of so many scans as there are; without crops no more than scans.
+        parts_per_whole: Examples of each image.
+        seed: Of everything that is drawn.
+
+    Raises:
+        UserError: See `execute`.
+    """
+    plan = _finished_plan(folder)
+    training.set_precision(plan.experiment.mixed_precision)
+    cases = plan.validation if data_dir is None else _other_cases(plan, data_dir)
+    restorer = training.load_model(folder.path / transfer_decoder.FILE_NAME)
+    found, mean = _measure(plan, restorer, cases, num_wholes, parts_per_whole, seed)
+    alike, probe = similarities(found.codes), contrastive_probe(found.codes, seed=seed)
+    scans = record.scan_errors(found)
+    numbers = [*record.of_codes(alike, probe), *record.of_restorations(scans)]
+    epoch = checkpoints.read_state(folder.path).best.epoch
+    wholes = len(found.scans)
+    source = "validation scans" if data_dir is None else f"scans of {Path(data_dir).name}"
+    title = f"{plan.algorithm.name}, epoch {epoch}: {wholes} wholes of {len(scans)} {source}"
+
+    target = folder.path / "analysis"
+    plots.similarity_histogram(target / "similarity.png", *alike)
+    points = embedding.embed(found.codes.reshape(-1, found.codes.shape[-1]), seed=seed)
+    plots.embedding(target / "embedding.png", points, np.repeat(np.arange(wholes), parts_per_whole))
+    plots.restorations(target / "restorations.png", found.pictures, f"{plan.algorithm.name}, epoch {epoch}: {source}")
+    content = {
+        "task": plan.algorithm.name,
+        "epoch": epoch,
+        "data_dir": plan.experiment.data_dir if data_dir is None else str(data_dir),
+        "part": "validation" if data_dir is None else "all",
+        "seed": seed,
+        "wholes": wholes,
+        "parts_per_whole": parts_per_whole,
+        "mean_image": {"n": mean.count, "of": "images drawn from the training scans"},
+        "numbers": [asdict(number) for number in numbers],
+        "per_scan": {
+            "unit": record.SQUARE,
+            "n": "parts of the scan that the errors are means of",
+            "scans": [scan._asdict() for scan in scans],
+        },
+    }
+    RunFolder(target).write_json("analysis.json", content)
+    return f"{title}, {parts_per_whole} parts each\n{record.table(numbers)}"
+
+
+def _measure(
+    plan: Plan, restorer: keras.Model, cases: Sequence[Case], num_wholes: int, parts_per_whole: int, seed: int
+) -> tuple[Measurement, restoration.MeanImage]:
+    """Read the scans and pass their parts through the networks."""
+    algorithm, batch_size = plan.algorithm, min(plan.scans_per_step, MAX_BATCH)
+    experiment = plan.experiment
+    crops = experiment.crop_shape is not None
+    if len(cases) < 2 and not crops:
+        raise UserError(
+            f"{cases[0].image}: the only scan to analyse, but wholes are compared with each other and two are needed; "
+            "name a folder with more scans with --data_dir"
+        )
+    # More scans than wholes are not even read.
+    rng = np.random.default_rng(seed)
+    chosen = sorted(rng.choice(len(cases), min(num_wholes, len(cases)), replace=False))
+    scans = pretraining.read_scans(plan, [cases[index] for index in chosen])
+    per_scan = -(-num_wholes // len(scans.names)) if crops else 1
+    wholes = pretraining.wholes(plan, scans, per_scan=per_scan, seed=seed).take(num_wholes)
+    logging.info("mean image: reading the training scans")
+    train = pretraining.read_scans(plan, plan.train)
+    examples = pretraining.wholes(plan, train, per_scan=experiment.crops_per_scan, seed=seed)
+    mean = restoration.mean_image(batch.wanted for batch in parts.stream(examples, algorithm, 1, batch_size))
+    found = measure(
+        parts.stream(wholes, algorithm, parts_per_whole, batch_size),
+        code=networks.coder(restorer, batch_size),
+        restore=networks.restorer_of(restorer, batch_size),
+        mean=mean,
+        scans=scans.names,
+        parts_per_whole=parts_per_whole,
+        num_pictures=NUM_PICTURES,
+    )
+    return found, mean
+
+
+def _finished_plan(folder: RunFolder) -> Plan:
+    """Return what the run trained, with the scans of its own split."""
+    path = folder.path
+    if not (path / "config.json").is_file():
+        raise UserError(f"{path}: no config.json here: expected the run folder of a pretraining, as train.py prints it")
+    if "data_dir_train" in folder.read_json("config.json"):
+        raise UserError(f"{path}: the run folder of a finetuning; give that of the pretraining before it")
+    experiment: TrainExperiment = load_experiment("train", path / "config.json")
+    _check_task(path, experiment.algorithm)
+    if not folder.is_finished:
+        raise UserError(f"{path}: this pretraining has not finished; continue it with train.py --resume")
+    plan = pretraining.plan(experiment)
+    split = folder.read_json("split.json")
+    cases = {case.name: case for case in (*plan.train, *plan.validation)}
+    missing = [name for part in ("train", "validation") for name in split[part] if name not in cases]
+    if missing:
+        raise UserError(
+            f"{experiment.data_dir}: {len(missing)} scans of {path / 'split.json'} are not there any more, the first "
+            f"is {missing[0]!r}; put them back"
+        )
+    train, validation = ([cases[name] for name in split[part]] for part in ("train", "validation"))
+    return Plan(experiment, plan.algorithm, train, validation, plan.scans_per_step, plan.steps_per_epoch)
+
+
+def _check_task(path: Path, name: str) -> None:
+    """Raise `UserError` for a task without a decoder."""
+    able = [task for task in registry.known("algorithm") if registry.algorithm(task).restorer is not Algorithm.restorer]
+    if name not in able:
+        raise UserError(
+            f"{path}: pretrained with {name}, which has no decoder; tasks that can be analysed: {', '.join(able)}"
+        )
+
+
+def _other_cases(plan: Plan, data_dir: str) -> list[Case]:
+    """Return the scans of another folder; warn of those that trained the run."""
+    experiment = plan.experiment
+    cases = layouts.find_cases(
+        experiment.dataset_name,
+        data_dir,
+        labelled=False,
+        subject_pattern=experiment.subject_pattern,
+        channel_suffixes=experiment.channel_suffixes,
+    )
+    known = {os.path.realpath(case.image) for case in plan.train}
+    if trained := sum(os.path.realpath(case.image) in known for case in cases):
+        logging.warning("%s: %d of the %d scans trained the run: they are not unseen", data_dir, trained, len(cases))
+    return cases
+
+
+if __name__ == "__main__":
+    # By its name, not as __main__: --help lists the flags that the package's modules define.
+    from self_supervised_3d_tasks.commands import analyse as command
+
+    command.main()

@@ -1,0 +1,62 @@
+"""Defaults that follow from other keys: functions of the keys that were read before."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from self_supervised_3d_tasks import experiment_checks, registry
+
+
+def task(dataset_name: str, prediction_architecture: str) -> Literal["classification", "findings", "segmentation"]:
+    """Return what is predicted: a class per scan, any number of findings per scan, or a class per voxel."""
+    if registry.prediction(prediction_architecture)[0] != "head":
+        return "segmentation"
+    return "findings" if experiment_checks.layout(dataset_name).labels == "findings" else "classification"
+
+
+def intensity_window(known: dict[str, Any]) -> tuple[float, float] | None:
+    """Return that of the layout."""
+    return experiment_checks.layout(known["dataset_name"]).intensity_window
+
+
+def image_column(known: dict[str, Any]) -> str | None:
+    """Return that of the layout."""
+    return experiment_checks.layout(known["dataset_name"]).columns[0]
+
+
+def label_column(known: dict[str, Any]) -> str | None:
+    """Return that of the layout."""
+    return experiment_checks.layout(known["dataset_name"]).columns[1]
+
+
+def subject_column(known: dict[str, Any]) -> str | None:
+    """Return that of the layout, unless the names of the files say whose they are."""
+    return None if known["subject_pattern"] else experiment_checks.layout(known["dataset_name"]).columns[2]
+
+
+def class_names(known: dict[str, Any]) -> list[str] | None:
+    """Return the findings of the layout; None of a layout with classes."""
+    return list(experiment_checks.layout(known["dataset_name"]).findings) or None
+
+
+def num_classes(known: dict[str, Any]) -> int:
+    """Return one output per finding, or what the layout has."""
+    layout = experiment_checks.layout(known["dataset_name"])
+    return len(known["class_names"] or ()) if layout.findings else layout.num_classes
+
+
+def loss(known: dict[str, Any]) -> str:
+    """Return the loss that goes with what is predicted."""
+    kind = task(known["dataset_name"], known["prediction_architecture"])
+    if kind == "classification":
+        return "binary_crossentropy" if known["multilabel"] else "categorical_crossentropy"
+    return "binary_crossentropy" if kind == "findings" else "dice_crossentropy"
+
+
+def scores(known: dict[str, Any]) -> list[str]:
+    """Return the scores that go with what is predicted."""
+    return {
+        "classification": ["balanced_accuracy", "roc_auc"],
+        "findings": ["mean_auroc", "auroc"],
+        "segmentation": ["dice"],
+    }[task(known["dataset_name"], known["prediction_architecture"])]

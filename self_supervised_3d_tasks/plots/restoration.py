@@ -1,0 +1,76 @@
+"""Sheets of restored images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from self_supervised_3d_tasks.plots import canvas
+from self_supervised_3d_tasks.plots.preview import central_slice
+
+COLUMNS = ("original", "what the encoder sees", "reconstruction")
+MAX_NAME = 26  # letters of a scan's name before it is cut
+
+
+class Restoration(NamedTuple):
+    """One row of a sheet; images ``(*spatial, channels)``.
+
+    Attributes:
+        name: Of the scan.
+        wanted: The image to be restored.
+        seen: What the encoder sees.
+        restored: What the decoder gives.
+        note: Under the name, such as the error.
+    """
+
+    name: str
+    wanted: np.ndarray
+    seen: np.ndarray
+    restored: np.ndarray
+    note: str
+
+
+def restorations(path: Path, rows: Sequence[Restoration], title: str) -> None:
+    """Draw original, what the encoder sees, and reconstruction of some scans, a row for each.
+
+    Original and reconstruction share a grey range; what the encoder sees has its own, as a task may have changed its
+    intensities.
+
+    Args:
+        path: PNG file.
+        rows: At least one.
+        title: Heading.
+    """
+    cell, gap, text, head, margin = 1.7, 0.08, 0.34, 0.56, 0.1
+    width = 2 * margin + len(COLUMNS) * (cell + gap) - gap
+    with canvas.figure(path, width, head + len(rows) * (text + cell) + margin) as figure:
+        canvas.write(figure, width / 2, 0.16, title, fontsize=9)
+        for number, name in enumerate(COLUMNS):
+            canvas.write(figure, margin + number * (cell + gap) + cell / 2, 0.42, name, fontsize=8)
+        for index, row in enumerate(rows):
+            top = head + index * (text + cell) + text
+            line = f"{_shorten(row.name)}: {row.note}"
+            canvas.write(figure, width / 2, top - 0.13, line, fontsize=7.5)
+            wanted, seen, restored = (
+                central_slice(np.asarray(image, np.float32)) for image in (row.wanted, row.seen, row.restored)
+            )
+            limits = _limits(wanted, restored)
+            for number, (picture, (low, high)) in enumerate(
+                ((wanted, limits), (seen, _limits(seen)), (restored, limits))
+            ):
+                axes = canvas.place(figure, margin + number * (cell + gap), top, cell, cell)
+                if picture.ndim == 3:  # imshow scales grey values only
+                    picture = np.clip((picture - low) / (high - low), 0, 1)
+                axes.imshow(picture, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+
+
+def _limits(*pictures: np.ndarray) -> tuple[float, float]:
+    low, high = (float(limit([limit(picture) for picture in pictures])) for limit in (np.min, np.max))
+    return low, max(high, low + 1e-6)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_NAME else text[: MAX_NAME - 1] + "…"

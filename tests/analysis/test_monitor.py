@@ -1,0 +1,90 @@
+"""The analyses after every epoch."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from self_supervised_3d_tasks.algorithms.parts2whole import Parts2Whole
+from self_supervised_3d_tasks.analysis.monitor import RestorationMonitor, sample_size
+from self_supervised_3d_tasks.analysis.probe import contrastive_probe
+from self_supervised_3d_tasks.analysis.similarity import similarities
+from self_supervised_3d_tasks.models.encoders.unet import unet
+from self_supervised_3d_tasks.ops import seeds
+
+SHAPE = (16, 16, 1)
+IMAGES = np.random.default_rng(0).random((3, 1, *SHAPE)).astype(np.float32)
+SEEDS = np.arange(6, dtype=np.int32).reshape(3, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def model():
+    algorithm = Parts2Whole(SHAPE, dropout=0.0)
+    encoder = unet(SHAPE, enc_filters=2, num_layers=2, pooling="none", dropout=0.0, seed=1)
+    return algorithm, algorithm.make_model(encoder, seed=2)
+
+
+def make_monitor(model, folder, images=3, **options):
+    algorithm, network = model
+    wholes = tf.data.Dataset.from_tensor_slices((IMAGES[:images], SEEDS[:images]))
+    defaults = {"scans_per_epoch": 18, "batch_size": 4, "picture_every": 2}
+    names = ["a", "b", "c"][:images]
+    restorer = algorithm.restorer(network)
+    return RestorationMonitor(algorithm, restorer, wholes=wholes, scans=names, folder=folder, **defaults | options)
+
+
+@pytest.fixture(scope="module")
+def monitored(model, tmp_path_factory):
+    """The monitor of a model, and the folder of its pictures."""
+    folder = tmp_path_factory.mktemp("run") / "plots"
+    return make_monitor(model, folder), folder
+
+
+@pytest.mark.parametrize(
+    ("scans_per_epoch", "size"),
+    [(1, (2, 2)), (12, (2, 2)), (18, (3, 2)), (47, (7, 2)), (48, (4, 4)), (96, (8, 4)), (10**6, (8, 4))],
+)
+def test_the_sample_costs_a_small_share_of_an_epoch(scans_per_epoch, size):
+    assert sample_size(scans_per_epoch) == size
+
+
+def test_the_columns_are_those_of_the_same_parts_coded_by_hand(model, monitored):
+    (algorithm, network), (monitor, folder) = model, monitored
+    columns = monitor(1)
+    parts = [
+        algorithm.make_example(tf.constant(image), seeds.fold(tf.constant(seed), copy))[0]
+        for (image,), (seed,) in zip(IMAGES, SEEDS, strict=True)
+        for copy in range(2)
+    ]
+    maps = keras.ops.convert_to_numpy(network.get_layer("encoder")(np.stack(parts), training=False))
+    codes = maps.mean(axis=(1, 2)).reshape(3, 2, -1)
+    same, different = similarities(codes)
+    expected = {
+        "val_similarity_same": same.mean(),
+        "val_similarity_different": different.mean(),
+        "val_probe": contrastive_probe(codes).value,
+    }
+    assert columns == pytest.approx(expected, abs=1e-5)
+    assert monitor(3) == columns  # the same scans and parts in every epoch
+    assert not folder.exists()
+
+
+def test_it_follows_the_weights_and_draws_every_n_epochs(model, monitored):
+    monitor, folder = monitored
+    before = monitor(1)
+    kernel = model[1].get_layer("encoder").trainable_variables[0]
+    values = kernel.numpy()
+    kernel.assign(-values)
+    after = [monitor(epoch) for epoch in (2, 3, 4)]
+    kernel.assign(values)
+    assert after[0] != before
+    assert monitor(5) == before
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["restoration_epoch_0002.png", "restoration_epoch_0004.png"]
+    with Image.open(folder / names[0]) as picture:
+        assert picture.height > picture.width  # three rows of three pictures, with titles
+
+
+def test_one_whole_has_no_other_one_to_be_compared_with(model, tmp_path):
+    assert list(make_monitor(model, tmp_path, images=1)(1)) == ["val_similarity_same"]
