@@ -45,11 +45,11 @@ class Experiment(BaseModel):
     )
     optimizer: Literal["adam", "sgd"] = Field("adam", description="What makes steps of gradients.")
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        default_factory=lambda known: 0.9 if known["optimizer"] == "sgd" else None, description="Of sgd; default: 0.9."
+        default_factory=defaults.momentum, description="Of sgd; default: 0.9."
     )
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="Of every trainable weight.")
     weight_decay_form: Literal["coupled", "decoupled"] | None = Field(
-        default_factory=lambda known: "coupled" if known["weight_decay"] else None,
+        default_factory=defaults.weight_decay_form,
         description="coupled: part of the gradient, as in PyTorch's SGD and Adam, the default; decoupled: as in AdamW.",
     )
     clipnorm: PositiveFloat | None = Field(None, description="Clip each gradient to this norm.")
@@ -181,7 +181,7 @@ class TrainExperiment(Experiment):
         None, description="Voxels below it are background (volume_fitting crop); in the units of intensity_window."
     )
     background_share: tuple[Share, Share] | None = Field(
-        default_factory=lambda known: None if known["background_level"] is None else (0.0, 0.85),
+        default_factory=defaults.background_share,
         description="[least, most] of a crop that is background, else it is drawn again; default: up to 0.85.",
     )
 
@@ -315,7 +315,7 @@ class FinetuneExperiment(Experiment):
         if self.run_name or not self.model_checkpoint:
             return Path(self.base_workspace).expanduser(), self.run_name or "random_test"
         checkpoint = Path(self.model_checkpoint).expanduser()
-        if checkpoint.name == "encoder.keras":
+        if checkpoint.name in ("encoder.keras", "encoder_decoder.keras"):
             checkpoint = checkpoint.parent
         return checkpoint.parent, f"{checkpoint.name.removesuffix('.keras')}_test"
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from self_supervised_3d_tasks.experiment import Experiment, FinetuneExperiment, TrainExperiment
 
 CLASSIFICATION_LOSSES = ("categorical_crossentropy", "weighted_categorical_crossentropy", "binary_crossentropy")
-# Keys that have a meaning in one of the two downstream tasks only.
+# Keys that have a meaning for labels of whole scans only, or for masks only.
 _OF_TABLES = ("csv_file", "csv_file_test", "image_column", "label_column", "subject_column", "suffix")
 _OF_CLASSIFICATION = (*_OF_TABLES, "multilabel", "sample_classes_uniform")
 _OF_SEGMENTATION = ("label_dir_train", "label_dir_test", "label_stem", "foreground_fraction")
@@ -160,7 +160,7 @@ def _check_classification(experiment: FinetuneExperiment) -> None:
     if experiment.fitting == "crop":
         raise UserError(f'volume_fitting: {head} needs the whole scan; use "resize" or "exact" instead of "crop"')
     if given := _given(experiment, _OF_SEGMENTATION):
-        raise UserError(f"{given}: for masks only, but {head} learns from classes of whole scans; remove them")
+        raise UserError(f"{given}: for masks only, but {head} learns from labels of whole scans; remove them")
     if experiment.task == "findings":
         finding_checks.check(experiment)
     if experiment.multilabel and experiment.loss != "binary_crossentropy":
@@ -182,11 +182,12 @@ def _check_classification(experiment: FinetuneExperiment) -> None:
 
 
 def _check_table(experiment: FinetuneExperiment, head: str) -> None:
-    """A class per scan is learned from a table, and that of the test scans from one of their own."""
+    """Labels of whole scans stand in a table, and those of test scans in a folder of their own in a second one."""
     if experiment.csv_file is None:
+        masks = layout(experiment.dataset_name).labels == "any"
         raise UserError(
-            f"csv_file: {head} gives a class per scan and learns from a table of labels; name its file, or use a "
-            'decoder such as "unet" for masks'
+            f"csv_file: {head} learns from a table of labels of whole scans; name its file"
+            + (', or use a decoder such as "unet" for masks' if masks else "")
         )
     if experiment.subject_column and experiment.subject_pattern:
         raise UserError("subject_column, subject_pattern: both say whose a scan is; keep one of them")

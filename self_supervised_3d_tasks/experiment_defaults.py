@@ -14,6 +14,21 @@ def task(dataset_name: str, prediction_architecture: str) -> Literal["classifica
     return "findings" if experiment_checks.layout(dataset_name).labels == "findings" else "classification"
 
 
+def momentum(known: dict[str, Any]) -> float | None:
+    """Return the usual one of sgd; None of an optimizer that has none."""
+    return 0.9 if known["optimizer"] == "sgd" else None
+
+
+def weight_decay_form(known: dict[str, Any]) -> Literal["coupled"] | None:
+    """Return that of PyTorch; None without a weight decay."""
+    return "coupled" if known["weight_decay"] else None
+
+
+def background_share(known: dict[str, Any]) -> tuple[float, float] | None:
+    """Return the shares of a crop that may be background; None without a level that tells what is."""
+    return None if known["background_level"] is None else (0.0, 0.85)
+
+
 def intensity_window(known: dict[str, Any]) -> tuple[float, float] | None:
     """Return that of the layout."""
     return experiment_checks.layout(known["dataset_name"]).intensity_window

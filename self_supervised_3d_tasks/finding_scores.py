@@ -24,6 +24,11 @@ def name_of(finding: str) -> str:
     return re.sub(r"\W+", "_", f"{EACH}_{finding}")
 
 
+def is_name(name: str) -> bool:
+    """Return whether a score of a table can be one of findings."""
+    return name == MEAN or name.startswith(f"{EACH}_")
+
+
 def expand(names: Iterable[str], findings: Sequence[str]) -> list[str]:
     """Return the scores that ``names`` ask for, without repetition.
 
@@ -44,10 +49,20 @@ def expand(names: Iterable[str], findings: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(expanded))
 
 
+def scored(truth: np.ndarray) -> np.ndarray:
+    """Return for each finding whether it has an area: some images have it and some have not; ``(num_findings,)``.
+
+    Args:
+        truth: 0 or 1, ``(n, num_findings)``.
+    """
+    present = np.count_nonzero(truth, axis=0)
+    return (present > 0) & (present < len(truth))
+
+
 def areas(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Return the area under the ROC curve of each finding, ``(num_findings,)``.
 
-    NaN for a finding that no image has, or every image: there is no pair to rank.
+    NaN for a finding that is not `scored`: there is no pair to rank.
 
     Args:
         truth: 0 or 1, ``(n, num_findings)``.
@@ -60,8 +75,8 @@ def areas(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         raise ValueError(f"areas: expected one shape (n, findings), received {truth.shape} and {probabilities.shape}")
     return np.array(
         [
-            roc_auc_score(column, ranks) if 0 < np.count_nonzero(column) < len(column) else math.nan
-            for column, ranks in zip(truth.T, probabilities.T, strict=True)
+            roc_auc_score(column, ranks) if defined else math.nan
+            for column, ranks, defined in zip(truth.T, probabilities.T, scored(truth), strict=True)
         ]
     )
 

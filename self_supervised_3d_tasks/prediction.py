@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
 from absl import logging
 
-from self_supervised_3d_tasks import inference, plots, registry, training
+from self_supervised_3d_tasks import finetuning, inference, plots, registry, training
 from self_supervised_3d_tasks.config import load_experiment
 from self_supervised_3d_tasks.data import archives, layouts, readers
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import check_case
-from self_supervised_3d_tasks.downstream import class_table, finding_table, whole_scans
-from self_supervised_3d_tasks.downstream.classification import predict_images
+from self_supervised_3d_tasks.downstream import image_table
+from self_supervised_3d_tasks.downstream.whole_scans import WholeScanTask
 from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.experiment import FinetuneExperiment
 from self_supervised_3d_tasks.run_folder import read_json
@@ -56,8 +55,8 @@ class Predictor(ABC):
             finished = sorted(path.parent.name for path in run.glob("jobs/*/model.keras"))
             raise UserError(f"--job: {run / 'jobs' / name} holds no model.keras.{nearest(name, finished)}")
         model = training.load_model(run / "jobs" / name / "model.keras")
-        predictors = {"segmentation": MaskPredictor, "classification": ClassPredictor, "findings": FindingPredictor}
-        return predictors[experiment.task](name, experiment, model)
+        predictor = MaskPredictor if experiment.task == "segmentation" else TablePredictor
+        return predictor(name, experiment, model)
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -205,57 +204,44 @@ class MaskPredictor(Predictor):
         return [(case, target)]
 
 
-class ClassPredictor(Predictor):
-    """Scans or photographs in, one CSV file with a line per image out."""
+class TablePredictor(Predictor):
+    """Scans or photographs in, one CSV file out: a line per image with its class, or its findings."""
 
-    GIVES: ClassVar[str] = "one class per scan"
+    @property
+    def task(self) -> WholeScanTask:
+        """What the outputs of the model stand for."""
+        return finetuning.task_of(self.experiment)
 
     def predict_path(
         self, source: Path, target: Path, *, overlay: bool = False, resume: bool = False
     ) -> Iterator[Path]:
         """Write the table at once, when all images are predicted; ``resume`` adds what it does not have yet."""
         if overlay:
-            raise UserError(f"--overlay: this model gives {self.GIVES}, so that there is no mask to draw")
+            raise UserError(f"--overlay: this model gives {self.task.ANSWER}, so that there is no mask to draw")
         cases = [case for case, _ in self.plan(source, target, resume=resume)]
-        before = class_table.read(target, self._columns()) if target.exists() else []
         if cases:
             preprocessing = Preprocessing(**self.experiment.preprocessing_options())
             images = (preprocessing.image(readers.read_channels(case.images, self.experiment.rank)) for case in cases)
-            rows = self._rows([_line_name(case) for case in cases], images)
-            class_table.write(target, [*before, *rows], self._columns())
+            classes, probabilities = self.task.predict(self.model, images)
+            names = [_line_name(case) for case in cases]
+            rows = image_table.rows(names, classes, probabilities, self.experiment.label_names)
+            image_table.write(target, [*self._rows(target), *rows], image_table.header(self.task.columns))
         yield target
 
     def plan(self, source: Path, target: Path, *, resume: bool = False) -> list[tuple[Case, Path]]:
         """Return each image with the path of the table; with ``resume`` without those that the table has."""
         if target.is_dir() or target.suffix != ".csv":
-            raise UserError(f"{target}: this model gives {self.GIVES}; OUTPUT must be a file that ends in .csv")
+            raise UserError(f"{target}: this model gives {self.task.ANSWER}; OUTPUT must be a file that ends in .csv")
         if target.exists() and not resume:
             raise UserError(f"{target}: exists already; choose another OUTPUT, or add to it with --resume")
-        known = class_table.read(target, self._columns()) if target.exists() else []
-        done = {row[0] for row in known}
+        done = {row[0] for row in self._rows(target)}
         cases = [case for case in self._cases(source) if _line_name(case) not in done]
         self._check_headers(cases)
         return [(case, target) for case in cases]
 
-    def _columns(self) -> list[str]:
-        return class_table.header(self.experiment.num_classes)
-
-    def _rows(self, names: Sequence[str], images: Iterable[np.ndarray]) -> list[class_table.Row]:
-        """Return the lines of prepared images ``(*spatial, channels)``."""
-        classes, probabilities = predict_images(self.model, images, self.experiment)
-        return class_table.rows(names, classes, probabilities, self.experiment.label_names)
-
-
-class FindingPredictor(ClassPredictor):
-    """As `ClassPredictor`, with the probability of every finding."""
-
-    GIVES: ClassVar[str] = "findings of whole scans"
-
-    def _columns(self) -> list[str]:
-        return finding_table.header(self.experiment.class_names)
-
-    def _rows(self, names: Sequence[str], images: Iterable[np.ndarray]) -> list[class_table.Row]:
-        return finding_table.rows(names, whole_scans.outputs(self.model, images, self.experiment))
+    def _rows(self, target: Path) -> list[image_table.Row]:
+        """Return the lines of a table that was begun, none of one that was not."""
+        return image_table.read(target, image_table.header(self.task.columns)) if target.exists() else []
 
 
 def _line_name(case: Case) -> str:

@@ -1,9 +1,10 @@
 """The tables of a finetuning sweep: tidy scores, the predecessor's summary, paired statistics, plain text.
 
-A segmentation is scored case by case; a classification is scored on all test cases of a repetition (fold) together,
-in rows whose case is `WHOLE_SET`. A score of NaN is not defined: of a segmentation, because the class is absent from
-both the truth and the prediction of the case; of a classification, because all test cases are of one class. Such a
-score is left out of every mean, and `table` says how many there were.
+A segmentation is scored case by case; classes and findings of whole scans are scored on all test cases of a repetition
+(fold) together, in rows whose case is `WHOLE_SET`. A score of NaN is not defined: of a segmentation, because the class
+is absent from both the truth and the prediction of the case; of classes, because all test cases are of one class; of a
+finding, because all or none of the test cases have it. Such a score is left out of every mean, and `table` says how
+many there were.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from self_supervised_3d_tasks import finding_scores
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.run_folder import atomic_write
 
@@ -295,7 +297,12 @@ def _undefined_note(rows: Sequence[ScoreRow], *, whole_set: bool) -> str:
     for row in rows:
         undefined[row.metric] += math.isnan(row.value)
     counts = ", ".join(f"{metric} {count}" for metric, count in undefined.items() if count)
-    reason = "all test cases of one class" if whole_set else "class absent from truth and prediction"
+    if not whole_set:
+        reason = "class absent from truth and prediction"
+    elif all(map(finding_scores.is_name, undefined)):
+        reason = "finding of all or none of the test cases, which has no AUROC and does not count in mean_auroc"
+    else:
+        reason = "all test cases of one class"
     scores = f"{sum(undefined.values())} of {len(rows)} {'scores' if whole_set else 'case scores'}"
     return f"left out, {reason}: {scores}" + (f" ({counts})" if counts else "")
 

@@ -480,10 +480,9 @@ def test_rank_and_input_shape(tmp_path, rank):
 def test_run_folders_are_placed_as_upstream_placed_them(tmp_path):
     assert train(tmp_path, base_workspace="w").run_location() == (Path("w"), "rotation_nifti")
     assert finetune(tmp_path).run_location() == (Path("runs"), "cpc_test")
-    assert finetune(tmp_path, model_checkpoint="runs/cpc_1/encoder.keras").run_location() == (
-        Path("runs"),
-        "cpc_1_test",
-    )
+    for file in ("encoder.keras", "encoder_decoder.keras"):
+        experiment = finetune(tmp_path, model_checkpoint=f"runs/cpc_1/{file}")
+        assert experiment.run_location() == (Path("runs"), "cpc_1_test")
     assert finetune(tmp_path, run_name="mine").run_location() == (Path("runs"), "mine")
 
 

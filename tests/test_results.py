@@ -230,6 +230,16 @@ def test_table_of_whole_test_sets_by_hand():
     ]
 
 
+def test_the_table_of_findings_says_which_have_no_area():
+    scores = {"mean_auroc": 0.5, "auroc_Mass": 0.5, "auroc_Hernia": math.nan, "auroc_Edema": 0.75}
+    rows = [ScoreRow(100, "random", 0, WHOLE_SET, name, value) for name, value in scores.items()]
+    assert table(rows).splitlines()[-1] == (
+        "left out, finding of all or none of the test cases, which has no AUROC and does not count in mean_auroc: "
+        "1 of 4 scores (auroc_Hernia 1)"
+    )
+    assert "left out, all test cases of one class: 0 of 1 scores" in table(whole_set(100, "random", [0.5]))
+
+
 def test_table_of_segmentations_in_folds_says_so():
     text = table(rows_of(100, "random", [[0.5] * 6] * 3) + rows_of(100, "frozen", [[0.75] * 6] * 3), unit="folds")
     assert "mean ± sd over folds (number of folds) of the mean over test cases" in text

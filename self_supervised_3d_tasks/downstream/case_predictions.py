@@ -1,4 +1,4 @@
-"""``predictions.csv`` of a classification job: what the model said of each test case."""
+"""``predictions.csv`` of a job on whole scans: what the model said of each test case."""
 
 from __future__ import annotations
 
@@ -13,8 +13,35 @@ from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.run_folder import atomic_write
 
-COLUMNS = ("case", "subject", "truth", "prediction")
 FILE_NAME = "predictions.csv"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the outputs of a network stand for, and what tables call them.
+
+    Attributes:
+        outputs: Names of the classes, or of the findings.
+        exclusive: A case is of one class; else it has any number of findings.
+    """
+
+    outputs: tuple[str, ...]
+    exclusive: bool
+
+    @property
+    def labels(self) -> list[str]:
+        """Columns of whole numbers: the true and the predicted class, or 0 or 1 for each finding."""
+        return ["truth", "prediction"] if self.exclusive else [f"truth_{output}" for output in self.outputs]
+
+    @property
+    def probabilities(self) -> list[str]:
+        """Columns of probabilities, one per output."""
+        return [f"probability_{output}" for output in self.outputs]
+
+    @property
+    def header(self) -> list[str]:
+        """All columns of ``predictions.csv``."""
+        return ["case", "subject", *self.labels, *self.probabilities]
 
 
 @dataclass(frozen=True)
@@ -24,37 +51,36 @@ class CasePredictions:
     Attributes:
         names: Of the cases.
         subjects: Of the cases: those of one subject are not independent.
-        truth: Classes ``(n,)``.
-        prediction: Predicted classes ``(n,)``.
-        probabilities: ``(n, num_classes)``.
+        truth: Classes ``(n,)``; of findings 0 or 1, ``(n, num_findings)``.
+        prediction: Predicted classes ``(n,)``; None of findings.
+        probabilities: ``(n, num_classes)``; of findings ``(n, num_findings)``, which do not sum to 1.
     """
 
     names: list[str]
     subjects: list[str]
     truth: np.ndarray
-    prediction: np.ndarray
+    prediction: np.ndarray | None
     probabilities: np.ndarray
 
     @classmethod
-    def of(cls, cases: Sequence[Case], prediction: np.ndarray, probabilities: np.ndarray) -> CasePredictions:
+    def of(cls, cases: Sequence[Case], prediction: np.ndarray | None, probabilities: np.ndarray) -> CasePredictions:
         """Return the predictions of labelled cases."""
         truth = np.array([case.label for case in cases])
         return cls([case.name for case in cases], [case.subject for case in cases], truth, prediction, probabilities)
 
-    def write(self, path: Path) -> None:
-        """Write a table: case, subject, truth, prediction and one column ``probability_<class>`` per class."""
-        classes = [f"probability_{label}" for label in range(self.probabilities.shape[-1])]
+    def write(self, path: Path, columns: Columns) -> None:
+        """Write a table: case, subject, then the labels, then the probabilities."""
+        labels = self.truth if self.prediction is None else np.stack([self.truth, self.prediction], axis=1)
         with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*COLUMNS, *classes])
-            columns = (self.names, self.subjects, self.truth, self.prediction, self.probabilities)
-            for name, subject, truth, prediction, values in zip(*columns, strict=True):
+            writer.writerow(columns.header)
+            for name, subject, whole, values in zip(self.names, self.subjects, labels, self.probabilities, strict=True):
                 # All digits: rounded, different probabilities could become ties, and the scores other scores.
-                writer.writerow([name, subject, truth, prediction, *map(float, values)])
+                writer.writerow([name, subject, *map(int, whole), *map(float, values)])
 
     @classmethod
-    def read(cls, path: Path) -> CasePredictions:
-        """Read what `write` wrote.
+    def read(cls, path: Path, columns: Columns) -> CasePredictions:
+        """Read what `write` wrote of these columns.
 
         Raises:
             UserError: The file is not such a table.
@@ -62,18 +88,18 @@ class CasePredictions:
         try:
             with open(path, newline="", encoding="utf-8") as file:
                 header, *lines = list(csv.reader(file))
-            if tuple(header[:4]) != COLUMNS:
+            if header != columns.header:
                 raise ValueError(f"its columns are {','.join(header)}")
-            names, subjects, truth, prediction, *probabilities = zip(*lines, strict=True)
-            return cls(
-                list(names),
-                list(subjects),
-                np.array(truth, int),
-                np.array(prediction, int),
-                np.array(probabilities, float).T,
-            )
-        except (OSError, ValueError) as error:
+            if any(len(line) != len(header) for line in lines):
+                raise ValueError("a line is too short or too long")
+            names, subjects, *cells = zip(*lines, strict=True)
+            labels = np.array(cells[: len(columns.labels)], int)
+            probabilities = np.array(cells[len(columns.labels) :], float).T
+        except (OSError, ValueError, csv.Error) as error:
+            kind = "classes" if columns.exclusive else "findings"
             raise UserError(
-                f"{path}: expected the predictions of a classification job ({error}); delete the job's scores.json and "
-                "resume to score it again"
+                f"{path}: expected the predictions of a job on the {kind} {', '.join(columns.outputs)} ({error}); "
+                "delete the job's scores.json and resume to score it again"
             ) from error
+        truth, prediction = labels if columns.exclusive else (labels.T, None)
+        return cls(list(names), list(subjects), truth, prediction, probabilities)

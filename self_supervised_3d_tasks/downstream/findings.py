@@ -1,11 +1,13 @@
-"""Finetuning on any number of findings per scan: a sigmoid each, scored on all test cases of a job together."""
+"""Finetuning on any number of findings per scan: a sigmoid each."""
 
 from __future__ import annotations
 
+import functools
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import ClassVar
 
 import numpy as np
 from absl import logging
@@ -16,29 +18,26 @@ from self_supervised_3d_tasks.data.finding_tables import as_text
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store import VolumeStore
-from self_supervised_3d_tasks.downstream import whole_scans
-from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
-from self_supervised_3d_tasks.downstream.finding_predictions import FILE_NAME, FindingPredictions
+from self_supervised_3d_tasks.downstream.case_predictions import CasePredictions, Columns
+from self_supervised_3d_tasks.downstream.whole_scans import WholeScanTask
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.results import WHOLE_SET
-
-if TYPE_CHECKING:
-    import keras
 
 
 @dataclass(frozen=True)
-class FindingsTask(DownstreamTask):
-    """See `DownstreamTask`. Test cases are stored: with cross-validation they train other jobs."""
+class FindingsTask(WholeScanTask):
+    """See `WholeScanTask`."""
 
-    @property
-    def mask_classes(self) -> None:
-        """No masks are read."""
-        return None
+    ANSWER: ClassVar[str] = "findings of whole scans"
 
     @property
     def findings(self) -> list[str]:
         """Names of the outputs."""
         return self.experiment.class_names
+
+    @property
+    def columns(self) -> Columns:
+        """One output per finding."""
+        return Columns(tuple(self.findings), exclusive=False)
 
     def metrics(self) -> list[Callable]:
         """Return the metrics of `metrics.get_for_findings`."""
@@ -62,10 +61,6 @@ class FindingsTask(DownstreamTask):
         """Return the findings of a case as a table names them."""
         return as_text(case.label, self.findings)
 
-    def stored_cases(self, split: Split) -> list[Case]:
-        """Return training, validation and test cases: each is decoded once, whatever its part in each fold."""
-        return [*split.train, *split.validation, *split.test]
-
     def check_cases(self, cases: Sequence[Case]) -> None:
         """Warn of findings that no scan has; raise `UserError` where that are all of them."""
         counts = np.sum([case.label for case in cases], axis=0)
@@ -77,32 +72,41 @@ class FindingsTask(DownstreamTask):
             )
         if missing:
             logging.warning(
-                "%s: no scan has %s; nothing is learned of it, and its score stays empty.",
-                self.experiment.csv_file,
-                " or ".join(missing),
+                "%s: no scan has %s; nothing is learned of it.", self.experiment.csv_file, " or ".join(missing)
             )
 
-    def dataset(self, store: VolumeStore, *, seed: int, first_step: int, training: bool) -> Any:
-        """Return batches of whole scans and their findings."""
-        return pipeline.findings_dataset(
-            store,
-            batch_size=self.experiment.batch_size,
-            num_findings=self.experiment.num_classes,
-            augment=whole_scans.augmentation(self.experiment, training=training),
-            seed=seed,
-            first_step=first_step,
-            training=training,
-        )
+    def check_splits(self, named: Mapping[str, Split], store: VolumeStore) -> None:
+        """Warn of the test sets in which some findings have no score, so that their mean is over fewer of them."""
+        super().check_splits(named, store)
+        usable, names = set(store.cases), defaultdict(list)
+        for name, split in named.items():
+            names[frozenset(usable.intersection(split.test))].append(name)
+        lines = []
+        for cases in names:
+            scored = finding_scores.scored(np.array([case.label for case in cases]))
+            if not scored.all():
+                where = "; ".join(names[cases]) if len(names) > 1 else "every split"
+                missing = ", ".join(np.array(self.findings)[~scored])
+                lines.append(f"{where}: {missing}; {scored.sum()} of {len(scored)} findings are averaged")
+        if lines:
+            logging.warning(
+                "findings that all or none of the test scans have get no AUROC, and %s leaves them out:\n  %s",
+                finding_scores.MEAN,
+                "\n  ".join(lines),
+            )
 
-    def score(self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, folder: Path) -> list[CaseScore]:
-        """Score the test cases as one set, and keep what was predicted for each as ``predictions.csv``."""
-        part = store.subset(cases)
-        images = (part.image(index) for index in range(len(part)))
-        probabilities = whole_scans.outputs(model, images, self.experiment)
-        found = FindingPredictions.of(part.cases, probabilities, self.findings)
-        found.write(folder / FILE_NAME)
-        values = finding_scores.score(self.experiment.scores, found.truth, found.probabilities, self.findings)
-        return [CaseScore(WHOLE_SET, name, value) for name, value in values.items()]
+    @property
+    def make_dataset(self) -> Callable:
+        """Whole scans and their findings."""
+        return functools.partial(pipeline.findings_dataset, num_findings=self.experiment.num_classes)
+
+    def decode(self, outputs: np.ndarray) -> tuple[None, np.ndarray]:
+        """Return the probabilities ``(n, num_findings)``; no class is predicted."""
+        return None, outputs
+
+    def evaluate(self, found: CasePredictions) -> dict[str, float]:
+        """Return the scores of `finding_scores.score`."""
+        return finding_scores.score(self.experiment.scores, found.truth, found.probabilities, self.findings)
 
     def plot(self, folder: Path, jobs: Mapping[tuple[float, str], Sequence[Path]]) -> None:
         """Draw the area of every finding, one picture per label fraction."""
@@ -121,5 +125,5 @@ class FindingsTask(DownstreamTask):
             )
 
     def _areas(self, job: Path) -> np.ndarray:
-        found = FindingPredictions.read(job / FILE_NAME, self.findings)
+        found = self.predictions(job)
         return finding_scores.areas(found.truth, found.probabilities)

@@ -20,7 +20,7 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 from self_supervised_3d_tasks import evaluation
 from self_supervised_3d_tasks.commands import experiment_run
 from self_supervised_3d_tasks.config import load_experiment
-from self_supervised_3d_tasks.downstream.case_predictions import CasePredictions
+from self_supervised_3d_tasks.downstream.case_predictions import CasePredictions, Columns
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.prediction import Predictor
 from self_supervised_3d_tasks.results import read_long
@@ -124,12 +124,17 @@ def finished(request, tmp_path_factory):
 of_an_archive = pytest.mark.parametrize("finished", [make_archive], indirect=True)
 
 
+def predictions(finished: SimpleNamespace, mode: str) -> CasePredictions:
+    path = finished.run.path / "jobs" / f"100_{mode}_0" / "predictions.csv"
+    return CasePredictions.read(path, Columns(("0", "1", "2"), exclusive=True))
+
+
 def test_accuracy_and_area_of_three_classes_are_those_of_the_predictions(finished):
     rows = read_long(finished.run.path / "results_long.csv")
     scores = {(row.mode, row.metric): row.value for row in rows}
     assert scores.keys() == {(mode, metric) for mode in MODES for metric in ("cat_accuracy", "roc_auc")}
     for mode in MODES:
-        found = CasePredictions.read(finished.run.path / "jobs" / f"100_{mode}_0" / "predictions.csv")
+        found = predictions(finished, mode)
         assert set(found.truth) == {0, 1, 2}
         area = roc_auc_score(found.truth, found.probabilities, multi_class="ovr", average="macro")
         assert scores[mode, "roc_auc"] == pytest.approx(area)
@@ -155,7 +160,7 @@ def test_what_was_tested_is_predicted_the_same(finished, tmp_path):
     with open(tmp_path / "classes.csv", newline="", encoding="utf-8") as file:
         rows = {row["image"].removesuffix(".nii.gz"): row for row in csv.DictReader(file)}
     assert len(rows) == (9 if finished.archive else 24)
-    found = CasePredictions.read(finished.run.path / "jobs" / "100_initialized_0" / "predictions.csv")
+    found = predictions(finished, "initialized")
     for name, probabilities in zip(found.names, found.probabilities, strict=True):
         received = [float(rows[name][f"probability_{label}"]) for label in range(3)]
         np.testing.assert_allclose(received, probabilities, atol=1e-4)

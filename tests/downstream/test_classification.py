@@ -150,7 +150,7 @@ def job(run: SimpleNamespace, name: str) -> Path:
 
 
 def predictions(run: SimpleNamespace, name: str) -> CasePredictions:
-    return CasePredictions.read(job(run, name) / "predictions.csv")
+    return run.plan.task.predictions(job(run, name))
 
 
 def table_of(folder: Path) -> dict[str, tuple[int, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,8 @@ from self_supervised_3d_tasks import evaluation, training
 from self_supervised_3d_tasks.commands import experiment_run
 from self_supervised_3d_tasks.config import load_experiment
 from self_supervised_3d_tasks.data.finding_tables import NIH_FINDINGS
-from self_supervised_3d_tasks.downstream.finding_predictions import FindingPredictions
+from self_supervised_3d_tasks.data.store import VolumeStore
+from self_supervised_3d_tasks.downstream.case_predictions import CasePredictions
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.prediction import Predictor
 from self_supervised_3d_tasks.pretraining import plan as plan_pretraining
@@ -99,8 +101,8 @@ def finished(images):
     return sweep(images, run_name="all")
 
 
-def predictions(run: SimpleNamespace) -> FindingPredictions:
-    return FindingPredictions.read(run.path / "jobs" / "100_random_0" / "predictions.csv", run.experiment.class_names)
+def predictions(run: SimpleNamespace) -> CasePredictions:
+    return run.plan.task.predictions(run.path / "jobs" / "100_random_0")
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -232,6 +234,56 @@ def test_tables_without_findings(images, tmp_path, caplog):
         evaluation.plan(load(images, csv_file=str(tmp_path / "none.csv")))
     evaluation.plan(load(images))
     assert "no scan has Atelectasis or Effusion or" in caplog.text
+
+
+@pytest.fixture
+def warnings_of(images, tmp_path, caplog):
+    """What is said of the splits of a sweep on three findings, where the cells of the table are changed before."""
+
+    def say(cells: Callable[[int, str], str], **keys) -> tuple[evaluation.Plan, str]:
+        rows = rows_of(images / "entry.csv")
+        table = [(row["Image Index"], cells(int(row["Patient ID"]), row["Finding Labels"])) for row in rows]
+        patients = [row["Patient ID"] for row in rows]
+        write_table(tmp_path / "t.csv", [(*row, 0, patient) for row, patient in zip(table, patients, strict=True)])
+        names = {"class_names": ["Cardiomegaly", "Emphysema", "Hernia"]}
+        plan = evaluation.plan(load(images, csv_file=str(tmp_path / "t.csv"), **names, **keys))
+        store = VolumeStore(plan.cases, plan.task.preprocessing, num_classes=None)
+        caplog.clear()
+        plan.task.check_splits(plan.splits, store)
+        return plan, caplog.text
+
+    return say
+
+
+def test_findings_without_a_score_are_told_before_training(warnings_of):
+    plan, text = warnings_of(lambda patient, cell: cell, exp_splits=[100, 50], repetitions=2)
+    assert len(plan.splits) == 4 and text.count("no AUROC") == 1
+    assert "  every split: Hernia; 2 of 3 findings are averaged" in text
+    tested = {int(case.subject) for case in plan.test}
+    cells = {True: "Cardiomegaly|Hernia", False: "Emphysema"}
+    _, text = warnings_of(lambda patient, cell: cells[patient in tested])
+    assert "  every split: Cardiomegaly, Emphysema, Hernia; 0 of 3 findings are averaged" in text
+
+
+def test_folds_that_average_other_findings_are_named(warnings_of):
+    keys = {"do_cross_val": True, "repetitions": 3, "exp_splits": [100, 50]}
+    plan, _ = warnings_of(lambda patient, cell: cell, **keys)
+    first, *_ = {int(case.subject) for case in plan.splits["100%, repetition 1"].test}
+    rare = {first: "Hernia|Emphysema"}
+    plan, text = warnings_of(lambda patient, cell: rare.get(patient, cell), **keys)
+    expected = []
+    for fold in range(3):
+        name = f"100%, repetition {fold}"
+        if not any(case.label[2] for case in plan.splits[name].test):
+            expected.append(f"{name}; 50%, repetition {fold}: Hernia; 2 of 3 findings are averaged")
+    assert len(expected) == 2
+    assert text.count("no AUROC") == 1 and text.count("are averaged") == 2
+    assert all(line in text for line in expected)
+
+
+def test_all_findings_that_are_scored_need_no_word(warnings_of):
+    _, text = warnings_of(lambda patient, cell: cell.replace("Cardiomegaly", "Cardiomegaly|Hernia"))
+    assert not text
 
 
 def test_colours_are_refused(images, tmp_path):

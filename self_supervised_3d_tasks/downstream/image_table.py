@@ -1,4 +1,4 @@
-"""The table that ``predict.py`` writes of whole scans, one line per image; here with their classes."""
+"""The table that ``predict.py`` writes of whole scans: one line per image, with its class or its findings."""
 
 from __future__ import annotations
 
@@ -8,29 +8,34 @@ from pathlib import Path
 
 import numpy as np
 
+from self_supervised_3d_tasks.downstream.case_predictions import Columns
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.run_folder import atomic_write
 
-Row = list[str]  # image, class, name, probabilities
+Row = list[str]
+"""Image, then of classes the most fitting one and its name, then the probabilities."""
 
 
-def header(num_classes: int) -> Row:
+def header(columns: Columns) -> Row:
     """Return the names of the columns."""
-    return ["image", "class", "name", *(f"probability_{label}" for label in range(num_classes))]
+    return ["image", *(("class", "name") if columns.exclusive else ()), *columns.probabilities]
 
 
-def rows(images: Sequence[str], classes: np.ndarray, probabilities: np.ndarray, names: Mapping[int, str]) -> list[Row]:
+def rows(
+    images: Sequence[str], classes: np.ndarray | None, probabilities: np.ndarray, names: Mapping[int, str]
+) -> list[Row]:
     """Return the lines of some images.
 
     Args:
         images: File names.
-        classes: ``(n,)``.
-        probabilities: ``(n, num_classes)``.
+        classes: ``(n,)``; None of findings.
+        probabilities: ``(n, num_classes)`` or ``(n, num_findings)``.
         names: Class to name; without it the name is empty.
     """
+    answers = [[]] * len(images) if classes is None else [[str(label), names.get(int(label), "")] for label in classes]
     return [
-        [image, str(label), names.get(int(label), ""), *(f"{value:.6g}" for value in values)]
-        for image, label, values in zip(images, classes, probabilities, strict=True)
+        [image, *answer, *(f"{value:.6g}" for value in values)]
+        for image, answer, values in zip(images, answers, probabilities, strict=True)
     ]
 
 
