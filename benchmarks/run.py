@@ -70,8 +70,7 @@ def measure(name: str, side: int, filters: int, steps: int) -> dict:
 
         pipeline_seconds = per_call(iter(stream()).get_next, 3 * steps)
         inputs, targets = next(iter(stream()))
-        # What a task decodes is network too, and no overhead.
-        bare = bare_pass(tf, model if algorithm.decodes else encoder, inputs)
+        bare = bare_pass(tf, algorithm, model, inputs)
         step = functools.partial(model.train_on_batch, inputs, targets)
         bare(), step()
         bare_seconds, step_seconds = alternate(bare, step, steps)
@@ -99,17 +98,36 @@ def encoded_voxels(algorithm) -> int:
 
     specification = tf.TensorSpec(algorithm.input_shape, tf.float32), tf.TensorSpec((2,), tf.int32)
     inputs, _ = tf.function(algorithm.make_example, input_signature=specification).get_concrete_function().output_shapes
-    return math.prod(tf.nest.flatten(inputs)[0])
+    return sum(math.prod(shape) for shape in encoded(inputs).values())
 
 
-def bare_pass(tf, network, inputs):
-    """Return a function that runs a network forward and backward over the voxels that a training step encodes."""
-    patches = tf.reshape(tf.nest.flatten(inputs)[0], (-1, *network.input_shape[1:]))
+def encoded(inputs) -> dict:
+    """Return by name what the encoder sees of a model's inputs: all but images that are called "targets"."""
+    return {name: x for name, x in inputs.items() if name != "targets"} if isinstance(inputs, dict) else {"": inputs}
+
+
+def bare_pass(tf, algorithm, model, inputs):
+    """Return a function that runs a task's networks forward and backward over the voxels that a training step encodes.
+
+    What a task decodes is network too, and no overhead; local views lead to maps, but are not restored.
+    """
+    import keras
+
+    encoder = model.get_layer("encoder")
+    network = algorithm.restorer(model) or encoder
+    axes = len(network.input_shape) - 1
+    passes = []
+    # A pass for each size, in which there may be several views or patches of a scan.
+    for name, x in encoded(inputs).items():
+        local = name == "local_views"
+        used = keras.Sequential([encoder, model.get_layer("decoder")]) if local else network
+        passes.append((used, tf.reshape(x, (-1, *x.shape[-axes:]))))
 
     @tf.function
     def run():
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(tf.square(network(patches, training=True)))
+            outputs = tf.nest.flatten([used(batch, training=True) for used, batch in passes])
+            loss = tf.add_n([tf.reduce_mean(tf.square(output)) for output in outputs])
         return tape.gradient(loss, [variable.value for variable in network.trainable_variables])
 
     return lambda: [gradient.numpy() for gradient in run()]

@@ -59,8 +59,8 @@ class State:
         phase: Phase of the last finished epoch, counted from 1.
         steps_per_epoch: Steps that an epoch had; with the epoch it gives the position in the training stream.
         last: Weights after the last finished epoch.
-        best: Weights with the lowest monitored value; None until one was finite.
-        best_value: That value.
+        best: Weights with the lowest monitored value, or the last; None until one was finite.
+        best_value: That value; None where nothing is monitored.
         seeds: State of every seed generator (dropout); `keras.Model.save_weights` leaves them out.
         history: One row per finished epoch.
     """
@@ -103,7 +103,7 @@ def read_history(folder: Path) -> list[Row]:
 
 
 def write_state(
-    folder: Path, model: keras.Model, row: Row, *, steps_per_epoch: int, monitor: str, save_every: int | None
+    folder: Path, model: keras.Model, row: Row, *, steps_per_epoch: int, monitor: str | None, save_every: int | None
 ) -> State:
     """Write everything after an epoch; killed at any moment, the folder holds this epoch or the one before.
 
@@ -112,7 +112,7 @@ def write_state(
         model: Compiled model after the epoch.
         row: The epoch's row of the history, with ``epoch`` and ``phase`` counted from 1.
         steps_per_epoch: See `State`.
-        monitor: Column of the history; lower is better.
+        monitor: Column of the history; lower is better. None: the last epoch is the best.
         save_every: Keep the weights of every this many epochs beside the best and the last.
 
     Returns:
@@ -121,7 +121,7 @@ def write_state(
     Raises:
         UserError: The history has no column ``monitor``.
     """
-    if monitor not in row:
+    if monitor is not None and monitor not in row:
         known = f"known: {', '.join(row)}.{nearest(monitor, row)}"
         raise UserError(f"monitor: {monitor!r} is not logged; {known}")
     before = read_state(folder)
@@ -135,8 +135,10 @@ def write_state(
         seeds=[keras.ops.convert_to_numpy(seed).tolist() for seed in _seed_states(model)],
         history=[*(before.history if before else []), row],
     )
-    value = row[monitor]
-    if math.isfinite(value) and (state.best_value is None or value < state.best_value):
+    value = None if monitor is None else row[monitor]
+    if value is None:
+        state = replace(state, best=last)
+    elif math.isfinite(value) and (state.best_value is None or value < state.best_value):
         state = replace(state, best=last, best_value=value)
     _write_table(folder / "history.csv", state.history)
     content = asdict(state) | {"history": [_without_nan(row) for row in state.history]}

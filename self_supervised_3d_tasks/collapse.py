@@ -13,25 +13,26 @@ import numpy as np
 from absl import logging
 
 from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.triplet_losses import LEAST_SQUARED_NORM
 
 if TYPE_CHECKING:
     import keras
 else:
     keras = lazy.load("keras")
 
-__all__ = ["CollapseMonitor", "Width", "effective_rank", "is_collapse", "spread"]
+__all__ = ["CollapseMonitor", "Width", "effective_rank", "is_collapse", "spread", "unit_length"]
 
 MIN_SPREAD = 0.3  # of 1, that of codes in all directions alike
 MIN_RANK_SHARE = 0.2  # of the largest possible rank
 KEPT = 0.5  # of the highest value so far: what falls further is a collapse, if it is low too
 PATIENCE = 5  # epochs that codes which were narrow from the start on have to spread out
+UNJUDGED = "_pooled"  # how names of means of positive values end: a low spread is their nature
 _WARNING = (
     "%s: collapsed in epoch %d. Their spread is %.2g (0: all alike, 1: in all directions alike), their rank %.1f of at "
     "most %d, over %d codes of validation scans: they hardly tell one input from another, however low the loss is. "
     "Lower lr, enlarge batch_size, or change normalization; a siamese task also needs its stop-gradient, and the batch "
     "normalization of its projection and predictor"
 )
-_LEAST_NORM = 1e-8
 _LEAST_VARIANCE = 1e-12  # of unit vectors; what differs by less differs by the rounding of float32
 
 
@@ -50,7 +51,7 @@ def effective_rank(codes: np.ndarray) -> float:
     """
     if not _measurable(codes):
         return float("nan")
-    unit = _unit_length(codes)
+    unit = unit_length(codes)
     centred = unit - unit.mean(axis=0)
     # Both products have the same eigenvalues but for zeros; the smaller one is quicker.
     product = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
@@ -76,7 +77,14 @@ def spread(codes: np.ndarray) -> float:
     """
     if not _measurable(codes):
         return float("nan")
-    return float(np.mean(np.std(_unit_length(codes), axis=0)) * np.sqrt(codes.shape[1]))
+    return float(np.mean(np.std(unit_length(codes), axis=0)) * np.sqrt(codes.shape[1]))
+
+
+def unit_length(codes: np.ndarray) -> np.ndarray:
+    """Return codes ``(..., size)`` at unit length, float64: what `triplet_losses.unit_length` does in a training."""
+    codes = np.asarray(codes, np.float64)
+    squared_norm = np.sum(codes**2, axis=-1, keepdims=True)
+    return codes / np.sqrt(np.maximum(squared_norm, LEAST_SQUARED_NORM))
 
 
 class Width(NamedTuple):
@@ -93,9 +101,9 @@ def is_collapse(epochs: Sequence[Width], possible: int) -> bool:
         epochs: First one first; those without numbers are left out.
         possible: The largest possible rank.
     """
-    epochs = [width for width in epochs if np.isfinite(width).all()]
-    if not epochs:
+    if not epochs or not np.isfinite(epochs[-1]).all():
         return False
+    epochs = [width for width in epochs if np.isfinite(width).all()]
     rank, last = epochs[-1]
     if last >= MIN_SPREAD:
         ranks = [width.rank for width in epochs if width.spread >= MIN_SPREAD]
@@ -110,7 +118,7 @@ def is_collapse(epochs: Sequence[Width], possible: int) -> bool:
 class CollapseMonitor:
     """Measures after every epoch how a task's codes of the validation scans are spread, and warns of a collapse.
 
-    It warns once of a name, where
+    It warns once of a name (again after a resume), but for those that end in `UNJUDGED`, where
 
     * the spread is below `MIN_SPREAD` and has lost more than half of the highest one, or has been below `MIN_SPREAD`
       all the time and did not rise for `PATIENCE` epochs: networks give like codes to all scans before they are
@@ -137,6 +145,9 @@ class CollapseMonitor:
         history: Sequence[Mapping[str, float]] = (),
     ) -> None:
         self._model = keras.Model(model.input, dict(codes))
+        # A model that is not compiled would choose XLA, which takes far longer to compile, for the smaller last batch
+        # once more, than these few passes take. That batch cannot be filled up: codes are normalized over it.
+        self._model.jit_compile = False
         self._sizes = {name: tensor.shape[-1] for name, tensor in codes.items()}
         self._batches = batches
         self._max_codes = max_codes
@@ -145,7 +156,7 @@ class CollapseMonitor:
             name: [Width(row.get(f"val_rank_{name}", np.nan), row.get(f"val_spread_{name}", np.nan)) for row in history]
             for name in codes
         }
-        self._warned: set[str] = set()
+        self._silent = {name for name in codes if name.endswith(UNJUDGED)}  # and those that were warned of
 
     def __call__(self, epoch: int) -> dict[str, float]:
         """Return ``val_rank_<name>`` and ``val_spread_<name>``.
@@ -159,8 +170,8 @@ class CollapseMonitor:
             row |= {f"val_rank_{name}": width.rank, f"val_spread_{name}": width.spread}
             self._past[name].append(width)
             possible = min(codes.shape[1], len(codes) - 1)
-            if name not in self._warned and is_collapse(self._past[name], possible):
-                self._warned.add(name)
+            if name not in self._silent and is_collapse(self._past[name], possible):
+                self._silent.add(name)
                 logging.warning(_WARNING, name, epoch, width.spread, width.rank, possible, len(codes))
         return row
 
@@ -177,8 +188,3 @@ class CollapseMonitor:
 
 def _measurable(codes: np.ndarray) -> bool:
     return len(codes) > 1 and bool(np.isfinite(codes).all())
-
-
-def _unit_length(codes: np.ndarray) -> np.ndarray:
-    codes = np.asarray(codes, np.float64)
-    return codes / np.maximum(np.linalg.norm(codes, axis=1, keepdims=True), _LEAST_NORM)

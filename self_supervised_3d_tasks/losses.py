@@ -12,7 +12,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 
-from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks import lazy, triplet_losses
 from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.models.layers import Tensor
 
@@ -115,6 +115,21 @@ def info_nce(logits: Tensor, positives: Tensor) -> Tensor:
         positives: ``(batch, queries)``, index of the candidate that belongs to the query.
     """
     return categorical_crossentropy(positives, logits)
+
+
+def negative_cosine(prediction: Tensor, code: Tensor) -> Tensor:
+    """Return minus the cosine of the angle between a prediction and a code, in [-1, 1], along the last axis.
+
+    Chen and He 2021, "Exploring Simple Siamese Representation Learning", equations 1 and 3: no gradient goes through
+    the code, without which all codes would become alike.
+
+    Args:
+        prediction: ``(..., size)``.
+        code: ``(..., size)``; the other axes are broadcast.
+    """
+    prediction, code = keras.ops.cast(prediction, "float32"), keras.ops.cast(code, "float32")
+    code = keras.ops.stop_gradient(code)
+    return -keras.ops.sum(triplet_losses.unit_length(prediction) * triplet_losses.unit_length(code), axis=-1)
 
 
 def other_index(quantiles: Tensor, own: Tensor, number: int | Tensor) -> Tensor:

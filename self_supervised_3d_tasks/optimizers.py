@@ -41,8 +41,10 @@ def make_optimizer(
         total_steps: Length of "cosine".
         weight_decay: w, of every trainable variable, normalization and biases included, as in PyTorch.
         weight_decay_form: "coupled": w · variable is added to the gradient, before moments and momentum, as in
-            PyTorch's SGD and Adam: with a momentum m its effect adds up to 1 / (1 - m) times lr · w. "decoupled":
-            each step first shrinks the variable by the factor 1 - lr · w, as in AdamW.
+            PyTorch's SGD and Adam: with a momentum m its effect adds up to 1 / (1 - m) times lr · w. It also moves
+            variables with a gradient of zeros, such as a head that was not drawn in this step; PyTorch skips a
+            parameter without a gradient. "decoupled": each step first shrinks the variable by the factor 1 - lr · w,
+            as in AdamW.
         clipnorm: Each gradient tensor is scaled down to this norm. Clipping sees the gradient of the loss alone, in
             both forms of weight decay, as where PyTorch's `clip_grad_norm_` comes before the step.
         clipvalue: Each gradient entry is clipped to ± this value.

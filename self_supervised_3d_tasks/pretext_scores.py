@@ -17,32 +17,30 @@ Row = dict[str, object]
 
 def of_history(
     history: Sequence[Mapping[str, object]],
+    epoch: int,
     training_chance: Mapping[str, float],
     validation_chance: Mapping[str, float],
 ) -> list[Row]:
-    """Return the loss and every metric of the epoch whose encoder is kept: the one with the lowest validation loss.
+    """Return the loss and every metric of the epoch whose encoder is kept.
 
     Args:
         history: One row per epoch; a metric has a column of its name and one with ``val_`` before it.
+        epoch: That is kept, counted from 1.
         training_chance: By metric, what is reached without looking at the training scans; the others have None.
         validation_chance: Likewise at the validation scans, whose batches may be smaller.
 
     Returns:
         One row per metric with `COLUMNS`; numbers that are missing or not finite are None.
     """
-    losses = [_number(row.get("val_loss")) for row in history]
-    known = [index for index, loss in enumerate(losses) if loss is not None]
-    if not known:
-        return []
-    best = history[min(known, key=lambda index: losses[index])]
-    names = [column.removeprefix("val_") for column in best if column.startswith("val_")]
+    kept = next(row for row in history if int(row["epoch"]) == epoch)
+    names = [column.removeprefix("val_") for column in kept if column.startswith("val_")]
     return [
         {
             "metric": name,
-            "epoch": int(best["epoch"]),
-            "training": _number(best.get(name)),
+            "epoch": epoch,
+            "training": _number(kept.get(name)),
             "training_chance": training_chance.get(name),
-            "validation": _number(best[f"val_{name}"]),
+            "validation": _number(kept[f"val_{name}"]),
             "validation_chance": validation_chance.get(name),
         }
         for name in names

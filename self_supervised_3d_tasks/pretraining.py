@@ -115,7 +115,7 @@ def plan(experiment: TrainExperiment) -> Plan:
 
 
 def run(plan: Plan, folder: RunFolder) -> None:
-    """Train the pretext model and leave what transfers (best validation loss) in the run folder.
+    """Train the pretext model and leave what transfers in the run folder, of the epoch that the task keeps.
 
     Args:
         plan: The run's plan.
@@ -151,6 +151,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
             augment=_augmentation(experiment),
             companions=algorithm.companions,
             min_batch=algorithm.min_batch,
+            distinct_scans=algorithm.distinct_scans,
             seed=experiment.seed,
             first_step=first_step,
             training=training,
@@ -167,6 +168,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
         steps_per_epoch=plan.steps_per_epoch,
         folder=folder.path,
         resume=(folder.path / "state.json").exists(),
+        monitor=algorithm.monitor,
         save_every=experiment.save_checkpoint_every_n_epochs,
         clock=clock,
         samples_per_step=plan.scans_per_step,
@@ -174,11 +176,11 @@ def run(plan: Plan, folder: RunFolder) -> None:
         begin_epoch=lambda epoch: algorithm.begin_epoch(epoch, experiment.epochs),
         tensorboard=experiment.tensorboard,
     )
-    training.restore_best(model, folder.path)
+    kept = training.restore_best(model, folder.path)
     _write_models(plan, model, functools.partial(stream, train, first_step=0, training=True), folder.path)
     plots.loss_curves(folder.path / "plots" / "loss.png", history)
     chance = algorithm.chance(plan.scans_per_step), _validation_chance(plan, len(validation.names))
-    scores = pretext_scores.of_history(history, *chance)
+    scores = pretext_scores.of_history(history, kept, *chance)
     pretext_scores.write(folder.path / pretext_scores.FILE_NAME, scores)
     logging.info("\n%s", pretext_scores.table(scores))
 
@@ -227,7 +229,8 @@ def _observers(plan: Plan, model: keras.Model, scans: Scans, batches: Any, folde
     algorithm, experiment = plan.algorithm, plan.experiment
     observers: list[Observer] = []
     if codes := algorithm.codes(model):
-        observers.append(CollapseMonitor(model, codes, batches, history=training.read_history(folder)))
+        history = training.read_history(folder)
+        observers.append(CollapseMonitor(model, codes, batches, history=history))
     if (restorer := algorithm.restorer(model)) is not None:
         monitor = RestorationMonitor(
             algorithm,
@@ -269,12 +272,12 @@ def _check_other_scans(algorithm: Algorithm, parts: dict[str, list[Case]], scans
             f"batch_size: {algorithm.name} compares the scans of a batch and needs at least {algorithm.min_batch} per "
             f"step, received {scans_per_step}; raise batch_size (exemplar: or draw the negatives from the dataset)"
         )
-    if algorithm.min_batch > 1 and scans_per_step > len(parts["train"]):
+    if algorithm.distinct_scans and scans_per_step > len(parts["train"]):
         raise UserError(
             f"batch_size: {algorithm.name} compares the scans of a batch, but {scans_per_step} scans per step of "
             f"{len(parts['train'])} training scans would pair a scan with itself; reduce batch_size or add scans"
         )
-    needed = max(algorithm.min_batch, algorithm.companions + 1)
+    needed = max(algorithm.min_batch if algorithm.distinct_scans else 1, algorithm.companions + 1)
     for part, cases in parts.items():
         if len(cases) < needed:
             raise UserError(
@@ -357,7 +360,7 @@ def _look_at_examples(plan: Plan, scans: Scans, path: Path) -> None:
 def _validation_chance(plan: Plan, num_scans: int) -> dict[str, float]:
     """Return the chance level of the metrics over the validation batches, of which the last may be smaller."""
     algorithm, batch = plan.algorithm, plan.scans_per_step
-    items = num_scans * (plan.experiment.crops_per_scan if algorithm.min_batch == 1 else 1)
+    items = num_scans * (1 if algorithm.distinct_scans else plan.experiment.crops_per_scan)
     whole, rest = divmod(items, batch)
     sizes = [batch] * whole + [rest] * (rest >= algorithm.min_batch)
     levels = [algorithm.chance(size) for size in sizes]

@@ -101,7 +101,7 @@ def fit(
     steps_per_epoch: int,
     folder: Path,
     resume: bool = False,
-    monitor: str = "val_loss",
+    monitor: str | None = "val_loss",
     save_every: int | None = None,
     clock: Clock | None = None,
     samples_per_step: int | None = None,
@@ -123,6 +123,7 @@ def fit(
         folder: Run folder; made if it does not exist.
         resume: Go on after the last finished epoch in ``folder``; from the start where there is none.
         monitor: Column of the history that chooses the best weights, lower is better; without validation, of training.
+            None: the weights of the last epoch count as the best.
         save_every: Also keep the weights of every this many epochs.
         clock: Gives the column ``wait_share``: the share of the training time spent on waiting for data.
         samples_per_step: Gives the column ``samples_per_second``.
@@ -139,7 +140,7 @@ def fit(
         TrainingDiverged: A loss or a weight became NaN or infinite. The folder holds the epoch before.
         UserError: ``folder`` holds a training that does not fit the arguments, or its files are damaged.
     """
-    if validation is None:
+    if validation is None and monitor is not None:
         monitor = monitor.removeprefix("val_")
     finished, ready = _resume(model, phases, steps_per_epoch, folder) if resume else _begin(folder)
 

@@ -75,6 +75,8 @@ def find_encoder(source: Path | str) -> Path:
         UserError: There is no such file, or it is damaged or of another format.
     """
     source = Path(source).expanduser()
+    if not source.exists() and not source.suffix:
+        raise UserError(f"{source}: no such run folder; run the pretraining first (train.py), or name another one")
     if not source.is_dir():
         return check_model_file(source)
     if not (source / "encoder.keras").exists():

@@ -15,6 +15,8 @@ keras = lazy.load("keras")
 
 DistanceMetric = Literal["L2", "squared-L2", "angular"]
 
+LEAST_SQUARED_NORM = 1e-8  # of what is brought to unit length
+
 
 def triplet_loss(positive: Tensor, negative: Tensor, *, margin: float = 1.0, soft: bool = False) -> Tensor:
     """Return max(0, D(anchor, positive) − D(anchor, negative) + margin), elementwise.
@@ -142,12 +144,12 @@ _PAIRWISE = {"L2": _euclidean, "squared-L2": _squared, "angular": _angular}
 
 
 def unit_length(codes: Tensor) -> Tensor:
-    """Divide vectors along the last axis by their L2 norm, or by 1e-4 where they are shorter.
+    """Divide vectors along the last axis by their L2 norm, or by sqrt(`LEAST_SQUARED_NORM`) where they are shorter.
 
-    The bound, 1e-8 on the squared norm, keeps the gradient finite at 0: a blank scan has a code of zeros.
+    The bound keeps the gradient finite at 0: a blank scan has a code of zeros.
     """
     squared_norm = keras.ops.sum(keras.ops.square(codes), axis=-1, keepdims=True)
-    return codes * keras.ops.rsqrt(keras.ops.maximum(squared_norm, 1e-8))
+    return codes * keras.ops.rsqrt(keras.ops.maximum(squared_norm, LEAST_SQUARED_NORM))
 
 
 def _masked_minimum(values: Tensor, mask: Tensor) -> Tensor:

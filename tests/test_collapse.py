@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks import collapse
+from self_supervised_3d_tasks import collapse, triplet_losses
 from self_supervised_3d_tasks.algorithms.cpc import CPC
 from self_supervised_3d_tasks.algorithms.exemplar import Exemplar
 from self_supervised_3d_tasks.algorithms.tcpc import TCPC
@@ -17,6 +17,15 @@ TASKS = {
     "tcpc": (TCPC((12, 12, 12, 1), code_size=6, context_units=3), 8),
     "exemplar": (Exemplar((8, 8, 8, 1), code_size=6), 2),
 }
+
+
+def test_codes_become_unit_length_as_in_a_training_and_zeros_stay():
+    codes = np.array([[3.0, 4.0], [0.0, 0.0], [-2.0, 0.0], [3e-5, 4e-5]], np.float32)
+    units = collapse.unit_length(codes)
+    np.testing.assert_allclose(units, [[0.6, 0.8], [0, 0], [-1, 0], [0.3, 0.4]], rtol=1e-6)
+    assert units.dtype == np.float64
+    np.testing.assert_allclose(triplet_losses.unit_length(codes), units, rtol=1e-6)
+    np.testing.assert_array_equal(collapse.unit_length(codes[None, :2]), units[None, :2])
 
 
 def both_ways(dimensions):
@@ -89,6 +98,7 @@ def test_too_few_codes_and_broken_ones_have_no_numbers(codes):
         ([(4.4, 0.17), (4.2, 0.15), (3.7, 0.24), (2.6, 0.33), (2.1, 0.52), (3.0, 0.72)], None),  # a slow start
         ([(9.0, 0.12), (2.0, 0.13), (2.0, 0.14), (2.0, 0.15), (2.0, 0.4), (2.0, 0.5)], None),  # 9: the rank of noise
         ([(9.0, 0.8), (np.nan, np.nan), (9.0, 0.1)], 3),
+        ([(9.0, 0.8), (9.0, 0.9), (np.nan, np.nan)], None),  # a broken model is not a collapsed one
         ([(9.0, 0.35), (9.0, 0.29)], None),  # on the edge
     ],
 )
@@ -136,6 +146,16 @@ def test_a_collapse_is_warned_of_once_and_a_healthy_training_never(caplog):
     caplog.clear()
     rotations = [np.linalg.qr(np.random.default_rng(seed).normal(size=(8, 8)))[0] for seed in range(8)]
     assert watched(rotations, caplog)[1] == []
+
+
+def test_means_of_positive_values_are_measured_but_not_judged(caplog):
+    model = model_of_codes()
+    batches = [(np.full((20, 8), 1, np.float32), None)]
+    monitor = CollapseMonitor(model, {"scale_1_pooled": model.get_layer("code").output}, batches)
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        rows = [monitor(epoch) for epoch in range(1, 9)]
+    assert rows[-1] == {"val_rank_scale_1_pooled": 0.0, "val_spread_scale_1_pooled": pytest.approx(0, abs=1e-7)}
+    assert not caplog.records
 
 
 def test_a_resumed_training_knows_what_was_before(caplog):

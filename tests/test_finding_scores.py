@@ -51,6 +51,16 @@ def test_findings_without_a_pair_are_left_out_of_the_mean(value):
     assert np.isnan(list(found.values())).all()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_scored_is_what_has_an_area(seed):
+    rng = np.random.default_rng(seed)
+    truth = rng.random((4, 30)) < rng.random(30)
+    scored = finding_scores.scored(truth)
+    np.testing.assert_array_equal(scored, [len(set(column)) == 2 for column in truth.T])
+    np.testing.assert_array_equal(scored, ~np.isnan(finding_scores.areas(truth, rng.random((4, 30)))))
+    assert {True, False} == set(scored)
+
+
 def test_names():
     assert finding_scores.expand(["auroc", "mean_auroc", "auroc_Mass"], FINDINGS) == [*NAMES, "mean_auroc"]
     assert finding_scores.expand(["auroc_Edema"], FINDINGS) == ["auroc_Edema"]

@@ -203,6 +203,22 @@ def test_info_nce_by_hand_and_by_the_slow_formula():
     np.testing.assert_allclose(losses.info_nce(logits, positives), slow, rtol=1e-5)
 
 
+def test_negative_cosine_by_hand_and_its_gradient():
+    prediction = tf.constant([[3.0, 4.0], [1.0, 0.0], [-2.0, 0.0], [0.0, 0.0]])
+    code = tf.constant([[4.0, 3.0], [0.0, 5.0], [1.0, 0.0], [1.0, 1.0]])
+    with tf.GradientTape() as tape:
+        tape.watch([prediction, code])
+        values = losses.negative_cosine(prediction, code)
+    np.testing.assert_allclose(values, [-24 / 25, 0, 1, 0], atol=1e-6)
+    to_prediction, to_code = tape.gradient(values, [prediction, code])
+    assert to_code is None
+    # -(c - (p·c) p) / |p| of unit codes c and directions p
+    np.testing.assert_allclose(to_prediction[0], [-(0.8 - 0.96 * 0.6) / 5, -(0.6 - 0.96 * 0.8) / 5], rtol=1e-4)
+    assert np.isfinite(to_prediction).all()
+    assert losses.negative_cosine(tf.cast(prediction, "bfloat16"), tf.cast(code, "bfloat16")).dtype == "float32"
+    assert losses.negative_cosine(prediction[:, None], code[None]).shape == (4, 4)
+
+
 def test_names():
     loss = losses.get("dice_crossentropy", num_classes=2, class_weights=[1, 2])
     assert loss.__name__ == "dice_crossentropy"

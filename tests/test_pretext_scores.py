@@ -41,7 +41,7 @@ CHANCE = {"training_chance": {"accuracy": 0.01}, "validation_chance": {"accuracy
 
 
 def test_scores_are_those_of_the_epoch_whose_encoder_is_kept():
-    rows = pretext_scores.of_history(HISTORY, **CHANCE)
+    rows = pretext_scores.of_history(HISTORY, 2, **CHANCE)
     assert [tuple(row) for row in rows] == [pretext_scores.COLUMNS] * 3
     assert [tuple(row.values()) for row in rows] == [
         ("loss", 2, 2.0, None, 3.0, None),
@@ -50,15 +50,8 @@ def test_scores_are_those_of_the_epoch_whose_encoder_is_kept():
     ]
 
 
-def test_without_a_validation_loss_there_is_no_best_epoch():
-    history = [{"epoch": 1, "loss": 1.0}, {"epoch": 2, "loss": 1.0, "val_loss": math.nan}]
-    rows = pretext_scores.of_history(history, **CHANCE)
-    assert rows == []
-    assert pretext_scores.table(rows).split() == "pretext task, epoch - training chance validation chance".split()
-
-
 def test_table_and_file_say_the_same(tmp_path):
-    rows = pretext_scores.of_history(HISTORY, **CHANCE)
+    rows = pretext_scores.of_history(HISTORY, 2, **CHANCE)
     assert [line.split() for line in pretext_scores.table(rows).splitlines()[1:]] == [
         ["loss", "2.000", "-", "3.000", "-"],
         ["accuracy", "0.600", "0.010", "0.500", "0.020"],

@@ -220,6 +220,22 @@ def test_best_weights_come_back(tmp_path):
     assert files == [f"epoch_{best:04d}.weights.h5", "epoch_0004.weights.h5"]
 
 
+def test_without_a_monitor_the_last_epoch_is_the_best(tmp_path):
+    """After a resume too, though the learning rate of the second phase ruins the model."""
+    phases = [main_phase(1), Phase(2, lambda model: prepare(model, learning_rate=30.0))]
+    for parts in (phases[:1], phases):
+        model, history = fit(tmp_path, parts, monitor=None, resume=True)
+        state = json.loads((tmp_path / "state.json").read_text())
+        assert state["best"] == state["last"]
+        assert state["best"]["epoch"] == len(history)
+        assert state["best_value"] is None
+    assert history[-1]["val_loss"] > history[0]["val_loss"]
+    last = snapshot(model)
+    assert training.restore_best(model, tmp_path) == 3
+    assert_identical(last, snapshot(model))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["epoch_0003.weights.h5"]
+
+
 def test_every_nth_checkpoint_is_kept_and_leftovers_are_not(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / ".unfinished-1234-epoch_0001.weights.h5").touch()

@@ -224,6 +224,8 @@ def test_sources_that_are_no_encoder_are_named(tmp_path):
         transfer.find_encoder(tmp_path / "empty")
     with pytest.raises(UserError, match="no such file"):
         transfer.find_encoder(tmp_path / "missing.keras")
+    with pytest.raises(UserError, match="runs/cpc: no such run folder; run the pretraining first"):
+        transfer.find_encoder("runs/cpc")
     (tmp_path / "weights-improvement-100.hdf5").write_bytes(b"\x89HDF")
     with pytest.raises(UserError, match="Keras 2 weight files of the predecessor cannot be read"):
         transfer.find_encoder(tmp_path / "weights-improvement-100.hdf5")

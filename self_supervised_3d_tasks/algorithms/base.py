@@ -46,7 +46,13 @@ class Algorithm(abc.ABC):
     """How many other scans of the same part of the split `make_example` gets after its seed."""
 
     min_batch: int = 1
-    """How many scans a batch needs at least; 2 where the scans of a batch are compared, or normalize each other."""
+    """How many examples a batch needs at least; 2 where those of a batch are compared, or normalize each other."""
+
+    distinct_scans: bool = False
+    """Whether no batch may hold a scan twice, as where negatives come from the batch."""
+
+    monitor: str | None = "val_loss"
+    """Column of the history whose lowest value chooses the weights that are kept; None: those of the last epoch."""
 
     crop_centres: Callable | None = None
     """Or what finds the voxels that crops are centred on, for tasks that do not take them from anywhere.
@@ -136,7 +142,8 @@ class Algorithm(abc.ABC):
             model: From `make_model`.
 
         Returns:
-            Symbolic tensors of ``model``, ``(batch, ..., size)``; none where nothing is compared.
+            Symbolic tensors of ``model``, ``(batch, ..., size)``; none where nothing is compared. One whose name ends
+            in "_pooled" is measured but not judged: means of positive values always have a low spread.
         """
         return {}
 

@@ -83,6 +83,7 @@ class Exemplar(Algorithm):
         self.max_translation = max_translation
         self.companions = 1 if from_dataset else 0
         self.min_batch = 1 if from_dataset else 2
+        self.distinct_scans = not from_dataset
 
     @property
     def num_views(self) -> int:

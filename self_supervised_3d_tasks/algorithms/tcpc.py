@@ -79,6 +79,7 @@ class TCPC(Algorithm):
     """
 
     min_batch = 2
+    distinct_scans = True
 
     def __init__(
         self,

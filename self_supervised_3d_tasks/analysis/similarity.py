@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-EPSILON = 1e-8
+from self_supervised_3d_tasks.collapse import unit_length
 
 
 class Similarities(NamedTuple):
@@ -21,12 +21,6 @@ class Similarities(NamedTuple):
     different: np.ndarray
 
 
-def unit_length(codes: np.ndarray) -> np.ndarray:
-    """Return codes ``(..., size)`` divided by their Euclidean norm, float64; a code of zeros stays zero."""
-    codes = np.asarray(codes, np.float64)
-    return codes / (np.linalg.norm(codes, axis=-1, keepdims=True) + EPSILON)
-
-
 def similarities(codes: np.ndarray) -> Similarities:
     """Compare every part with every other one (Feng et al. 2020, Section 3.3, there for 100 random pairs each).
 
@@ -36,6 +30,6 @@ def similarities(codes: np.ndarray) -> Similarities:
     wholes, parts, size = codes.shape
     units = unit_length(codes).reshape(wholes * parts, size)
     first, second = np.triu_indices(wholes * parts, k=1)
-    values = (units @ units.T)[first, second]
+    values = np.clip((units @ units.T)[first, second], -1, 1)  # rounding can lead beyond
     within = first // parts == second // parts
     return Similarities(values[within], values[~within])

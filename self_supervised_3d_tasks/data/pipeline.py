@@ -41,6 +41,7 @@ def pretraining_dataset(
     augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
     companions: int = 0,
     min_batch: int = 1,
+    distinct_scans: bool = False,
     seed: int,
     first_step: int = 0,
     training: bool = True,
@@ -64,8 +65,8 @@ def pretraining_dataset(
         augment: ``(image, seed)`` to an image of the same shape; only in training, for each image by itself, before
             ``make_example``.
         companions: number of other scans of the store, all different, that come with each; random crops of them.
-        min_batch: scans that a batch needs; above 1 no batch holds a scan twice. Training then visits whole batches
-            of scans per epoch, each time others; without training, a smaller last batch is left out.
+        min_batch: examples that a batch needs: without training, a smaller last batch is left out.
+        distinct_scans: no batch holds a scan twice; training then visits whole batches of scans per epoch.
         seed: of order, crops, augmentation, examples, companions and batches.
         first_step: number of the first batch.
         training: True: endless, shuffled, full batches, which may straddle epochs. False: one pass in order,
@@ -76,7 +77,9 @@ def pretraining_dataset(
             batches are too small for the task.
         ValueError: ``centres`` are not those of the scans of the store.
     """
-    _check_counts(store, batch_size, companions, min_batch, training=training)
+    _check_counts(store, batch_size, companions, min_batch if distinct_scans else 1, training=training)
+    if batch_size < min_batch:
+        raise UserError(f"batch_size: this task compares scans of a batch: expected at least {min_batch} scans.")
     centre = None if centres is None else Listed(_checked_centres(store, centres))
     source = Source.of(store, crop_shape, crops_per_scan, seed, centre=centre, background=background)
 
@@ -88,7 +91,8 @@ def pretraining_dataset(
             images = [augment(*pair) for pair in zip(images, seeds, strict=True)]
         return make_example(images[0], example_seed, *images[1:])
 
-    dataset = source.batches(example, batch_size, first_step=first_step, training=training, min_batch=min_batch)
+    batching = {"training": training, "min_batch": min_batch, "distinct_scans": distinct_scans}
+    dataset = source.batches(example, batch_size, first_step=first_step, **batching)
     if make_batch is not None:
         dataset = dataset.enumerate(first_step).map(
             lambda step, batch: make_batch(*batch, source.seed(Branch.BATCH, step)), tf.data.AUTOTUNE
@@ -241,16 +245,14 @@ def _whole_scans(
     return _finished(source.batches(example, batch_size, first_step=first_step, training=training))
 
 
-def _check_counts(store: VolumeStore, batch_size: int, companions: int, min_batch: int, *, training: bool) -> None:
-    needed = max(companions + 1, min_batch)
+def _check_counts(store: VolumeStore, batch_size: int, companions: int, distinct: int, *, training: bool) -> None:
+    needed = max(companions + 1, distinct)
     if len(store) < needed:
         raise UserError(
             f"This task compares scans: expected at least {needed} in each part of the split, received {len(store)} "
             f"({', '.join(case.name for case in store.cases)}). Add scans, or change the split."
         )
-    if batch_size < min_batch:
-        raise UserError(f"batch_size: this task compares scans of a batch: expected at least {min_batch} scans.")
-    if training and min_batch > 1 and batch_size > len(store):
+    if training and distinct > 1 and batch_size > len(store):
         raise UserError(
             f"batch_size: this task compares scans of a batch: expected at most the {len(store)} scans that there are."
         )

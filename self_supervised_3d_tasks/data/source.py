@@ -3,7 +3,7 @@
 Position p belongs to epoch p // N; a permutation keyed by (seed, epoch) says which crop it is, and every
 random number of that crop comes from (seed, epoch, crop). Nothing is remembered between examples: a stream
 that starts at step k is, bit for bit, the rest of a stream that started at 0, which is how a stopped run
-resumes. Where the examples of a batch are compared, an epoch is as many of the N as fill whole batches.
+resumes. Where no batch may hold a scan twice, an epoch is one crop each of as many scans as fill whole batches.
 """
 
 from __future__ import annotations
@@ -109,16 +109,17 @@ class Source:
         first_step: int,
         training: bool,
         min_batch: int = 1,
+        distinct_scans: bool = False,
     ) -> tf.data.Dataset:
         """Return batches of ``example(epoch, item)``; see `pipeline.pretraining_dataset` for the arguments."""
         first = first_step * batch_size
-        # Where the examples of a batch are compared, none may hold a scan twice: an epoch has one crop of each.
-        items = self.num_items if min_batch == 1 else len(self.store)
+        # Where no batch may hold a scan twice, an epoch has one crop of each.
+        items = len(self.store) if distinct_scans else self.num_items
         rest = items % batch_size
         if not training:
             addresses = self._in_order(first, items - rest if rest < min_batch else items)
         else:
-            addresses = self._shuffled(first, items, items if min_batch == 1 else items - rest)
+            addresses = self._shuffled(first, items, items - rest if distinct_scans else items)
         return addresses.map(example, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=training)
 
     def _shuffled(self, first_position: int, num_items: int, per_epoch: int) -> tf.data.Dataset:

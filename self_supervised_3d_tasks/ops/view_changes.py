@@ -48,7 +48,8 @@ class Corruption:
 
     Args:
         blur_sigma: Largest width of the Gaussian in voxels, drawn from U(0, that).
-        noise_sigma: Largest standard deviation of the noise, in the view's units; likewise.
+        noise_sigma: Largest standard deviation of the noise, in the view's units; likewise. The sum is clipped to
+            [0, 1].
         gamma: log g from U(± that) of x^g, where x is clipped to [0, 1].
         swap_share: Share of the cells that trade places.
         swap_cell: ``(*spatial)`` of a cell in voxels.
@@ -68,7 +69,7 @@ class Corruption:
             view = intensity.gaussian_blur(view, sigma, max_sigma=self.blur_sigma)
         if self.noise_sigma > 0:
             sigma = tf.random.stateless_uniform((), own[1], 0.0, self.noise_sigma)
-            view = intensity.gaussian_noise(view, sigma, own[2])
+            view = tf.clip_by_value(intensity.gaussian_noise(view, sigma, own[2]), 0.0, 1.0)
         if self.gamma > 0:
             exponent = tf.exp(tf.random.stateless_uniform((), own[3], -self.gamma, self.gamma))
             view = intensity.gamma(view, exponent)

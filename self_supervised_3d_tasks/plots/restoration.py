@@ -20,9 +20,9 @@ class Restoration(NamedTuple):
 
     Attributes:
         name: Of the scan.
-        wanted: The image to be restored.
+        wanted: The image to be restored, in [0, 1].
         seen: What the encoder sees.
-        restored: What the decoder gives.
+        restored: What the decoder gives, in [0, 1].
         note: Under the name, such as the error.
     """
 
@@ -36,8 +36,8 @@ class Restoration(NamedTuple):
 def restorations(path: Path, rows: Sequence[Restoration], title: str) -> None:
     """Draw original, what the encoder sees, and reconstruction of some scans, a row for each.
 
-    Original and reconstruction share a grey range; what the encoder sees has its own, as a task may have changed its
-    intensities.
+    Original and reconstruction are drawn from 0 (black) to 1; what the encoder sees has its own range, as a task may
+    have changed its intensities.
 
     Args:
         path: PNG file.
@@ -57,18 +57,16 @@ def restorations(path: Path, rows: Sequence[Restoration], title: str) -> None:
             wanted, seen, restored = (
                 central_slice(np.asarray(image, np.float32)) for image in (row.wanted, row.seen, row.restored)
             )
-            limits = _limits(wanted, restored)
-            for number, (picture, (low, high)) in enumerate(
-                ((wanted, limits), (seen, _limits(seen)), (restored, limits))
-            ):
+            pictures = ((wanted, (0.0, 1.0)), (seen, _limits(seen)), (restored, (0.0, 1.0)))
+            for number, (picture, (low, high)) in enumerate(pictures):
                 axes = canvas.place(figure, margin + number * (cell + gap), top, cell, cell)
                 if picture.ndim == 3:  # imshow scales grey values only
                     picture = np.clip((picture - low) / (high - low), 0, 1)
                 axes.imshow(picture, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
 
 
-def _limits(*pictures: np.ndarray) -> tuple[float, float]:
-    low, high = (float(limit([limit(picture) for picture in pictures])) for limit in (np.min, np.max))
+def _limits(picture: np.ndarray) -> tuple[float, float]:
+    low, high = float(picture.min()), float(picture.max())
     return low, max(high, low + 1e-6)
 
 

@@ -21,7 +21,7 @@ def similarity_histogram(path: Path, same: np.ndarray, different: np.ndarray) ->
     """
     low, high = min(same.min(), different.min()), max(same.max(), different.max())
     margin = 0.02 * (high - low) or 0.01  # codes that are all alike have a single value
-    edges = np.linspace(low - margin, high + margin, BINS + 1)
+    edges = np.linspace(max(low - margin, -1), min(high + margin, 1), BINS + 1)
     kinds = (("same whole", same, canvas.BLUE), ("different wholes", different, canvas.VERMILION))
     with canvas.figure(path, 5.4, 3.4, layout="constrained") as figure:
         axes = figure.subplots()

@@ -351,6 +351,7 @@ def test_what_the_pipeline_has_to_provide():
     )
     assert (batch_negatives.companions, batch_negatives.min_batch) == (0, 2)
     assert (dataset_negatives.companions, dataset_negatives.min_batch) == (1, 1)
+    assert batch_negatives.distinct_scans and not dataset_negatives.distinct_scans
     assert batch_negatives.keeps_labels_under_flips
     assert batch_negatives.encoder_shape == (8, 8, 1)
     assert batch_negatives.examples_per_scan == 1

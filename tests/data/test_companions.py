@@ -119,7 +119,7 @@ def test_companions_and_augmentation_continue_bit_for_bit(make_store) -> None:
 @pytest.mark.parametrize(("num_scans", "batch_size", "crops_per_scan"), [(10, 4, 1), (9, 8, 1), (7, 2, 3), (6, 6, 2)])
 def test_no_batch_of_compared_scans_holds_one_twice(make_store, num_scans, batch_size, crops_per_scan) -> None:
     options = {"batch_size": batch_size, "crop_shape": (4, 4, 4), "crops_per_scan": crops_per_scan, "seed": 5}
-    store, options = make_store(numbered(num_scans)), options | {"make_example": with_others, "min_batch": 2}
+    store, options = make_store(numbered(num_scans)), options | {"make_example": with_others, "distinct_scans": True}
     batches = take(pretraining_dataset(store, **options), 60)
     for numbers, _ in batches:
         assert len(set(np.rint(100 * numbers).astype(int).ravel())) == batch_size
@@ -132,5 +132,5 @@ def test_no_batch_of_compared_scans_holds_one_twice(make_store, num_scans, batch
 def test_more_compared_scans_per_batch_than_there_are(make_store) -> None:
     with pytest.raises(UserError, match="batch_size: .* at most the 3 scans"):
         pretraining_dataset(
-            make_store(numbered(3)), make_example=with_others, min_batch=2, batch_size=4, crop_shape=(4, 4, 4), seed=0
+            make_store(numbered(3)), make_example=with_others, min_batch=2, distinct_scans=True, batch_size=4, seed=0
         )

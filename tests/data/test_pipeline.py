@@ -247,6 +247,7 @@ def test_centred_companions_resuming_and_validation(make_store) -> None:
         "centres": CENTRES,
         "companions": 1,
         "min_batch": 2,
+        "distinct_scans": True,
         "seed": 5,
     }
     whole = take(pretraining_dataset(store, **options), 30)
@@ -346,7 +347,7 @@ def test_fit_consumes_both_streams(make_store) -> None:
 
 def test_too_few_scans_to_compare(make_store) -> None:
     store = make_store(numbered(2))
-    for options in ({"companions": 2}, {"min_batch": 3, "batch_size": 4}):
+    for options in ({"companions": 2}, {"min_batch": 3, "distinct_scans": True, "batch_size": 4}):
         with pytest.raises(UserError, match=r"at least 3 in each part of the split, received 2 \(case00, case01\)"):
             pretraining_dataset(store, make_example=identity, **({"batch_size": 2, "seed": 0} | options))
     with pytest.raises(UserError, match="batch_size: .*at least 2 scans"):

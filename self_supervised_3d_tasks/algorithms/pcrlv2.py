@@ -1,0 +1,386 @@
+"""PCRLv2: restore corrupted views of a scan, and let the codes of its views predict each other, at several scales."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.models import layers, restoration, siamese
+from self_supervised_3d_tasks.models.decoders import unet
+from self_supervised_3d_tasks.models.layers import Normalization
+from self_supervised_3d_tasks.ops import geometry, intensity, seeds, view_changes, views
+
+keras = lazy.load("keras")
+tf = lazy.load("tensorflow")
+
+Count = Annotated[int, Field(ge=1)]
+Size = Count | tuple[Count, ...]
+Strength = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+_GLOBAL_SHARES = (5 / 8, 3 / 4, 7 / 8)
+_LOCAL_SHARES = (1 / 8, 1 / 4, 3 / 8)
+
+
+class PCRLv2(Algorithm):
+    """PCRLv2, preservational contrastive representation learning at several scales, in 3D and 2D.
+
+    Zhou et al. 2023, "A Unified Visual Information Preservation Framework for Self-supervised Pre-training in Medical
+    Image Analysis". Two global views of a region of the scan overlap; small local views are cut out of the box around
+    both. A view is cut out, resized, flipped and deformed, and then corrupted: blurred, made noisy, its contrast bent
+    and, if it is global, its cells swapped. A U-Net without skip connections gives a map per scale. At each, a head
+    restores the global view as it was before the corruption, and the codes of the views predict each other: L_C(a, b)
+    = -1/2 [cos(f(v_a), sg v_b) + cos(f(v_b), sg v_a)] of `siamese.branches`, where sg lets no gradient pass. Each step
+    draws the scales that count.
+
+    The loss is L_R + L_C(global 1, global 2) + the mean of L_C(local, global) over all such pairs. L_R adds up, over
+    both views, the mean squared error at the finest scale and β times that at the scale drawn; β = (1 + cos(π e / E))/2
+    falls from 1 to 0 in the E epochs. Paper and authors' code differ; both are there by keys. As β falls, so does the
+    loss: the metric restoration_mse tells how well is restored, and what the codes do is seen in `codes`.
+
+    The global and the local views are separate passes with statistics of their own; those that a batch normalization
+    keeps for later mix both. They are recomputed from global views at the end; until then the columns of validation are
+    those of the mixture (not with "normalization": "group", but for the codes). The weights of the last epoch are kept.
+
+    Args:
+        input_shape: ``(*spatial, channels)`` of the region of a scan that the views are drawn from, in [0, 1].
+        global_dim: Size that a global view is resized to; None: half of the region.
+        global_sizes: Sizes that a global view is cut out with; None: 5/8, 3/4 and 7/8 of the region.
+        min_iou: Least intersection over union of the global views.
+        local_dim: Size that a local view is resized to; None: half of ``global_dim``.
+        local_sizes: Sizes that a local view is cut out with; None: 1/8, 1/4 and 3/8 of the region, 2 voxels at least.
+        num_local_views: How many; 0 leaves their terms out.
+        local_region: Where they are cut out: "bounding_box": of the box around the global views (the paper's
+            sub-crop); "image": anywhere (its multi-crop). None: the box in 3D, the image in 2D, as in the paper.
+        flip: Reverse every second view from left to right: the first axis of a volume, the second of an image.
+        affine_scale: a: each axis is magnified by U(1 ± a).
+        affine_degrees: Rotation by U(± that) in each plane. What comes from outside has the view's minimum.
+        blur_sigma: A Gaussian's largest width, in voxels; it is drawn from U(0, that) for each view.
+        noise_sigma: Largest standard deviation of noise, in units of the range [0, 1]; likewise.
+        gamma: Intensities become x^g with log g from U(± that), clipped before.
+        swap_share: Share of a global view's cells that trade places.
+        swap_cell: Size of a cell in voxels; None: an eighth of ``global_dim``, 2 at least.
+        scan_normalization: "min_max": what the encoder sees stays in [0, 1], as in finetuning. "z_score", the code's:
+            mean 0 and standard deviation 1 in each channel. The target stays in [0, 1].
+        local_loss: Whether the terms of the local views are averaged, as in the code, or added up, as in the paper.
+        restoration: What L_R is made of. "both_views": as above; "paper": both views at the scale drawn alone;
+            "code": the first view alone, at both scales.
+        restoration_head: See `restoration.restoration_head`.
+        scale_draw: "pair": the restoration and every pair of views have a scale of their own, as in the code; "step":
+            one for all, as in the paper.
+        normalization: Normalization of every convolution, in the encoder and on the way up.
+        dropout: Dropout rate inside the blocks, in the encoder and on the way up.
+
+    Raises:
+        UserError: Views that do not fit, cannot overlap enough, or are too small for cells.
+    """
+
+    decodes = True
+    min_batch = 2
+    # The loss sinks as β does, and is lowest for codes that are all alike: it says little about which epoch is best.
+    monitor = None
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        *,
+        global_dim: Size | None = None,
+        global_sizes: tuple[Size, ...] | None = None,
+        min_iou: Annotated[float, Field(gt=0, le=1)] = 0.3,
+        local_dim: Size | None = None,
+        local_sizes: tuple[Size, ...] | None = None,
+        num_local_views: Annotated[int, Field(ge=0)] = 6,
+        local_region: Literal["bounding_box", "image"] | None = None,
+        flip: bool = True,
+        affine_scale: Annotated[float, Field(ge=0, lt=1)] = 0.1,
+        affine_degrees: Annotated[float, Field(ge=0, le=180)] = 10.0,
+        blur_sigma: Strength = 2.0,
+        noise_sigma: Strength = 0.25,
+        gamma: Strength = 0.3,
+        swap_share: Share = 0.2,
+        swap_cell: Size | None = None,
+        scan_normalization: Literal["min_max", "z_score"] = "min_max",
+        local_loss: Literal["mean", "sum"] = "mean",
+        restoration: Literal["both_views", "paper", "code"] = "both_views",
+        restoration_head: Literal["paper", "code"] = "paper",
+        scale_draw: Literal["pair", "step"] = "pair",
+        normalization: Normalization = "batch",
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+    ) -> None:
+        super().__init__(input_shape)
+        self.global_dim = self._size("global_dim", global_dim, [side // 2 for side in self.spatial_shape])
+        self.local_dim = self._size("local_dim", local_dim, [side // 2 for side in self.global_dim])
+        self.num_local_views = num_local_views
+        self.local_region = local_region or ("bounding_box" if self.rank == 3 else "image")
+        self.mixes_sizes = num_local_views > 0
+        self.deformation = view_changes.Deformation(flip, affine_scale, affine_degrees)
+        cell = self._size("swap_cell", swap_cell, [min(side, max(2, side // 8)) for side in self.global_dim])
+        self.corruption = view_changes.Corruption(blur_sigma, noise_sigma, gamma, swap_share, cell)
+        self.scan_normalization = scan_normalization
+        self.local_loss = local_loss
+        self.restoration = restoration
+        self.restoration_head = restoration_head
+        self.scale_draw = scale_draw
+        self.normalization = normalization
+        self.dropout = dropout
+        self._beta = None
+        self.global_boxes = views.OverlappingBoxes(
+            self.spatial_shape, self._sizes("global_sizes", global_sizes, _GLOBAL_SHARES), min_iou
+        )
+        self.local_boxes = views.InnerBoxes(
+            self._sizes("local_sizes", local_sizes, _LOCAL_SHARES, least=2), num_local_views
+        )
+        self._check_views()
+
+    def _size(self, key: str, value: Size | None, default: Sequence[int]) -> tuple[int, ...]:
+        return layers.as_tuple([max(1, side) for side in default] if value is None else value, self.rank, key)
+
+    def _sizes(
+        self, key: str, values: Sequence[Size] | None, shares: Sequence[float], least: int = 1
+    ) -> tuple[tuple[int, ...], ...]:
+        if values is None:
+            values = [[min(side, max(least, round(share * side))) for side in self.spatial_shape] for share in shares]
+        return tuple(self._size(key, value, ()) for value in values)
+
+    def _check_views(self) -> None:
+        if self.num_local_views:
+            sizes = self.global_boxes.sizes
+            around = [tuple(map(max, sizes[i], sizes[j])) for i, j in self.global_boxes.pairs]
+            for outer in around if self.local_region == "bounding_box" else [self.spatial_shape]:
+                self.local_boxes.check(outer)
+        cell = self.corruption.swap_cell
+        cells = [side // edge for side, edge in zip(self.global_dim, cell, strict=True)]
+        if self.corruption.swap_share > 0 and (min(cells) < 1 or max(cells) < 2):
+            raise UserError(
+                f"swap_cell, global_dim: a view of {list(self.global_dim)} voxels does not have two cells of "
+                f"{list(cell)}; use smaller cells, or a swap_share of 0"
+            )
+
+    @property
+    def encoder_shape(self) -> tuple[int | None, ...]:
+        """``(*spatial, channels)`` with unknown sizes: global and local views differ."""
+        return (*[None] * self.rank, self.input_shape[-1])
+
+    @property
+    def encoder_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of a global view, and of a local one if there are any."""
+        sizes = [self.global_dim, self.local_dim] if self.num_local_views else [self.global_dim]
+        return tuple((*size, self.input_shape[-1]) for size in sizes)
+
+    def make_example(self, image: tf.Tensor, seed: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """Return the views, and zeros in place of what `make_batch` draws.
+
+        Returns:
+            "global_views" ``(2, *global_dim, channels)`` and "local_views" ``(num_local_views, *local_dim, channels)``,
+            which the encoder sees; "targets", the global views before they were corrupted.
+        """
+        image = tf.ensure_shape(image, self.input_shape)
+        origins, sizes = self.global_boxes.draw(seeds.fold(seed, 0))
+        targets = self._cut_out(image, origins, sizes, self.global_dim, seeds.fold(seed, 1))
+        inputs = {"global_views": self._corrupted(targets, seeds.fold(seed, 2), cells=True), "targets": targets}
+        if self.num_local_views:
+            outer = tf.zeros(self.rank, tf.int32), tf.constant(self.spatial_shape)
+            if self.local_region == "bounding_box":
+                outer = views.bounding_box(origins, sizes)
+            boxes = self.local_boxes.draw(seeds.fold(seed, 3), *outer)
+            local = self._cut_out(image, *boxes, self.local_dim, seeds.fold(seed, 4))
+            inputs["local_views"] = self._corrupted(local, seeds.fold(seed, 5), cells=False)
+        return inputs, tf.zeros(2 + 2 * self.num_local_views)
+
+    def make_batch(self, inputs: Any, targets: tf.Tensor, seed: tf.Tensor) -> tuple[Any, tf.Tensor]:
+        """Draw the scales of a step, the same for all scans of the batch.
+
+        Returns:
+            The inputs, and numbers in [0, 1) ``(batch, 2 + 2 num_local_views)``: quantiles among the scales, which
+            are known with the encoder, of the restoration, the pair of global views, and each pair (local, global)
+            with the global views varying fastest.
+        """
+        number = targets.shape[1]
+        drawn = tf.random.stateless_uniform((1 if self.scale_draw == "step" else number,), seed)
+        return inputs, tf.zeros_like(targets) + drawn
+
+    def _cut_out(
+        self, image: tf.Tensor, origins: tf.Tensor, sizes: tf.Tensor, shape: tuple[int, ...], seed: tf.Tensor
+    ) -> tf.Tensor:
+        """Return the views of some boxes, each deformed in its own way."""
+
+        def view(box: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            number, origin, size = box
+            return self.deformation.apply(geometry.resize_box(image, origin, size, shape), seeds.fold(seed, number))
+
+        return self._each(view, (tf.range(len(sizes)), origins, sizes), shape)
+
+    def _corrupted(self, images: tf.Tensor, seed: tf.Tensor, *, cells: bool) -> tf.Tensor:
+        """Return views as the encoder sees them, each corrupted in its own way, with or without cells that move."""
+        corruption = self.corruption if cells else dataclasses.replace(self.corruption, swap_share=0)
+
+        def corrupt(view: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            number, image = view
+            image = corruption.apply(image, seeds.fold(seed, number))
+            return intensity.z_score(image) if self.scan_normalization == "z_score" else image
+
+        return self._each(corrupt, (tf.range(len(images)), images), tuple(images.shape[1:-1]))
+
+    def _each(self, function: Any, elements: Any, shape: tuple[int, ...]) -> tf.Tensor:
+        """Map a function over the first axis of some tensors; its graph is built once for all views."""
+        signature = tf.TensorSpec((*shape, self.input_shape[-1]), tf.float32)
+        mapped = tf.map_fn(function, elements, fn_output_signature=signature)
+        return tf.ensure_shape(mapped, (len(elements[0]), *signature.shape))
+
+    def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
+        """Return the inputs of `make_example` -> the terms of the loss at every scale, which `loss` chooses from.
+
+        Returns:
+            A model with the output ``(batch, scales, 3 + 2 num_local_views)``, float32, scales from coarse to fine: the
+            mean squared error of each global view's restoration, L_C of the global views, and that of each pair
+            (local, global) in the order of `make_batch`.
+        """
+        self._check_encoder(encoder)
+        global_shape = self.encoder_shapes[0]
+        inputs = {name: keras.Input((2, *global_shape), name=name) for name in ("global_views", "targets")}
+        batches = [inputs["global_views"][:, 0], inputs["global_views"][:, 1]]
+        if self.num_local_views:
+            local_shape = self.encoder_shapes[1]
+            inputs["local_views"] = keras.Input((self.num_local_views, *local_shape), name="local_views")
+            batches.append(keras.ops.reshape(inputs["local_views"], (-1, *local_shape)))
+        decoder = self._decoder(encoder, seed)
+        # A call for each, as one batch of all would mix their statistics.
+        pyramids = [decoder(encoder(batch)) for batch in batches]
+        terms = []
+        for number, maps in enumerate(zip(*pyramids, strict=True), start=1):
+            head = restoration.restoration_head(
+                maps[0].shape[1:],
+                global_shape,
+                kind=self.restoration_head,
+                normalization=self.normalization,
+                seed=seed,
+                name=f"restoration_{number}",
+            )
+            restored = keras.ops.stack([head(maps[view]) for view in range(2)], axis=1)
+            errors = keras.ops.square(restored - inputs["targets"])
+            errors = keras.ops.mean(errors, axis=tuple(range(2, self.rank + 3)))
+            comparisons = self._comparisons(siamese.branches(maps, seed=seed, name=f"scale_{number}"))
+            terms.append(keras.ops.concatenate([errors, comparisons], axis=1))
+        self._schedule()
+        return keras.Model(inputs, keras.ops.stack(terms, axis=1), name=self.name)
+
+    def _check_encoder(self, encoder: keras.Model) -> None:
+        """Raise `UserError` if a view vanishes: an encoder for any size may pool more often than one for a view's."""
+        for size in (shape[:-1] for shape in self.encoder_shapes):
+            try:
+                encoder.compute_output_shape((None, *size, self.input_shape[-1]))
+            except ValueError as error:
+                message = f"the encoder leaves nothing of a view of {list(size)} voxels; enlarge it, or pool less often"
+                raise UserError(f"global_dim, local_dim: {message} (num_layers, pool_schedule)") from error
+
+    def _decoder(self, encoder: keras.Model, seed: int) -> keras.Model:
+        """Return the model from the encoder's output, of any size, to the maps of all scales: one chain of layers."""
+        bottom = keras.Input(encoder.output.shape[1:], name="bottom")
+        options = {"normalization": self.normalization, "dropout": self.dropout, "seed": seed}
+        maps = unet.way_up(bottom, unet.levels_above(encoder, self.global_dim), **options)
+        return keras.Model(bottom, maps, name="decoder")
+
+    def _comparisons(self, branches: Sequence[siamese.Branch]) -> Any:
+        """Return L_C of all pairs, ``(batch, 1 + 2 num_local_views)``."""
+        first, second, *rest = branches
+        terms = [siamese.comparison(first, second)[:, None]]
+        for local in rest:
+            number, size = self.num_local_views, local.code.shape[-1]
+            # (batch, local, 1, size) with (batch, 1, global, size)
+            local = siamese.Branch(*(keras.ops.reshape(x, (-1, number, 1, size)) for x in local))
+            both = siamese.Branch(*(keras.ops.stack(pair, axis=1)[:, None] for pair in zip(first, second, strict=True)))
+            terms.append(keras.ops.reshape(siamese.comparison(local, both), (-1, 2 * number)))
+        return keras.ops.concatenate(terms, axis=1)
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Set β, the weight of the restoration at the scale that is drawn."""
+        self._schedule().assign((1 + math.cos(math.pi * epoch / epochs)) / 2)
+
+    def _schedule(self) -> keras.Variable:
+        """Return β, which is made with the model: a step that was traced once has to see its changes."""
+        if self._beta is None:
+            self._beta = keras.Variable(1.0, trainable=False, dtype="float32", name="beta")
+        return self._beta
+
+    def loss(self, y_true: Any, y_pred: Any) -> Any:
+        """Return L_R and the comparisons at the scales drawn, float32, ``(batch,)``.
+
+        Args:
+            y_true: Quantiles of the scales from `make_batch`.
+            y_pred: Terms at every scale, see `make_model`.
+        """
+        ops = keras.ops
+        terms, scales = ops.cast(y_pred, "float32"), y_pred.shape[1]
+        index = ops.cast(ops.floor(ops.cast(y_true, "float32") * scales), "int32")
+        index = ops.concatenate([index[:, :1], index], axis=1)  # both views are restored at one scale
+        drawn = ops.take_along_axis(terms, ops.minimum(index, scales - 1)[:, None], axis=1)[:, 0]
+        errors = drawn[:, :2]
+        if self.restoration != "paper":
+            beta = 1.0 if self._beta is None else self._beta
+            errors = terms[:, -1, :2] + beta * errors
+        restored = errors[:, 0] if self.restoration == "code" else ops.sum(errors, axis=1)
+        loss = restored + drawn[:, 2]
+        if self.num_local_views:
+            loss = loss + (ops.mean if self.local_loss == "mean" else ops.sum)(drawn[:, 3:], axis=1)
+        return loss
+
+    def metrics(self) -> list[Any]:
+        """The parts of the loss by themselves, over all scales, whichever were drawn."""
+        return [self.restoration_mse, self.comparison, *([self.local_comparison] if self.num_local_views else [])]
+
+    def restoration_mse(self, y_true: Any, y_pred: Any) -> Any:
+        """Return the mean squared error of the restorer, over both global views, ``(batch,)``."""
+        return keras.ops.mean(y_pred[:, -1, :2], axis=1)
+
+    def comparison(self, y_true: Any, y_pred: Any) -> Any:
+        """Return L_C of the global views, the mean over the scales, in [-1, 1]: ``(batch,)``."""
+        return keras.ops.mean(y_pred[:, :, 2], axis=1)
+
+    def local_comparison(self, y_true: Any, y_pred: Any) -> Any:
+        """Return L_C of local and global views, the mean over pairs and scales, in [-1, 1]: ``(batch,)``."""
+        return keras.ops.mean(y_pred[:, :, 3:], axis=(1, 2))
+
+    def codes(self, model: keras.Model) -> dict[str, Any]:
+        """Return the codes of both global views at each scale, ``(batch, 2, size)``, coarse to fine.
+
+        "scale_1" is what is compared. "scale_1_pooled" is what it was before the normalization, which stretches
+        whatever is left; means of positive values, all of which lie in nearly the same direction.
+        """
+        found = {}
+        for number in range(1, 1 + len(model.get_layer("decoder").outputs)):
+            for name, layer in ((f"scale_{number}", "code"), (f"scale_{number}_pooled", "pooled")):
+                pair = [model.get_layer(f"scale_{number}_{layer}_{view}").output for view in (1, 2)]
+                found[name] = keras.ops.stack(pair, axis=1)
+        return found
+
+    def restorer(self, model: keras.Model) -> keras.Model:
+        """Return what the encoder sees -> the restored image, by the head of the finest scale."""
+        encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
+        head = model.get_layer(f"restoration_{len(decoder.outputs)}")
+        image = keras.Input(encoder.input_shape[1:], name="image")
+        x = encoder(image)
+        # Both are chains; laid out layer by layer, the decoder is one as in any other network.
+        for layer in (*decoder.layers, *head.layers):
+            x = x if isinstance(layer, keras.layers.InputLayer) else layer(x)
+        return keras.Model(image, x, name="restorer")
+
+    def restorations(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
+        """Return the corrupted global views and what they were, each ``(batch, 2, *global_dim, channels)``."""
+        return inputs["global_views"], inputs["targets"]
+
+    def describe(self, inputs: dict[str, np.ndarray], targets: np.ndarray) -> list[Panel]:
+        """Show the global views before and after their corruption, and the local views as the encoder sees them."""
+        panels = []
+        for number in range(2):
+            panels.append(Panel(f"global view {number + 1}: to be restored", np.asarray(inputs["targets"][number])))
+            panels.append(Panel(f"global view {number + 1}: corrupted", np.asarray(inputs["global_views"][number])))
+        local = inputs["local_views"] if self.num_local_views else []
+        return panels + [Panel(f"local view {number}", np.asarray(view)) for number, view in enumerate(local, start=1)]

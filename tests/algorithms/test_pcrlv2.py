@@ -1,0 +1,459 @@
+"""PCRLv2."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+
+import keras
+import numpy as np
+import pytest
+import scipy.ndimage
+import tensorflow as tf
+
+from self_supervised_3d_tasks.algorithms.pcrlv2 import PCRLv2
+from self_supervised_3d_tasks.config import load_experiment
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.models import siamese
+from self_supervised_3d_tasks.models.encoders.unet import unet
+from self_supervised_3d_tasks.ops import geometry, seeds, views
+
+SHAPES = [(16, 16, 2), (16, 16, 16, 1)]
+SMALL = {"num_local_views": 2, "dropout": 0.0}
+CLEAN = {"blur_sigma": 0.0, "noise_sigma": 0.0, "gamma": 0.0, "swap_share": 0.0}
+STILL = {"flip": False, "affine_scale": 0.0, "affine_degrees": 0.0}
+TINY = {"enc_filters": 2, "num_layers": 2, "pooling": "none", "dropout": 0.0}
+
+
+def scan(shape, seed=0):
+    """Blurred noise in [0, 1]."""
+    noise = np.random.default_rng(seed).normal(size=shape)
+    noise = scipy.ndimage.gaussian_filter(noise, (*[1.5] * (len(shape) - 1), 0))
+    return ((noise - noise.min()) / np.ptp(noise)).astype(np.float32)
+
+
+def example(algorithm, image, seed=0):
+    return algorithm.make_example(tf.constant(image), tf.constant([seed, 1]))[0]
+
+
+def batch(algorithm, number):
+    """Inputs that no scan was read for, and quantiles of a batch."""
+    generator, shapes = np.random.default_rng(0), algorithm.encoder_shapes
+    sizes = {"global_views": (2, *shapes[0]), "targets": (2, *shapes[0])}
+    if algorithm.num_local_views:
+        sizes["local_views"] = (algorithm.num_local_views, *shapes[1])
+    inputs = {name: tf.constant(generator.uniform(size=(number, *size)), "float32") for name, size in sizes.items()}
+    return algorithm.make_batch(inputs, tf.zeros((number, 2 + 2 * algorithm.num_local_views)), tf.constant([0, 7]))
+
+
+@functools.cache
+def some_batch(rank):
+    return batch(PCRLv2(SHAPES[rank - 2], **SMALL), 3)
+
+
+def make_model(algorithm, **options):
+    encoder = unet(algorithm.encoder_shape, **TINY | options, seed=1)
+    return algorithm.make_model(encoder, seed=2)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sizes_by_default(shape):
+    algorithm, rank = PCRLv2(shape), len(shape) - 1
+    assert algorithm.global_dim == (8,) * rank
+    assert algorithm.local_dim == (4,) * rank
+    assert algorithm.global_boxes.sizes == tuple((side,) * rank for side in (10, 12, 14))
+    assert algorithm.local_boxes.sizes == tuple((side,) * rank for side in (2, 4, 6))
+    assert algorithm.local_region == {2: "image", 3: "bounding_box"}[rank]
+    assert algorithm.corruption.swap_cell == (2,) * rank
+    assert algorithm.encoder_shape == (*[None] * rank, shape[-1])
+    assert algorithm.encoder_shapes == ((*[8] * rank, shape[-1]), (*[4] * rank, shape[-1]))
+    inputs = example(algorithm, scan(shape))
+    assert {name: tuple(value.shape) for name, value in inputs.items()} == {
+        "global_views": (2, *[8] * rank, shape[-1]),
+        "targets": (2, *[8] * rank, shape[-1]),
+        "local_views": (6, *[4] * rank, shape[-1]),
+    }
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_targets_are_the_views_bit_for_bit_and_no_corruption_alters_them(shape):
+    image = scan(shape)
+    plain, clean = PCRLv2(shape, **SMALL, **STILL), PCRLv2(shape, **SMALL, **STILL, **CLEAN)
+    for seed in range(2):
+        inputs, untouched = example(plain, image, seed), example(clean, image, seed)
+        boxes = zip(*plain.global_boxes.draw(seeds.fold(tf.constant([seed, 1]), 0)), strict=True)
+        expected = [geometry.resize_box(tf.constant(image), *box, plain.global_dim) for box in boxes]
+        np.testing.assert_array_equal(inputs["targets"], expected)
+        np.testing.assert_array_equal(untouched["targets"], expected)
+        np.testing.assert_array_equal(untouched["global_views"], expected)
+        for view, target in zip(inputs["global_views"].numpy(), expected, strict=True):
+            assert not np.array_equal(view, target)
+
+
+@pytest.mark.parametrize("normalization", ["min_max", "z_score"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_corruption_alters_the_target_of_a_deformed_view(shape, normalization):
+    image, options = scan(shape), SMALL | {"scan_normalization": normalization}
+    corrupted, clean = (example(PCRLv2(shape, **options, **off), image) for off in ({}, CLEAN))
+    np.testing.assert_array_equal(corrupted["targets"], clean["targets"])
+    for name in ("global_views", "local_views"):
+        assert not np.array_equal(corrupted[name], clean[name])
+    assert not np.array_equal(clean["targets"], example(PCRLv2(shape, **options, **CLEAN, **STILL), image)["targets"])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_deformation_hits_view_and_target_alike(shape):
+    algorithm, still = PCRLv2(shape, **SMALL, **CLEAN), PCRLv2(shape, **SMALL, **CLEAN, **STILL)
+    inputs = example(algorithm, scan(shape))
+    np.testing.assert_array_equal(inputs["global_views"], inputs["targets"])
+    first, second = inputs["targets"].numpy() - example(still, scan(shape))["targets"].numpy()
+    assert np.abs(first).max() > 0
+    assert np.abs(second).max() > 0
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_cells_move_in_global_views_only(shape):
+    algorithm = PCRLv2(shape, **SMALL, **CLEAN | {"swap_share": 0.5})
+    inputs, still = example(algorithm, scan(shape)), example(PCRLv2(shape, **SMALL, **CLEAN), scan(shape))
+    for view, target in zip(inputs["global_views"].numpy(), inputs["targets"].numpy(), strict=True):
+        assert not np.array_equal(view, target)
+        np.testing.assert_array_equal(np.sort(view, axis=None), np.sort(target, axis=None))
+    np.testing.assert_array_equal(inputs["local_views"], still["local_views"])
+
+
+@pytest.mark.parametrize("region", ["bounding_box", "image"])
+def test_local_views_come_from_their_region(region):
+    """Of an image of coordinates a view tells where it was: each voxel is the mean of the place that it covers."""
+    shape = (32, 24, 2)
+    coordinates = np.stack(np.meshgrid(*map(np.arange, shape[:-1]), indexing="ij"), axis=-1).astype(np.float32)
+    algorithm = PCRLv2(
+        shape,
+        global_sizes=(12, 14),
+        local_sizes=(4,),
+        local_dim=4,
+        local_region=region,
+        num_local_views=12,
+        **STILL,
+        **CLEAN,
+    )
+    outside = 0
+    for seed in range(3):
+        inputs = example(algorithm, coordinates, seed)
+        origins, sizes = algorithm.global_boxes.draw(seeds.fold(tf.constant([seed, 1]), 0))
+        assert views.intersection_over_union(origins, sizes) >= 0.3
+        for target, origin, size in zip(inputs["targets"].numpy(), origins.numpy(), sizes.numpy(), strict=True):
+            assert (target.min(axis=(0, 1)) >= origin).all()
+            assert (target.max(axis=(0, 1)) <= origin + size - 1).all()
+        origin, size = (x.numpy() for x in views.bounding_box(origins, sizes))
+        local = inputs["local_views"].numpy()
+        assert len(np.unique(local[:, 0, 0], axis=0)) > 8
+        inside = (local >= origin) & (local <= origin + size - 1)
+        outside += np.count_nonzero(~inside.all(axis=(1, 2, 3)))
+    assert (outside > 0) == (region == "image")
+
+
+def test_z_score_is_for_the_input_alone():
+    inputs = example(PCRLv2((16, 16, 2), **SMALL, scan_normalization="z_score"), scan((16, 16, 2)))
+    for name in ("global_views", "local_views"):
+        np.testing.assert_allclose(np.mean(inputs[name], axis=(1, 2)), 0, atol=1e-5)
+        np.testing.assert_allclose(np.std(inputs[name], axis=(1, 2)), 1, rtol=1e-3)
+    assert np.min(inputs["targets"]) >= 0
+    np.testing.assert_array_equal(
+        inputs["targets"], example(PCRLv2((16, 16, 2), **SMALL), scan((16, 16, 2)))["targets"]
+    )
+
+
+@pytest.mark.parametrize("draw", ["pair", "step"])
+def test_the_scales_of_a_step_are_drawn_once_for_the_batch(draw):
+    algorithm, rows = PCRLv2((16, 16, 1), scale_draw=draw), []
+    for step in range(30):
+        _, quantiles = algorithm.make_batch({}, tf.zeros((3, 14)), tf.constant([step, 7]))
+        row, *others = quantiles.numpy()
+        assert all(np.array_equal(row, other) for other in others)
+        assert len(set(row)) == (1 if draw == "step" else 14)
+        rows.append(row)
+    assert np.min(rows) >= 0
+    assert np.max(rows) < 1
+    for column in np.transpose(rows):
+        assert set(np.floor(column * 3)) == {0, 1, 2}
+    np.testing.assert_array_equal(rows[4], algorithm.make_batch({}, tf.zeros((1, 14)), tf.constant([4, 7]))[1][0])
+
+
+def slow_loss(terms, scales, beta, options):
+    """Of one scan: terms (scales, 3 + 2 n), scales (2 + 2 n,)."""
+    final, drawn = terms[-1, :2], terms[scales[0], :2]
+    kind = options.get("restoration", "both_views")
+    restoration = {
+        "both_views": final.sum() + beta * drawn.sum(),
+        "paper": drawn.sum(),
+        "code": final[0] + beta * drawn[0],
+    }[kind]
+    local = [terms[scale, 3 + k] for k, scale in enumerate(scales[2:])]
+    return restoration + terms[scales[1], 2] + (np.sum if options.get("local_loss") == "sum" else np.mean)(local)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"restoration": "paper"}, {"restoration": "code"}, {"local_loss": "sum"}], ids=str
+)
+def test_loss_by_hand(options):
+    generator = np.random.default_rng(0)
+    algorithm = PCRLv2((16, 16, 1), **options)
+    terms, scales = generator.normal(size=(4, 3, 15)).astype("float32"), generator.integers(0, 3, (4, 14))
+    for epoch, beta in ((None, 1.0), (0, 1.0), (120, 0.5), (240, 0.0)):
+        if epoch is not None:
+            algorithm.begin_epoch(epoch, 240)
+        loss = algorithm.loss((scales + 0.5) / 3, tf.constant(terms))
+        assert loss.dtype == "float32"
+        expected = [slow_loss(*one, beta, options) for one in zip(terms, scales, strict=True)]
+        np.testing.assert_allclose(loss, expected, rtol=1e-4, atol=1e-5)
+    almost_one = np.full((4, 14), np.nextafter(np.float32(1), np.float32(0)))
+    finest = [slow_loss(one, [2] * 14, 0.0, options) for one in terms]
+    np.testing.assert_allclose(algorithm.loss(almost_one, tf.constant(terms)), finest, rtol=1e-4, atol=1e-5)
+
+
+def test_a_traced_loss_sees_the_schedule():
+    algorithm = PCRLv2((16, 16, 1))
+    make_model(algorithm)
+    terms, quantiles = tf.ones((1, 2, 15)), tf.zeros((1, 14))
+    loss = tf.function(algorithm.loss)
+    values = []
+    for epoch in (0, 5, 10):
+        algorithm.begin_epoch(epoch, 10)
+        values.append(float(loss(quantiles, terms)[0]))
+    np.testing.assert_allclose(values, [6, 5, 4], rtol=1e-6)
+
+
+def pyramids(algorithm, model, inputs):
+    """Maps of both global views and the local views, from passes of their own, in training mode."""
+    network = keras.Sequential([model.get_layer("encoder"), model.get_layer("decoder")])
+    local = tf.reshape(inputs["local_views"], (-1, *algorithm.encoder_shapes[1]))
+    return [network(x, training=True) for x in (*tf.unstack(inputs["global_views"], axis=1), local)]
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_the_terms_are_those_of_the_views(rank):
+    algorithm, (inputs, _) = PCRLv2(SHAPES[rank - 2], **SMALL), some_batch(rank)
+    model = make_model(algorithm, enc_filters=3)
+    maps = pyramids(algorithm, model, inputs)
+    terms = model(inputs, training=True).numpy()
+    assert terms.shape == (3, 2, 3 + 4)
+    assert np.abs(terms[:, :, 2:]).max() <= 1 + 1e-6
+    for scale, features in enumerate(zip(*maps, strict=True)):
+        head = model.get_layer(f"restoration_{scale + 1}")
+        for view in range(2):
+            errors = (head(features[view], training=True) - inputs["targets"][:, view]) ** 2
+            np.testing.assert_allclose(
+                terms[:, scale, view], np.mean(errors, axis=tuple(range(1, rank + 2))), rtol=1e-3
+            )
+        branches = []
+        for x in features:
+            pooled = np.mean(np.maximum(x, 0), axis=tuple(range(1, rank + 1)))
+            code = model.get_layer(f"scale_{scale + 1}_norm")(pooled, training=True)
+            prediction = model.get_layer(f"scale_{scale + 1}_predictor")(code, training=True)
+            branches.append(siamese.Branch(pooled, code, prediction))
+        first, second, local = branches
+        np.testing.assert_allclose(terms[:, scale, 2], siamese.comparison(first, second), atol=1e-3)
+        for number in range(2):
+            one = siamese.Branch(*(tf.reshape(x, (3, 2, -1))[:, number] for x in local))
+            for view, other in enumerate((first, second)):
+                column = terms[:, scale, 3 + 2 * number + view]
+                np.testing.assert_allclose(column, siamese.comparison(one, other), atol=1e-3)
+
+
+def test_twice_the_same_local_views_leave_the_mean():
+    inputs, _ = some_batch(2)
+    inputs = dict(inputs)
+    one, two = (PCRLv2(SHAPES[0], num_local_views=number, dropout=0.0) for number in (2, 4))
+    double = inputs | {"local_views": tf.repeat(inputs["local_views"], 2, axis=1)}
+    losses = [
+        algorithm.loss(tf.zeros((3, 2 + 2 * algorithm.num_local_views)), make_model(algorithm)(given, training=True))
+        for algorithm, given in ((one, inputs), (two, double))
+    ]
+    np.testing.assert_allclose(*losses, atol=1e-4)
+
+
+def test_every_local_view_counts():
+    algorithm = PCRLv2(SHAPES[0], dropout=0.0)
+    inputs, quantiles = batch(algorithm, 1)
+    # The same scan seven times, once as it is and once with each local view changed.
+    inputs = {name: np.repeat(value, 7, axis=0) for name, value in inputs.items()}
+    for number in range(6):
+        inputs["local_views"][1 + number, number] **= 2
+    before, *after = algorithm.loss(
+        np.repeat(quantiles, 7, axis=0), make_model(algorithm, enc_filters=8)(inputs)
+    ).numpy()
+    assert np.abs(after - before).min() > 1e-7
+
+
+def test_without_local_views():
+    algorithm = PCRLv2(SHAPES[0], num_local_views=0, dropout=0.0)
+    assert not algorithm.mixes_sizes
+    assert len(algorithm.encoder_shapes) == 1
+    inputs, quantiles = batch(algorithm, 2)
+    assert set(inputs) == {"global_views", "targets"}
+    terms = make_model(algorithm)(inputs)
+    assert terms.shape == (2, 2, 3)
+    expected = [
+        slow_loss(one, [0, 0, 0], 1.0, {"local_loss": "sum"}) for one in np.pad(terms, ((0, 0), (0, 0), (0, 1)))
+    ]
+    np.testing.assert_allclose(algorithm.loss(0 * quantiles, terms), expected, rtol=1e-5)
+    assert [metric.__name__ for metric in algorithm.metrics()] == ["restoration_mse", "comparison"]
+    assert len(algorithm.describe(*tf.nest.map_structure(lambda x: x[0], (inputs, quantiles)))) == 4
+
+
+def gradients(algorithm, model, inputs, quantiles):
+    """By name of a layer, whether any of its variables gets a gradient."""
+    algorithm._schedule()
+    with tf.GradientTape() as tape:
+        loss = algorithm.loss(quantiles, model(inputs, training=True))
+    layers = [layer for layer in model.layers if layer.trainable_variables]
+    found = tape.gradient(loss, [[variable.value for variable in layer.trainable_variables] for layer in layers])
+    reached = [any(x is not None and np.abs(x).max() > 1e-9 for x in variables) for variables in found]
+    return dict(zip((layer.name for layer in layers), reached, strict=True))
+
+
+@pytest.mark.parametrize("drawn", [0, 1])
+def test_only_the_scale_that_was_drawn_learns(drawn):
+    algorithm, (inputs, _) = PCRLv2(SHAPES[0], **SMALL, restoration="paper"), some_batch(2)
+    model = make_model(algorithm)
+    reached = gradients(algorithm, model, inputs, tf.fill((3, 6), drawn / 2))
+    assert reached.pop("encoder")
+    assert reached.pop("decoder")
+    own = f"_{drawn + 1}"
+    assert reached == {name: own in name for name in reached}
+    assert {name.removesuffix("_predictor").removesuffix("_norm") for name in reached} == {
+        *("restoration_1", "restoration_2", "scale_1", "scale_2")
+    }
+
+
+def test_a_step_changes_encoder_decoder_and_heads():
+    algorithm, (inputs, quantiles) = PCRLv2(SHAPES[1], **SMALL), some_batch(3)
+    model = make_model(algorithm)
+    model.compile(keras.optimizers.SGD(0.1), loss=algorithm.loss, metrics=algorithm.metrics(), run_eagerly=True)
+    before = {layer.name: layer.get_weights() for layer in model.layers}
+    logs = model.train_on_batch(inputs, quantiles, return_dict=True)
+    assert set(logs) == {"loss", "restoration_mse", "comparison", "local_comparison"}
+    drawn = int(quantiles[0, 0] * 2)
+    for name in ("encoder", "decoder", "restoration_2", f"restoration_{drawn + 1}"):
+        after = model.get_layer(name).get_weights()
+        assert any(not np.array_equal(a, b) for a, b in zip(before[name], after, strict=True))
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_the_restorer_gives_the_finest_restoration(rank):
+    algorithm, (inputs, quantiles) = PCRLv2(SHAPES[rank - 2], **SMALL), some_batch(rank)
+    model = make_model(algorithm)
+    restorer = algorithm.restorer(model)
+    seen, wanted = algorithm.restorations(inputs, quantiles)
+    errors = [np.square(restorer(seen[:, view]) - wanted[:, view]) for view in range(2)]
+    expected = np.mean(errors, axis=(0, *range(2, rank + 3)))
+    np.testing.assert_allclose(algorithm.restoration_mse(quantiles, model(inputs)), expected, rtol=1e-4)
+    names = [layer.name for layer in restorer.layers]
+    assert names[1] == "encoder"
+    levels = [name for name in names if name.startswith("decoder_")]
+    assert levels == [layer.name for layer in model.get_layer("decoder").layers[1:]]
+    assert restorer.get_layer("decoder_level_0_up") is model.get_layer("decoder").get_layer("decoder_level_0_up")
+    assert restorer(np.zeros((1, *[16] * rank, algorithm.input_shape[-1]), "float32")).shape[1] == 16
+
+
+def test_all_that_leaves_the_encoder_is_its_last_map():
+    """With that map fixed, the view makes no difference to any map of the decoder, nor to its restoration."""
+    algorithm = PCRLv2(SHAPES[1], **SMALL, normalization="none")
+    model = make_model(algorithm, normalization="none")
+    networks = [keras.Sequential([model.get_layer("encoder"), model.get_layer("decoder")]), algorithm.restorer(model)]
+    two_views = some_batch(3)[0]["targets"][0]
+
+    def outputs():
+        return [output.numpy() for output in tf.nest.flatten([network(two_views) for network in networks])]
+
+    before = outputs()
+    assert len(before) == 3
+    assert not any(np.array_equal(*output) for output in before)
+    bottom = model.get_layer("encoder").get_layer("level_2_conv_2")
+    bottom.set_weights([np.zeros_like(bottom.kernel), np.ones_like(bottom.bias)])
+    for output in outputs():
+        np.testing.assert_array_equal(*output)
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_codes_of_the_global_views_before_and_after_their_normalization(rank):
+    algorithm, (inputs, _) = PCRLv2(SHAPES[rank - 2], **SMALL), some_batch(rank)
+    model = make_model(algorithm)
+    codes = keras.Model(model.inputs, algorithm.codes(model))(inputs, training=True)
+    assert list(codes) == ["scale_1", "scale_1_pooled", "scale_2", "scale_2_pooled"]
+    maps = pyramids(algorithm, model, inputs)[:2]
+    for scale in range(2):
+        pooled = np.stack([np.mean(tf.nn.relu(x[scale]), axis=tuple(range(1, rank + 1))) for x in maps], axis=1)
+        np.testing.assert_allclose(codes[f"scale_{scale + 1}_pooled"], pooled, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(np.mean(codes[f"scale_{scale + 1}"], axis=0), 0, atol=1e-4)
+
+
+def test_codes_differ_under_group_normalization_with_few_filters():
+    """Where each channel is a group of its own, whose plain mean is the same for all scans."""
+    algorithm, (inputs, _) = PCRLv2(SHAPES[0], **SMALL, normalization="group"), some_batch(2)
+    model = make_model(algorithm, enc_filters=4, normalization="group")
+    pooled = keras.Model(model.inputs, algorithm.codes(model)["scale_2_pooled"])(inputs)
+    assert np.std(pooled, axis=0).min() > 1e-3
+
+
+def test_description_shows_the_views():
+    algorithm, (inputs, quantiles) = PCRLv2(SHAPES[1], **SMALL), some_batch(3)
+    one = {name: value[0].numpy() for name, value in inputs.items()}
+    panels = algorithm.describe(one, quantiles[0])
+    assert [panel.title for panel in panels[3:]] == ["global view 2: corrupted", "local view 1", "local view 2"]
+    np.testing.assert_array_equal(panels[2].image, one["targets"][1])
+    np.testing.assert_array_equal(panels[5].image, one["local_views"][1])
+
+
+KEYS = {"algorithm": "pcrlv2", "dataset_name": "nifti", "data_dir": "scans", "data_dim": 64, "num_layers": 3}
+
+
+def load(folder, **keys):
+    path = folder / "experiment.json"
+    path.write_text(json.dumps(KEYS | keys))
+    return load_experiment("train", path)
+
+
+def test_keys_reach_the_task_and_the_encoder(tmp_path):
+    experiment = load(
+        tmp_path,
+        global_dim=[32, 32, 16],
+        local_dim=16,
+        global_sizes=[32, [48, 48, 32]],
+        local_sizes=[8],
+        blur_sigma=1.0,
+        normalization="group",
+    )
+    task = experiment.make_algorithm()
+    assert (task.global_dim, task.local_dim) == ((32, 32, 16), (16, 16, 16))
+    assert task.global_boxes.sizes == ((32, 32, 32), (48, 48, 32))
+    assert task.corruption == dataclasses.replace(
+        PCRLv2((64, 64, 64, 1)).corruption, blur_sigma=1.0, swap_cell=(4, 4, 2)
+    )
+    assert (task.normalization, task.dropout) == ("group", 0.5)
+    assert experiment.encoder_options()["normalization"] == "group"
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"num_layers": 4}, "receives 16x16x16 voxels, but with 5 poolings by 2 each axis must be a multiple of 32"),
+        ({"global_dim": [32, 32]}, "global_dim: expected one positive integer or 3 of them"),
+        ({"global_sizes": [80]}, "global_sizes, data_dim: a view of .80, 80, 80. voxels"),
+        ({"global_sizes": [[16, 16, 64]], "local_sizes": [24]}, "local_sizes: none of .24, 24, 24. voxels"),
+        ({"swap_cell": 20}, "swap_cell, global_dim: a view of .32, 32, 32. voxels does not have two cells"),
+        ({"min_iou": 0}, "min_iou: input should be greater than 0"),
+        ({"local_loss": "max"}, "local_loss: input should be 'mean' or 'sum'"),
+    ],
+)
+def test_mistakes_are_found_when_the_file_is_loaded(tmp_path, keys, message):
+    with pytest.raises(UserError, match=message):
+        load(tmp_path, **keys)
+
+
+def test_an_encoder_that_pools_a_view_away_is_refused():
+    algorithm = PCRLv2((64, 64, 1), local_dim=2)
+    with pytest.raises(UserError, match=r"the encoder leaves nothing of a view of \[2, 2\] voxels"):
+        make_model(algorithm)
