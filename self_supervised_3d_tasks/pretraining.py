@@ -102,7 +102,7 @@ def plan(experiment: TrainExperiment) -> Plan:
     parts = splits.pretraining_split(cases, experiment.train_val_split, experiment.seed)
     algorithm = experiment.make_algorithm()
     scans_per_step = math.ceil(experiment.batch_size / algorithm.examples_per_scan)
-    _check_other_scans(algorithm, parts, scans_per_step)
+    _check_other_scans(algorithm, parts, scans_per_step, experiment.crops_per_scan)
     crops = len(parts["train"]) * experiment.crops_per_scan
     return Plan(
         experiment=experiment,
@@ -265,7 +265,9 @@ def _background(experiment: TrainExperiment) -> Background | None:
     return Background.in_window(experiment.background_level, experiment.background_share, experiment.intensity_window)
 
 
-def _check_other_scans(algorithm: Algorithm, parts: dict[str, list[Case]], scans_per_step: int) -> None:
+def _check_other_scans(
+    algorithm: Algorithm, parts: dict[str, list[Case]], scans_per_step: int, crops_per_scan: int
+) -> None:
     """Raise `UserError` where an example would look for other scans and find none."""
     if scans_per_step < algorithm.min_batch:
         raise UserError(
@@ -277,12 +279,18 @@ def _check_other_scans(algorithm: Algorithm, parts: dict[str, list[Case]], scans
             f"batch_size: {algorithm.name} compares the scans of a batch, but {scans_per_step} scans per step of "
             f"{len(parts['train'])} training scans would pair a scan with itself; reduce batch_size or add scans"
         )
-    needed = max(algorithm.min_batch if algorithm.distinct_scans else 1, algorithm.companions + 1)
+    scans = max(algorithm.min_batch if algorithm.distinct_scans else 1, algorithm.companions + 1)
     for part, cases in parts.items():
-        if len(cases) < needed:
+        if len(cases) < scans:
             raise UserError(
-                f"train_val_split: {algorithm.name} compares scans and needs at least {needed} in each part of the "
+                f"train_val_split: {algorithm.name} compares scans and needs at least {scans} in each part of the "
                 f"split, but {part} has {len(cases)}; add scans or change train_val_split"
+            )
+        if len(cases) * crops_per_scan < algorithm.min_batch:
+            raise UserError(
+                f"train_val_split, patches_per_scan: {algorithm.name} needs at least {algorithm.min_batch} scans or "
+                f"crops in each part of the split, but {part} has {len(cases) * crops_per_scan}; add scans or crops, or "
+                "change train_val_split"
             )
 
 

@@ -75,8 +75,7 @@ def smooth_images(count: int, rank: int, channels: int = 1, seed: int = 0, side:
 
 
 def scans_for(algorithm) -> np.ndarray:
-    # Of two scans, codes that are normalized over the batch are 1 and -1, which no small step changes.
-    count = 3 if algorithm.name == "pcrlv2" else BATCH
+    count = max(BATCH, algorithm.min_batch)
     return smooth_images(count, rank_of(algorithm), side=algorithm.input_shape[0])
 
 

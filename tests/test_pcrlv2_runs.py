@@ -13,6 +13,7 @@ from self_supervised_3d_tasks import checkpoints, pretraining, training, transfe
 from self_supervised_3d_tasks.algorithms.pcrlv2 import PCRLv2
 from self_supervised_3d_tasks.commands import analyse
 from self_supervised_3d_tasks.config import load_experiment
+from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.model_files import load_model
 from self_supervised_3d_tasks.models.decoders.unet import unet as decoder
 from self_supervised_3d_tasks.run_folder import RunFolder
@@ -26,7 +27,7 @@ KEYS = NETWORK | {
     "train_val_split": 0.5,
     "num_local_views": 2,
     "dropout": 0.5,
-    "batch_size": 2,
+    "batch_size": 3,
     "epochs": 2,
     "steps_per_epoch": 2,
     "lr": 0.05,
@@ -61,6 +62,14 @@ def load(workspace, **keys):
 @pytest.fixture(scope="module")
 def experiment(workspace):
     return load(workspace)
+
+
+def test_too_few_scans_to_normalize_codes_over_a_batch(workspace):
+    with pytest.raises(UserError, match="batch_size: pcrlv2 compares the scans of a batch and needs at least 3"):
+        pretraining.plan(load(workspace, batch_size=2))
+    with pytest.raises(UserError, match="at least 3 scans or crops in each part of the split, but validation has 1;"):
+        pretraining.plan(load(workspace, train_val_split=0.9))
+    assert len(pretraining.plan(load(workspace, train_val_split=0.9, patches_per_scan=3)).validation) == 1
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,7 @@ class PCRLv2(Algorithm):
     """
 
     decodes = True
-    min_batch = 2
+    min_batch = 3  # the codes of two, normalized over the batch, are 1 and -1 whatever they were
     # The loss sinks as β does, and is lowest for codes that are all alike: it says little about which epoch is best.
     monitor = None
 
