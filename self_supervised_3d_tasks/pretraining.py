@@ -289,8 +289,8 @@ def _check_other_scans(
         if len(cases) * crops_per_scan < algorithm.min_batch:
             raise UserError(
                 f"train_val_split, patches_per_scan: {algorithm.name} needs at least {algorithm.min_batch} scans or "
-                f"crops in each part of the split, but {part} has {len(cases) * crops_per_scan}; add scans or crops, or "
-                "change train_val_split"
+                f"crops in each part of the split, but {part} has {len(cases) * crops_per_scan}; add some, or change "
+                "train_val_split"
             )
 
 
