@@ -114,7 +114,7 @@ def test_a_bad_file_is_named_and_no_run_folder_stays(workspace, command, file, d
     ("keys", "message"),
     [
         ({"epochs_random": 0, "epochs_frozen": 1}, "model_checkpoint: needed by frozen"),
-        ({"epochs_frozen": 1, "model_checkpoint": "nowhere"}, "nowhere: expected a .keras file"),
+        ({"epochs_frozen": 1, "model_checkpoint": "nowhere"}, "nowhere: no such run folder; run the pretraining first"),
         ({"epochs_frozen": 1, "model_checkpoint": "scans"}, "scans: holds no encoder.keras"),
         ({"label_dir_train": "masks"}, "masks: this folder of masks does not exist"),
         ({"scores": ["dise"]}, "scores: no score is called 'dise'"),
