@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy as np
 
 from self_supervised_3d_tasks.algorithms.base import Panel
 from self_supervised_3d_tasks.plots import canvas
+
+MAX_COLUMNS = 9
 
 
 def central_slice(image: np.ndarray) -> np.ndarray:
@@ -34,7 +37,8 @@ def pretext_preview(path: Path, panels: Sequence[Sequence[Panel]]) -> None:
         panels: for each scan its pictures, 2D or 3D images of any size.
     """
     panels = [block for block in panels if block]
-    columns = min(9, max((len(block) for block in panels), default=1))
+    longest = max((len(block) for block in panels), default=1)
+    columns = math.ceil(longest / math.ceil(longest / MAX_COLUMNS))  # rows of nearly the same length
     cell, gap, margin = (1.6 if columns <= 4 else 1.0), 0.08, 0.3
     rows, top = [], 0.1
     for number, block in enumerate(panels, start=1):
