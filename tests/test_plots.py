@@ -152,7 +152,7 @@ def test_pretext_preview(tmp_path, shape):
     constant = np.zeros(shape, np.float32)
     block = [("original", image), Panel("a long title that needs several lines of text", constant)]
     plots.pretext_preview(tmp_path / "preview.png", [block, [], block * 6])
-    width = round((0.3 + 9 * (1.0 + 0.08)) * canvas.DPI)  # twelve pictures are wrapped after nine
+    width = round((0.3 + 6 * (1.0 + 0.08)) * canvas.DPI)  # twelve pictures make two rows, as nine fit into one
     assert read_png(tmp_path / "preview.png").shape[1] == width
 
 
