@@ -34,11 +34,14 @@ lint: $(STAMP)  ## check style, imports, docstrings and complexity
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
+# Two processes of one thread each: tiny tensors gain nothing from more threads. A file stays in one process.
+PYTEST := OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
+
 test: $(STAMP)  ## run the fast tests
-	$(RUN) -m pytest
+	$(PYTEST)
 
 test-slow: $(STAMP)  ## run the slow tests
-	$(RUN) -m pytest -m slow
+	$(PYTEST) -m slow
 
 schema: $(STAMP)  ## rewrite configs_json/schema/ after a change of keys
 	$(RUN) -m self_supervised_3d_tasks.schema configs_json/schema
