@@ -109,7 +109,8 @@ def _completed(experiment: Experiment, stored: dict) -> dict:
 
 def _changed(before: dict, after: dict) -> list[str]:
     """Return the keys that differ, without those that do not touch the result."""
-    keys = (before.keys() | after.keys()) - {"log_level", "use_gpu", "tensorboard", "cache", "cache_dir"}
+    shown = {"log_level", "tensorboard", "restoration_picture_every_n_epochs"}
+    keys = (before.keys() | after.keys()) - shown - {"use_gpu", "cache", "cache_dir"}
     return sorted(key for key in keys if before.get(key) != after.get(key))
 
 
