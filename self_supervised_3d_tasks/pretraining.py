@@ -141,12 +141,10 @@ def run(plan: Plan, folder: RunFolder) -> None:
     def stream(scans: Scans, *, first_step: int, training: bool):
         return pipeline.pretraining_dataset(
             scans.store,
-            centres=scans.centres,
-            background=_background(experiment),
+            **_crops(experiment, scans),
             make_example=algorithm.make_example,
             make_batch=algorithm.make_batch,
             batch_size=plan.scans_per_step,
-            crop_shape=experiment.crop_shape,
             crops_per_scan=experiment.crops_per_scan,
             augment=_augmentation(experiment),
             companions=algorithm.companions,
@@ -258,11 +256,11 @@ def _augmentation(experiment: TrainExperiment) -> Callable | None:
     return functools.partial(augment.augment_image, zoom_only=experiment.augment_zoom_only)
 
 
-def _background(experiment: TrainExperiment) -> Background | None:
-    """Return which crops are drawn again."""
-    if experiment.background_level is None:
-        return None
-    return Background.in_window(experiment.background_level, experiment.background_share, experiment.intensity_window)
+def _crops(experiment: TrainExperiment, scans: Scans) -> dict[str, Any]:
+    """Return how crops are drawn, the same for training, validation, pictures and analyses: options of the pipeline."""
+    level, window = experiment.background_level, experiment.intensity_window
+    background = None if level is None else Background.in_window(level, experiment.background_share, window)
+    return {"crop_shape": experiment.crop_shape, "centres": scans.centres, "background": background}
 
 
 def _check_other_scans(
@@ -329,11 +327,9 @@ def wholes(plan: Plan, scans: Scans, *, per_scan: int, seed: int) -> Any:
     """
     return pipeline.pretraining_dataset(
         scans.store,
-        centres=scans.centres,
-        background=_background(plan.experiment),
+        **_crops(plan.experiment, scans),
         make_example=keep_crop,
         batch_size=1,
-        crop_shape=plan.experiment.crop_shape,
         crops_per_scan=per_scan,
         seed=seed,
         training=False,
@@ -344,11 +340,9 @@ def _look_at_examples(plan: Plan, scans: Scans, path: Path) -> None:
     """Draw what the task makes of the first scans, and warn of what speaks against training on them."""
     dataset = pipeline.pretraining_dataset(
         scans.store,
-        centres=scans.centres,
-        background=_background(plan.experiment),
+        **_crops(plan.experiment, scans),
         make_example=plan.algorithm.make_example,
         batch_size=1,
-        crop_shape=plan.experiment.crop_shape,
         companions=plan.algorithm.companions,
         seed=plan.experiment.seed,
         training=False,

@@ -48,7 +48,7 @@ class PCRLv2(Algorithm):
 
     The global and the local views are separate passes with statistics of their own; those that a batch normalization
     keeps for later mix both. They are recomputed from global views at the end; until then the columns of validation are
-    those of the mixture (not with "normalization": "group", but for the codes). The weights of the last epoch are kept.
+    those of the mixture (not with "normalization": "group"). The weights of the last epoch are kept.
 
     Args:
         input_shape: ``(*spatial, channels)`` of the region of a scan that the views are drawn from, in [0, 1].
