@@ -44,7 +44,7 @@ test-slow: $(STAMP)  ## run the slow tests
 	$(PYTEST) -m slow
 
 schema: $(STAMP)  ## rewrite configs_json/schema/ after a change of keys
-	$(RUN) -m self_supervised_3d_tasks.schema configs_json/schema
+	$(RUN) -m self_supervised_3d_tasks.experiment.schema configs_json/schema
 
 bench: $(STAMP)  ## measure speed and memory of every pretext task
 	$(RUN) benchmarks/run.py
@@ -59,7 +59,7 @@ demo: $(STAMP)  ## pretrain, finetune and predict on synthetic scans, in minutes
 	masks=demo_output/$$(basename "$$finetuned"); \
 	$(RUN) predict.py "$$finetuned" demo_data/test "$$masks" --overlay; \
 	printf '\nscores on the test scans (%s)\n\n' "$$finetuned/results.csv"; \
-	$(RUN) -c "import sys; from self_supervised_3d_tasks import results; \
+	$(RUN) -c "import sys; from self_supervised_3d_tasks.scores import results; \
 		print(results.table(results.read_long(sys.argv[1])))" "$$finetuned/results_long.csv"; \
 	printf '\npretext examples and curves  %s\n' "$$pretrained/plots"; \
 	printf 'curves and comparisons       %s\n' "$$finetuned/plots"; \

@@ -36,10 +36,11 @@ def measure(name: str, side: int, filters: int, steps: int) -> dict:
     import keras
     import tensorflow as tf
 
-    from self_supervised_3d_tasks import registry
-    from self_supervised_3d_tasks.data import layouts, pipeline
+    from self_supervised_3d_tasks.data import layouts
     from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-    from self_supervised_3d_tasks.data.store import VolumeStore
+    from self_supervised_3d_tasks.data.store.volumes import VolumeStore
+    from self_supervised_3d_tasks.data.stream import pipeline
+    from self_supervised_3d_tasks.experiment import registry
 
     keras.utils.set_random_seed(0)
     algorithm = registry.algorithm(name)((side, side, side, 1))
@@ -149,7 +150,7 @@ def per_call(function, count: int) -> float:
 
 def main() -> None:
     """Measure each task in a fresh process and print a Markdown table."""
-    from self_supervised_3d_tasks import registry
+    from self_supervised_3d_tasks.experiment import registry
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--algorithm", action="append", choices=registry.known("algorithm"), help="default: all")

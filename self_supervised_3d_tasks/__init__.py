@@ -10,8 +10,8 @@ __version__ = "0.1.0"
 _MODULES = {
     "Algorithm": "algorithms.base",
     "UserError": "errors",
-    "load_encoder": "transfer",
-    "load_experiment": "config",
+    "load_encoder": "transfer.encoder",
+    "load_experiment": "experiment.load",
     "predict_case": "inference",
     "pyramid_outputs": "models.encoders",
 }

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.lazy import keras
 
 if TYPE_CHECKING:
+    from self_supervised_3d_tasks.data.formats.readers import Volume
     from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-    from self_supervised_3d_tasks.data.readers import Volume
 
-keras = lazy.load("keras")
 
 # (batch, *window, channels) -> probabilities (batch, *window, num_classes)
 Predict = Callable[[np.ndarray], np.ndarray]

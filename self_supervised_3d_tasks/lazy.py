@@ -1,14 +1,14 @@
-"""Modules that are imported when they are first used, so that a command answers before TensorFlow has loaded.
+"""Libraries that are imported when they are first used, so that a command answers before TensorFlow has loaded.
 
 `importlib.util.LazyLoader`, and lazy_loader which is built on it, put their stand-in into ``sys.modules``. TensorFlow
 and Keras import each other, and such a stand-in for Keras, met by TensorFlow half-way, stays half-initialised for good.
-The stand-ins here are known to nobody but the module that asked for them.
+The stand-ins here are known to nobody but the modules that ask for them.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 
 class LazyModule:
@@ -30,3 +30,10 @@ class LazyModule:
 def load(name: str) -> Any:
     """Return a stand-in for the module ``name``, which is imported at its first use."""
     return LazyModule(name)
+
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+else:
+    keras, tf = load("keras"), load("tensorflow")

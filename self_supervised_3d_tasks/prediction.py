@@ -10,17 +10,20 @@ from typing import Any
 
 from absl import logging
 
-from self_supervised_3d_tasks import finetuning, inference, plots, registry, training
-from self_supervised_3d_tasks.config import load_experiment
-from self_supervised_3d_tasks.data import archives, layouts, readers
+from self_supervised_3d_tasks import inference, plots, training
+from self_supervised_3d_tasks.data import layouts
+from self_supervised_3d_tasks.data.formats import archives, readers
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.store import check_case
+from self_supervised_3d_tasks.data.store.volumes import check_case
 from self_supervised_3d_tasks.downstream import image_table
 from self_supervised_3d_tasks.downstream.whole_scans import WholeScanTask
 from self_supervised_3d_tasks.errors import UserError, nearest
-from self_supervised_3d_tasks.experiment import FinetuneExperiment
-from self_supervised_3d_tasks.run_folder import read_json
+from self_supervised_3d_tasks.experiment import registry
+from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
+from self_supervised_3d_tasks.experiment.load import load_experiment
+from self_supervised_3d_tasks.files.run_folder import read_json
+from self_supervised_3d_tasks.finetuning import job as finetuning
 
 NIFTI = (".nii", ".nii.gz")
 _EVERY_FILE = "(.+)"  # is a subject of its own, which needs no warning: nothing is split here

@@ -1,6 +1,7 @@
 """The rules of the code that a machine can check: layers, heavy imports, forbidden constructs, sizes."""
 
 import ast
+import graphlib
 import importlib
 import subprocess
 import sys
@@ -13,28 +14,18 @@ import self_supervised_3d_tasks
 PACKAGE = Path(self_supervised_3d_tasks.__file__).parent
 NAME = PACKAGE.name
 
-# Imports point to a lower layer, or stay inside one folder or (between single files) one layer.
-LAYERS = [
-    {
-        *("errors", "lazy", "registry", "run_folder", "config", "legacy_keys", "schema"),
-        *("experiment", "experiment_checks", "experiment_defaults", "finding_checks"),
-    },
-    {"ops", "models", "classification_scores", "finding_scores", "losses", "metrics", "triplet_losses"},
-    {"algorithms", "data"},
-    {
-        *("batch_statistics", "callbacks", "checkpoints", "inference", "model_files", "plots", "pretext_scores"),
-        *("collapse", "optimizers", "results", "training", "transfer", "transfer_decoder"),
-    },
-    {"analysis", "downstream", "evaluation", "finetuning", "prediction", "preparation", "pretraining"},
-    {"commands"},
+# From the bottom to the top: a part may import those before it and files of its own, and no file imports in a circle.
+ORDER = [
+    *("errors", "lazy", "shapes", "files", "ops", "losses", "models", "scores", "data", "algorithms", "training"),
+    *("transfer", "experiment", "plots", "inference", "downstream", "analysis", "pretraining", "finetuning"),
+    *("prediction", "preparation", "commands"),
 ]
-LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
-FOLDERS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+PLACE = {part: number for number, part in enumerate(ORDER)}
 # Which parts may name a library; every other part may not, not even inside a function.
 ALLOWED = {
-    "tensorflow": {"ops", "data", "algorithms", "training"},
+    "tensorflow": {"lazy", "ops", "data", "algorithms", "training"},
     "matplotlib": {"plots"},
-    "nibabel": {"data/readers.py", "preparation"},
+    "nibabel": {"data/formats/readers.py", "preparation"},
     "pickle": set(),
     "dill": set(),
     "cloudpickle": set(),
@@ -42,6 +33,9 @@ ALLOWED = {
 MAX_FILE, MAX_FUNCTION = 400, 70
 
 FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES
+}
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 
 
@@ -52,11 +46,8 @@ def part(path):
 
 
 def imports(tree, path):
-    """Yield (line, dotted name) of every import: statements at any depth, `lazy.load` and `import_module`.
-
-    The registry may look modules up by name wherever they are: that is what it is for.
-    """
-    functions = {"load"} if part(path) == "registry" else {"load", "import_module", "__import__"}
+    """Yield (line, dotted name) of every import: statements at any depth, under ``TYPE_CHECKING`` too, `lazy.load` and
+    `import_module` of a name, and the libraries behind `lazy.keras` and `lazy.tf`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -66,9 +57,38 @@ def imports(tree, path):
                 parents = path.relative_to(PACKAGE.parent).parts[: -node.level]
                 module = ".".join([*parents, *([module] if module else [])])
             yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
-        elif isinstance(node, ast.Call) and called(node) in functions:
+            stand_ins = {"keras": "keras", "tf": "tensorflow"} if module == f"{NAME}.lazy" else {}
+            yield from ((node.lineno, stand_ins[alias.name]) for alias in node.names if alias.name in stand_ins)
+        elif isinstance(node, ast.Call) and called(node) in {"load", "import_module", "__import__"}:
             if node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
                 yield node.lineno, node.args[0].value
+
+
+def looked_up(tree, path):
+    """Yield (line, dotted name) of the modules that a file can import by a name which it makes itself.
+
+    Where it does so, every text in it that names a folder or a file of the package counts for all that is inside, and
+    ``__name__`` or ``__path__`` for its own folder.
+    """
+    nodes = list(ast.walk(tree))
+    if not any(isinstance(node, ast.Call) and called(node) in {"import_module", "iter_modules"} for node in nodes):
+        return
+    for node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith(f"{NAME}."):
+            yield from ((node.lineno, name) for name in MODULES if f"{name}.".startswith(f"{node.value.rstrip('.')}."))
+        if isinstance(node, ast.Name) and node.id in {"__name__", "__path__"} and path.name == "__init__.py":
+            folder = ".".join(path.relative_to(PACKAGE.parent).parts[:-1])
+            yield from ((node.lineno, name) for name in MODULES if name.startswith(f"{folder}."))
+
+
+def imported_files(tree, path):
+    """Yield (line, path) of every file of the package that a file imports; a folder stands for its ``__init__``."""
+    for line, name in [*imports(tree, path), *looked_up(tree, path)]:
+        for candidate in (name, name.rpartition(".")[0]):
+            if candidate in MODULES and candidate != NAME:
+                if MODULES[candidate] != path:
+                    yield line, MODULES[candidate]
+                break
 
 
 def called(node):
@@ -77,16 +97,20 @@ def called(node):
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", None)
 
 
-def layer_violations(tree, path):
+def order_violations(tree, path):
     source = part(path)
-    for line, name in imports(tree, path):
-        root, *rest = name.split(".")
-        if root != NAME or not rest or rest[0] == source or rest[0] not in LAYER:
-            continue
-        above, target = LAYER[source], LAYER[rest[0]]
-        sideways = above == target and not {source, rest[0]} <= FOLDERS
-        if above <= target and not sideways:
-            yield f"line {line}: {source} (layer {above + 1}) imports {rest[0]} (layer {target + 1})"
+    for line, target in imported_files(tree, path):
+        if part(target) != source and PLACE[source] <= PLACE[part(target)]:
+            yield f"line {line}: {source} imports {part(target)}, which stands above it"
+
+
+def circle(graph):
+    """Return the files of one circle, in its order; none where the graph has none."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return [path.relative_to(PACKAGE).as_posix() for path in error.args[1]]
+    return []
 
 
 def library_violations(tree, path):
@@ -122,15 +146,35 @@ def size_violations(source, tree):
                 yield f"line {node.lineno}: {node.name} has {length} lines, at most {MAX_FUNCTION}"
 
 
-def test_every_part_has_a_layer():
+def test_every_part_has_a_place():
     parts = {part(path) for path in FILES} - {""}
-    assert parts <= LAYER.keys(), f"give a layer to {sorted(parts - LAYER.keys())}"
+    assert parts == set(ORDER)
 
 
 @every_file
 def test_imports_point_downwards(path):
     if part(path):
-        assert list(layer_violations(ast.parse(path.read_text()), path)) == []
+        assert list(order_violations(ast.parse(path.read_text()), path)) == []
+
+
+def test_no_file_imports_in_a_circle():
+    files = [path for path in FILES if part(path)]
+    graph = {path: {target for _, target in imported_files(ast.parse(path.read_text()), path)} for path in files}
+    assert circle(graph) == []
+    assert sum(map(len, graph.values())) > 300, "the graph has lost its edges"
+
+
+def test_the_package_itself_is_only_a_door():
+    """Files import each other, never a name of the package's own ``__init__``, which looks names up in all of them."""
+    names = set(self_supervised_3d_tasks.__all__) | {"__version__"}
+    for path in FILES[1:]:
+        assert not names & {name.removeprefix(f"{NAME}.") for _, name in imports(ast.parse(path.read_text()), path)}
+
+
+def test_a_circle_is_found():
+    a, b, c = (PACKAGE / name for name in ("a.py", "b.py", "c.py"))
+    assert circle({a: {b}, b: {c}, c: {a}}) in (["a.py", "b.py", "c.py", "a.py"], ["a.py", "c.py", "b.py", "a.py"])
+    assert circle({a: {b, c}, b: {c}, c: set()}) == []
 
 
 @every_file
@@ -152,37 +196,29 @@ def test_sizes(path):
 @pytest.mark.parametrize(
     ("file", "source", "found"),
     [
-        ("ops/x.py", "from self_supervised_3d_tasks.data import readers", "ops (layer 2) imports data"),
-        ("ops/x.py", "from ..data import readers", "ops (layer 2) imports data"),
-        (
-            "ops/x.py",
-            "def f():\n    import self_supervised_3d_tasks.data.readers",
-            "line 2: ops (layer 2) imports",
-        ),
-        ("ops/x.py", 'x = lazy.load("self_supervised_3d_tasks.training")', "imports training (layer 4)"),
-        ("data/x.py", "from self_supervised_3d_tasks import algorithms", "data (layer 3) imports algorithms"),
-        ("plots/x.py", "from self_supervised_3d_tasks import commands", "imports commands (layer 6)"),
-        ("models/x.py", 'tf = lazy.load("tensorflow")', "tensorflow may be imported in"),
-        ("losses.py", "def f():\n    import tensorflow.math", "line 2: tensorflow.math may be"),
-        (
-            "inference.py",
-            "from matplotlib import pyplot",
-            "matplotlib.pyplot may be imported in ['plots'] only",
-        ),
-        ("data/pipeline.py", "import nibabel", "nibabel may be imported in"),
+        ("ops/x.py", "from self_supervised_3d_tasks.data import splits", "ops imports data"),
+        ("ops/x.py", "from ..data import splits", "ops imports data"),
+        ("ops/x.py", "def f():\n    import self_supervised_3d_tasks.data.splits", "line 2: ops imports data"),
+        ("ops/x.py", "if TYPE_CHECKING:\n    from self_supervised_3d_tasks.data import splits", "line 2: ops imports"),
+        ("ops/x.py", 'x = lazy.load("self_supervised_3d_tasks.training")', "imports training"),
+        ("ops/x.py", 'P = "self_supervised_3d_tasks.commands.train"\nimport_module(P + name)', "line 1: ops imports"),
+        ("data/x.py", "from self_supervised_3d_tasks import algorithms", "data imports algorithms"),
+        ("plots/x.py", "from self_supervised_3d_tasks import commands", "imports commands"),
+        ("models/x.py", "from self_supervised_3d_tasks.lazy import tf", "tensorflow may be imported in"),
+        ("losses/x.py", "def f():\n    import tensorflow.math", "line 2: tensorflow.math may be"),
+        ("inference.py", "from matplotlib import pyplot", "matplotlib.pyplot may be imported in ['plots'] only"),
+        ("data/stream/x.py", "import nibabel", "nibabel may be imported in"),
         ("data/x.py", "import pickle", "pickle may be imported in no file"),
         ("models/x.py", "keras.layers.Lambda(f)", "Lambda"),
         ("ops/x.py", "eval(text)", "eval()"),
         ("ops/x.py", "print(text)", "print()"),
         ("data/x.py", "np.load(path)", "np.load without allow_pickle=False"),
-        ("ops/x.py", "x = 1\n" * 401, "401 lines, at most 400"),
-        ("ops/x.py", "def f():\n" + "    x = 1\n" * 70, "line 1: f has 71 lines, at most 70"),
+        ("ops/x.py", "x = 1\n" * (MAX_FILE + 1), f"{MAX_FILE + 1} lines, at most"),
+        ("ops/x.py", "def f():\n" + "    x = 1\n" * MAX_FUNCTION, f"line 1: f has {MAX_FUNCTION + 1} lines, at most"),
     ],
 )
 def test_the_rules_find_what_they_forbid(file, source, found):
-    path, tree = PACKAGE / file, ast.parse(source)
-    checks = [layer_violations, library_violations, construct_violations]
-    violations = [line for check in checks for line in check(tree, path)] + list(size_violations(source, tree))
+    violations = all_violations(source, PACKAGE / file)
     assert len(violations) == 1
     assert found in violations[0]
 
@@ -192,16 +228,20 @@ def test_the_rules_find_what_they_forbid(file, source, found):
     [
         ("ops/x.py", "from self_supervised_3d_tasks.ops import seeds\nimport tensorflow"),
         ("algorithms/x.py", "from self_supervised_3d_tasks.ops import seeds"),
-        ("losses.py", "from self_supervised_3d_tasks import metrics, errors"),
-        ("data/readers.py", "import nibabel\nnp.load(path, allow_pickle=False)"),
+        ("losses/x.py", "from self_supervised_3d_tasks import errors, shapes"),
+        ("data/formats/readers.py", "import nibabel\nnp.load(path, allow_pickle=False)"),
         ("commands/x.py", "print(1)\nfrom self_supervised_3d_tasks import training"),
         ("ops/x.py", "inspect.signature(f, eval_str=True)\nmodel.eval()"),
     ],
 )
 def test_the_rules_allow_what_is_allowed(file, source):
-    path, tree = PACKAGE / file, ast.parse(source)
-    checks = [layer_violations, library_violations, construct_violations]
-    assert [line for check in checks for line in check(tree, path)] == []
+    assert all_violations(source, PACKAGE / file) == []
+
+
+def all_violations(source, path):
+    tree = ast.parse(source)
+    checks = [order_violations, library_violations, construct_violations]
+    return [line for check in checks for line in check(tree, path)] + list(size_violations(source, tree))
 
 
 def test_importing_every_module_loads_neither_tensorflow_nor_keras():

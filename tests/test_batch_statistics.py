@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks import batch_statistics
+from self_supervised_3d_tasks.training import batch_statistics
 
 
 def norm(name, **options):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from self_supervised_3d_tasks import classification_scores
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.scores import classification as classification_scores
 
 
 def one_hot(classes, num_classes):

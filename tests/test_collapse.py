@@ -6,11 +6,12 @@ import keras
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks import collapse, triplet_losses
 from self_supervised_3d_tasks.algorithms.cpc import CPC
 from self_supervised_3d_tasks.algorithms.exemplar import Exemplar
 from self_supervised_3d_tasks.algorithms.tcpc import TCPC
-from self_supervised_3d_tasks.collapse import CollapseMonitor, Width
+from self_supervised_3d_tasks.analysis import collapse
+from self_supervised_3d_tasks.analysis.collapse import CollapseMonitor, Width
+from self_supervised_3d_tasks.losses import triplet
 
 TASKS = {
     "cpc": (CPC((16, 16, 1), code_size=6, context_units=3), 12),  # of 16 patches; one row is in no context
@@ -24,7 +25,7 @@ def test_codes_become_unit_length_as_in_a_training_and_zeros_stay():
     units = collapse.unit_length(codes)
     np.testing.assert_allclose(units, [[0.6, 0.8], [0, 0], [-1, 0], [0.3, 0.4]], rtol=1e-6)
     assert units.dtype == np.float64
-    np.testing.assert_allclose(triplet_losses.unit_length(codes), units, rtol=1e-6)
+    np.testing.assert_allclose(triplet.unit_length(codes), units, rtol=1e-6)
     np.testing.assert_array_equal(collapse.unit_length(codes[None, :2]), units[None, :2])
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from self_supervised_3d_tasks import legacy_keys, schema
-from self_supervised_3d_tasks.config import load_experiment
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import legacy, schema
+from self_supervised_3d_tasks.experiment.load import load_experiment
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TRAIN = {"algorithm": "rotation", "dataset_name": "nifti", "data_dir": "scans", "data_dim": 32, "number_channels": 1}
@@ -386,20 +386,18 @@ def test_overrides_are_typed_and_reach_nested_groups(tmp_path):
 
 
 def test_the_predecessors_spellings_are_translated_with_one_warning_each():
-    values, warnings = legacy_keys.translate(
+    values, warnings = legacy.translate(
         "train", {"n_channels": 4, "train3D": True, "split_per_side": 4, "embed_dim": 128, "val_split": 0.05}
     )
     assert values == {"number_channels": 4, "data_is_3D": True, "patches_per_side": 4, "train_val_split": 0.95}
     assert len(warnings) == 5
-    values, warnings = legacy_keys.translate(
-        "finetune", {"epochs": 150, "patch_dim": 64, "clipnorm": 1, "clipvalue": 1}
-    )
+    values, warnings = legacy.translate("finetune", {"epochs": 150, "patch_dim": 64, "clipnorm": 1, "clipvalue": 1})
     assert values == {"epochs_initialized": 150, "epochs_random": 0, "epochs_frozen": 0, "clipnorm": 1}
     assert len(warnings) == 3
 
 
 def test_load_weights_false_means_from_scratch():
-    values, _ = legacy_keys.translate("finetune", {"load_weights": False, "epochs_initialized": 7})
+    values, _ = legacy.translate("finetune", {"load_weights": False, "epochs_initialized": 7})
     assert values == {"epochs_random": 7, "epochs_initialized": 0, "epochs_frozen": 0}
 
 
@@ -408,12 +406,12 @@ def test_loader_groups_become_flat_keys():
         "train_data_generator_args": {"augment": True, "label_stem": "", "shuffle": True, "patches_per_scan": 2},
         "val_data_generator_args": {"augment": False, "label_stem": ""},
     }
-    values, warnings = legacy_keys.translate("finetune", groups)
+    values, warnings = legacy.translate("finetune", groups)
     assert values == {"augment": True, "label_stem": "", "patches_per_scan": 2}
     assert warnings == []
     groups["test_data_generator_args"] = {"label_stem": "_label"}
     with pytest.raises(UserError, match="label_stem: both are given and disagree"):
-        legacy_keys.translate("finetune", groups)
+        legacy.translate("finetune", groups)
 
 
 def test_what_only_training_needs_is_the_training_groups():
@@ -422,7 +420,7 @@ def test_what_only_training_needs_is_the_training_groups():
         "train_data_generator_args": {"augment": True, "augment_zoom_only": True, "batch_size": 4, "shuffle": False},
         "val_data_generator_args": {"augment": True, "batch_size": 2},
     }
-    values, warnings = legacy_keys.translate("train", groups)
+    values, warnings = legacy.translate("train", groups)
     assert values == {"augment": True, "batch_size": 4}
     said = [warning.partition(" is ignored")[0] for warning in warnings]
     assert said == [
@@ -448,20 +446,18 @@ def test_what_only_training_needs_is_the_training_groups():
     ],
 )
 def test_tables_of_labels_as_the_predecessor_chose_among_them(given, left, ignored):
-    values, warnings = legacy_keys.translate("finetune", given)
+    values, warnings = legacy.translate("finetune", given)
     assert values == left
     assert [warning.partition(" is ignored")[0] for warning in warnings if "ignored" in warning] == ignored
 
 
 def test_loader_arguments_that_cannot_be_honoured():
     with pytest.raises(UserError, match=r"train_data_generator_args\.pre_proc_func: code"):
-        legacy_keys.translate("train", {"train_data_generator_args": {"pre_proc_func": "f"}})
+        legacy.translate("train", {"train_data_generator_args": {"pre_proc_func": "f"}})
     groups = {"train_data_generator_args": {"suffix": ".png"}, "test_data_generator_args": {"suffix": ".jpeg"}}
     with pytest.raises(UserError, match="suffix: both are given and disagree"):
-        legacy_keys.translate("finetune", groups)
-    values, _ = legacy_keys.translate(
-        "finetune", {"data_dim": 64, "train_data_generator_args": {"patch_size": [64] * 3}}
-    )
+        legacy.translate("finetune", groups)
+    values, _ = legacy.translate("finetune", {"data_dim": 64, "train_data_generator_args": {"patch_size": [64] * 3}})
     assert values == {"data_dim": 64}
 
 

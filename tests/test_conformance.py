@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks import registry
-from self_supervised_3d_tasks.config import load_experiment
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import registry
+from self_supervised_3d_tasks.experiment.load import load_experiment
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FILES = sorted((REPOSITORY / "configs_json").glob("*.json"))

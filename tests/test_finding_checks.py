@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from self_supervised_3d_tasks.config import load_experiment
-from self_supervised_3d_tasks.data.finding_tables import NIH_FINDINGS
+from self_supervised_3d_tasks.data.labels.findings import NIH_FINDINGS
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment.load import load_experiment
 
 TRAIN = {"algorithm": "rotation", "dataset_name": "chestxray", "data_dim": 32}
 FINETUNE = TRAIN | {

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from self_supervised_3d_tasks import finding_scores
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.scores import findings as finding_scores
 
 FINDINGS = ("Mass", "Edema", "Lung Opacity")
 NAMES = ("auroc_Mass", "auroc_Edema", "auroc_Lung_Opacity")

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
-from self_supervised_3d_tasks import classification_scores, losses, metrics
+from self_supervised_3d_tasks import losses
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.scores import classification as classification_scores
+from self_supervised_3d_tasks.scores import metrics
 
 
 def maps(seed, num_classes=4, shape=(6, 5, 4)):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.model_files import load_model, save_model
+from self_supervised_3d_tasks.files.models import load_model, save_model
 
 
 def make_model():

@@ -137,7 +137,7 @@ def test_demo_runs(checkout, monkeypatch):
 
 @pytest.mark.slow
 def test_pretext_tasks_runs_and_shows_every_task(checkout, monkeypatch):
-    from self_supervised_3d_tasks import registry
+    from self_supervised_3d_tasks.experiment import registry
 
     source = (ROOT / "self_supervised_3d_tasks/algorithms/rotation.py").read_text(encoding="utf-8")
     (checkout / "self_supervised_3d_tasks/algorithms/mine.py").write_text(source, encoding="utf-8")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.optimizers import make_optimizer
+from self_supervised_3d_tasks.training.optimizers import make_optimizer
 
 LR, MOMENTUM, DECAY = 0.1, 0.9, 0.1
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7

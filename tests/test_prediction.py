@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from self_supervised_3d_tasks import training
-from self_supervised_3d_tasks.config import load_experiment
+from self_supervised_3d_tasks.data.formats.readers import read_image, read_mask
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.readers import read_image, read_mask
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment.load import load_experiment
+from self_supervised_3d_tasks.files.run_folder import write_json
 from self_supervised_3d_tasks.prediction import Predictor
-from self_supervised_3d_tasks.run_folder import write_json
 
 EXPERIMENT = {
     "algorithm": "rotation",

@@ -1,7 +1,7 @@
 import csv
 import math
 
-from self_supervised_3d_tasks import pretext_scores
+from self_supervised_3d_tasks.pretraining import scores as pretext_scores
 
 HISTORY = [
     {

@@ -6,8 +6,8 @@ import inspect
 
 import pytest
 
-from self_supervised_3d_tasks import registry
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.models import heads
 from self_supervised_3d_tasks.models.encoders import unet
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.results import (
+from self_supervised_3d_tasks.scores.results import (
     WHOLE_SET,
     ScoreRow,
     read_long,

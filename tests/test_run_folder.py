@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from self_supervised_3d_tasks import run_folder
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.run_folder import RunFolder, atomic_write
+from self_supervised_3d_tasks.files import run_folder
+from self_supervised_3d_tasks.files.run_folder import RunFolder, atomic_write
 
 
 def test_atomic_write_replaces_the_file_and_keeps_its_suffixes(tmp_path):

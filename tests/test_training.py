@@ -21,9 +21,10 @@ import pytest
 import tensorflow as tf
 from tqdm import tqdm
 
-from self_supervised_3d_tasks import callbacks, optimizers, training
+from self_supervised_3d_tasks import training
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.training import Phase, TrainingDiverged
+from self_supervised_3d_tasks.training import callbacks, optimizers
+from self_supervised_3d_tasks.training.trainer import Phase, TrainingDiverged
 
 STEPS = 3
 BATCH = 4

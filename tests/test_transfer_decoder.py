@@ -7,14 +7,17 @@ import keras
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks import evaluation, registry, training, transfer, transfer_decoder
+from self_supervised_3d_tasks import training, transfer
 from self_supervised_3d_tasks.algorithms.parts2whole import Parts2Whole
 from self_supervised_3d_tasks.commands import experiment_run
-from self_supervised_3d_tasks.config import load_experiment
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.model_files import save_model
+from self_supervised_3d_tasks.experiment import registry
+from self_supervised_3d_tasks.experiment.load import load_experiment
+from self_supervised_3d_tasks.files.models import save_model
+from self_supervised_3d_tasks.finetuning import sweep as evaluation
 from self_supervised_3d_tasks.models.decoders.unet import unet as decoder
 from self_supervised_3d_tasks.models.encoders.unet import unet
+from self_supervised_3d_tasks.transfer import decoder as transfer_decoder
 
 SHAPE = (16, 16, 1)
 make_encoder = functools.partial(unet, enc_filters=2, num_layers=2, dropout=0.0)

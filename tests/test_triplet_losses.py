@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from self_supervised_3d_tasks import triplet_losses
-from self_supervised_3d_tasks.triplet_losses import triplet_hard_loss, triplet_loss, triplet_semihard_loss
+from self_supervised_3d_tasks.losses import triplet as triplet_losses
+from self_supervised_3d_tasks.losses.triplet import triplet_hard_loss, triplet_loss, triplet_semihard_loss
 
 METRICS = ("L2", "squared-L2", "angular")
 # One class at 0 and 1, the other at 3 and 7.

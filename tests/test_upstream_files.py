@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from self_supervised_3d_tasks import legacy_keys, registry
-from self_supervised_3d_tasks.config import COMMANDS, experiment_model, load_experiment
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import legacy, registry
+from self_supervised_3d_tasks.experiment.load import COMMANDS, experiment_model, load_experiment
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 UPSTREAM = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("upstream_files.py"))))
@@ -164,7 +164,7 @@ REFUSED = [(key, command) for key, command, verdict, _ in KEYS if verdict == "re
 
 def given(key):
     """Return a file's entry for a key of the table, and the key as messages name it."""
-    group, _, last = key.replace("*", legacy_keys.TRAIN_GROUP).rpartition(".")
+    group, _, last = key.replace("*", legacy.TRAIN_GROUP).rpartition(".")
     entry = {last: VALUES[last]}
     return ({group: entry}, f"{group}.{last}") if group else (entry, last)
 
@@ -202,7 +202,7 @@ def test_a_key_that_is_the_same_is_one_of_ours(command):
 @pytest.mark.parametrize(("key", "command", "target"), RENAMED)
 def test_a_renamed_key_is_read_under_its_new_name(key, command, target):
     entry, name = given(key)
-    values, _ = legacy_keys.translate(command, entry)
+    values, _ = legacy.translate(command, entry)
     assert target in values
     assert target in all_fields(command)
     assert values.keys() & ({name, *entry} - {target}) == set()
@@ -210,14 +210,14 @@ def test_a_renamed_key_is_read_under_its_new_name(key, command, target):
 
 def test_the_table_has_every_alias():
     renamed = {(key, target) for key, _, target in RENAMED}
-    shared = legacy_keys.SHARED_ARGUMENTS | {key: key for key in legacy_keys.TRAINING_ARGUMENTS if key != "shuffle"}
+    shared = legacy.SHARED_ARGUMENTS | {key: key for key in legacy.TRAINING_ARGUMENTS if key != "shuffle"}
     nested = {(f"*.{key}", target) for key, target in shared.items()}
-    assert {*legacy_keys.ALIASES.items(), *legacy_keys.FINETUNE_ALIASES.items(), *nested} <= renamed
+    assert {*legacy.ALIASES.items(), *legacy.FINETUNE_ALIASES.items(), *nested} <= renamed
 
 
 def test_the_table_has_every_key_that_can_be_ignored():
     listed = {key for key, _, _, _ in KEYS}
-    assert listed >= {*legacy_keys.WITHOUT_EFFECT, *legacy_keys.UPSTREAM_KEYS}
+    assert listed >= {*legacy.WITHOUT_EFFECT, *legacy.UPSTREAM_KEYS}
 
 
 @pytest.mark.parametrize(("key", "command"), IGNORED)

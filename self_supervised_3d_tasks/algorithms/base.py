@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    import keras
-    import tensorflow as tf
+from self_supervised_3d_tasks.lazy import keras, tf
 
 
 class Panel(NamedTuple):

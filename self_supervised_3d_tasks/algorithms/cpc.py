@@ -9,14 +9,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from self_supervised_3d_tasks import lazy, losses
+from self_supervised_3d_tasks import losses
 from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.ops import geometry, patches, seeds
-
-keras = lazy.load("keras")
-tf = lazy.load("tensorflow")
 
 Cell = tuple[int, ...]
 

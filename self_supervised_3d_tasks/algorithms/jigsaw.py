@@ -9,13 +9,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from self_supervised_3d_tasks import lazy, losses
+from self_supervised_3d_tasks import losses
 from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
+from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.models import heads
 from self_supervised_3d_tasks.ops import patches, permutations, seeds
-
-keras = lazy.load("keras")
-tf = lazy.load("tensorflow")
 
 # How many permutations are told apart if nothing else is said, by rank: the papers' numbers.
 _NUM_PERMUTATIONS = {2: 100, 3: 1000}

@@ -8,15 +8,13 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from self_supervised_3d_tasks import lazy, metrics
 from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
+from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.decoders import unet
 from self_supervised_3d_tasks.models.layers import Normalization
 from self_supervised_3d_tasks.ops import boxes, geometry, intensity, seeds
-
-keras = lazy.load("keras")
-tf = lazy.load("tensorflow")
+from self_supervised_3d_tasks.scores import metrics
 
 Share = Annotated[float, Field(gt=0, le=1)]
 

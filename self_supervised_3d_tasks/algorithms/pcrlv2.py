@@ -10,16 +10,14 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.models import layers, restoration, siamese
+from self_supervised_3d_tasks.lazy import keras, tf
+from self_supervised_3d_tasks.models import restoration, siamese
 from self_supervised_3d_tasks.models.decoders import unet
 from self_supervised_3d_tasks.models.layers import Normalization
 from self_supervised_3d_tasks.ops import geometry, intensity, seeds, view_changes, views
-
-keras = lazy.load("keras")
-tf = lazy.load("tensorflow")
+from self_supervised_3d_tasks.shapes import as_tuple
 
 Count = Annotated[int, Field(ge=1)]
 Size = Count | tuple[Count, ...]
@@ -141,7 +139,7 @@ class PCRLv2(Algorithm):
         self._check_views()
 
     def _size(self, key: str, value: Size | None, default: Sequence[int]) -> tuple[int, ...]:
-        return layers.as_tuple([max(1, side) for side in default] if value is None else value, self.rank, key)
+        return as_tuple([max(1, side) for side in default] if value is None else value, self.rank, key)
 
     def _sizes(
         self, key: str, values: Sequence[Size] | None, shares: Sequence[float], least: int = 1

@@ -8,14 +8,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from self_supervised_3d_tasks import lazy, losses
+from self_supervised_3d_tasks import losses
 from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.models import heads
 from self_supervised_3d_tasks.ops import geometry, seeds
-
-keras = lazy.load("keras")
-tf = lazy.load("tensorflow")
 
 
 class Rotation(Algorithm):

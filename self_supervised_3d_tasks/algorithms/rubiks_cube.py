@@ -9,14 +9,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from self_supervised_3d_tasks import lazy, losses, metrics
+from self_supervised_3d_tasks import losses
 from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.models import heads, layers
 from self_supervised_3d_tasks.ops import geometry, intensity, patches, permutations, seeds
-
-keras = lazy.load("keras")
-tf = lazy.load("tensorflow")
+from self_supervised_3d_tasks.scores import metrics
 
 Count = Annotated[int, Field(ge=1)]
 Voxels = Annotated[int, Field(ge=0)]

@@ -11,14 +11,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from self_supervised_3d_tasks import lazy, losses, triplet_losses
+from self_supervised_3d_tasks import losses
 from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.lazy import keras, tf
+from self_supervised_3d_tasks.losses import triplet
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.ops import intensity, patches, seeds, supervoxels
-
-keras = lazy.load("keras")
-tf = lazy.load("tensorflow")
 
 Cell = tuple[int, int]
 
@@ -209,7 +208,7 @@ class TCPC(Algorithm):
 
         codes, prediction = keras.ops.cast(codes, "float32"), keras.ops.cast(prediction, "float32")
         if self.tcpc_mode == "info_nce":
-            codes, prediction = triplet_losses.unit_length(codes), triplet_losses.unit_length(prediction)
+            codes, prediction = triplet.unit_length(codes), triplet.unit_length(prediction)
         scores = keras.ops.einsum("bd,knd->bkn", prediction, codes)
         return keras.Model(inputs, scores / self._unit, name=self.name)
 

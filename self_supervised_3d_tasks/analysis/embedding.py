@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.collapse import unit_length
+from self_supervised_3d_tasks.analysis.collapse import unit_length
 
 manifold = lazy.load("sklearn.manifold")
 

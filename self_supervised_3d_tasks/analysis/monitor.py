@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -16,10 +16,8 @@ from self_supervised_3d_tasks.analysis import networks, parts
 from self_supervised_3d_tasks.analysis.probe import contrastive_probe
 from self_supervised_3d_tasks.analysis.restoration import squared_errors
 from self_supervised_3d_tasks.analysis.similarity import similarities
+from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.plots.restoration import Restoration
-
-if TYPE_CHECKING:
-    import keras
 
 MAX_WHOLES, MAX_PARTS, MAX_PICTURES, MAX_BATCH = 8, 4, 3, 16
 

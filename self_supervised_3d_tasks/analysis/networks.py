@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from self_supervised_3d_tasks import lazy
-
-if TYPE_CHECKING:
-    import keras
-else:
-    keras = lazy.load("keras")
+from self_supervised_3d_tasks.lazy import keras
 
 Network = Callable[[np.ndarray], np.ndarray]
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from self_supervised_3d_tasks.algorithms.base import Algorithm
-from self_supervised_3d_tasks.data.repeated_examples import repeated_examples
+from self_supervised_3d_tasks.data.stream.repeated_examples import repeated_examples
 
 
 class Parts(NamedTuple):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.collapse import unit_length
+from self_supervised_3d_tasks.analysis.collapse import unit_length
 
 special = lazy.load("scipy.special")
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from self_supervised_3d_tasks.collapse import unit_length
+from self_supervised_3d_tasks.analysis.collapse import unit_length
 
 
 class Similarities(NamedTuple):

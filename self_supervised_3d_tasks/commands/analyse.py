@@ -11,26 +11,26 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags, logging
 
-from self_supervised_3d_tasks import checkpoints, commands, plots, pretraining, registry, training, transfer_decoder
+from self_supervised_3d_tasks import commands, plots, pretraining, training
 from self_supervised_3d_tasks.analysis import embedding, networks, parts, record, restoration
 from self_supervised_3d_tasks.analysis.measurement import Measurement, measure
 from self_supervised_3d_tasks.analysis.probe import contrastive_probe
 from self_supervised_3d_tasks.analysis.similarity import similarities
-from self_supervised_3d_tasks.config import load_experiment
 from self_supervised_3d_tasks.data import layouts
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import TrainExperiment
-from self_supervised_3d_tasks.pretraining import Plan
-from self_supervised_3d_tasks.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    import keras
+from self_supervised_3d_tasks.experiment import registry
+from self_supervised_3d_tasks.experiment.keys import TrainExperiment
+from self_supervised_3d_tasks.experiment.load import load_experiment
+from self_supervised_3d_tasks.files.run_folder import RunFolder
+from self_supervised_3d_tasks.lazy import keras
+from self_supervised_3d_tasks.pretraining.run import Plan
+from self_supervised_3d_tasks.training import checkpoints
+from self_supervised_3d_tasks.transfer import decoder as transfer_decoder
 
 USAGE = (
     "usage: python -m self_supervised_3d_tasks.commands.analyse RUN_DIR [--data_dir FOLDER] [--num_wholes N] "

@@ -12,12 +12,15 @@ from absl import flags, logging
 from pydantic import ValidationError
 
 from self_supervised_3d_tasks import commands
-from self_supervised_3d_tasks.config import load_experiment
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import Experiment
-from self_supervised_3d_tasks.run_folder import RunFolder
+from self_supervised_3d_tasks.experiment.keys import Experiment
+from self_supervised_3d_tasks.experiment.load import load_experiment
+from self_supervised_3d_tasks.files.run_folder import RunFolder
 
-MODULES = {"train": "pretraining", "finetune": "evaluation"}
+MODULES = {
+    "train": "self_supervised_3d_tasks.pretraining.run",
+    "finetune": "self_supervised_3d_tasks.finetuning.sweep",
+}
 
 
 def define_flags(command: str) -> None:
@@ -45,7 +48,7 @@ def execute(command: str, argv: list[str]) -> None:
     if experiment.use_gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, experiment.use_gpu))
     # The module that trains pulls in everything else, so it is imported only once the file is known to be right.
-    module = importlib.import_module(f"self_supervised_3d_tasks.{MODULES[command]}")
+    module = importlib.import_module(MODULES[command])
     plan = module.plan(experiment)
     if flags.FLAGS.dry_run:
         plan.check_headers()

@@ -12,8 +12,8 @@ from absl import flags, logging
 from pydantic import BaseModel, ValidationError
 
 from self_supervised_3d_tasks import commands, preparation
-from self_supervised_3d_tasks.config import override
 from self_supervised_3d_tasks.errors import UserError, nearest
+from self_supervised_3d_tasks.experiment.load import override
 
 DEFINE = {
     int: flags.DEFINE_integer,

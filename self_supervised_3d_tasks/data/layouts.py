@@ -15,10 +15,10 @@ from typing import Literal
 
 from absl import logging
 
-from self_supervised_3d_tasks.data import archives, photographs
-from self_supervised_3d_tasks.data.finding_tables import NIH_COLUMNS, NIH_FINDINGS
-from self_supervised_3d_tasks.data.label_tables import Classes, Label, LabelTable, Row
-from self_supervised_3d_tasks.data.readers import list_files, stem_of
+from self_supervised_3d_tasks.data.formats import archives, photographs
+from self_supervised_3d_tasks.data.formats.readers import list_files, stem_of
+from self_supervised_3d_tasks.data.labels.findings import NIH_COLUMNS, NIH_FINDINGS
+from self_supervised_3d_tasks.data.labels.tables import Classes, Label, LabelTable, Row
 from self_supervised_3d_tasks.errors import UserError, nearest
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from self_supervised_3d_tasks.data import photographs
-from self_supervised_3d_tasks.data.readers import Volume, is_photograph
+from self_supervised_3d_tasks.data.formats import photographs
+from self_supervised_3d_tasks.data.formats.readers import Volume, is_photograph
 from self_supervised_3d_tasks.data.resampling import resize_linear, resize_nearest
 from self_supervised_3d_tasks.errors import UserError, nearest
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from absl import logging
 
 from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.data.label_tables import Label
+from self_supervised_3d_tasks.data.labels.tables import Label
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.errors import UserError
 

@@ -10,14 +10,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from self_supervised_3d_tasks import classification_scores, metrics, plots
-from self_supervised_3d_tasks.data import pipeline, splits
+from self_supervised_3d_tasks import plots
+from self_supervised_3d_tasks.data import splits
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.splits import Split
-from self_supervised_3d_tasks.downstream.case_predictions import CasePredictions, Columns
+from self_supervised_3d_tasks.data.stream import pipeline
+from self_supervised_3d_tasks.downstream.predictions import CasePredictions, Columns
 from self_supervised_3d_tasks.downstream.whole_scans import WholeScanTask
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment_checks import CLASSIFICATION_LOSSES
+from self_supervised_3d_tasks.experiment.checks import CLASSIFICATION_LOSSES
+from self_supervised_3d_tasks.scores import classification, metrics
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class ClassificationTask(WholeScanTask):
         ]
 
     def scores(self) -> list[str]:
-        """Return the scores, keys of `classification_scores.SCORES`."""
-        return classification_scores.check_names(self.experiment.scores)
+        """Return the scores, keys of `classification.SCORES`."""
+        return classification.check_names(self.experiment.scores)
 
     @property
     def loss_names(self) -> Sequence[str]:
@@ -73,12 +75,12 @@ class ClassificationTask(WholeScanTask):
 
     def decode(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the predicted classes ``(n,)`` and the class probabilities ``(n, num_classes)``, which sum to 1."""
-        return classification_scores.decode(outputs, multilabel=self.experiment.multilabel)
+        return classification.decode(outputs, multilabel=self.experiment.multilabel)
 
     def evaluate(self, found: CasePredictions) -> dict[str, float]:
-        """Return the scores of `classification_scores.score`."""
+        """Return the scores of `classification.score`."""
         return {
-            name: classification_scores.score(name, found.truth, found.probabilities, prediction=found.prediction)
+            name: classification.score(name, found.truth, found.probabilities, prediction=found.prediction)
             for name in self.scores()
         }
 
@@ -90,7 +92,7 @@ class ClassificationTask(WholeScanTask):
             matrix = np.zeros((experiment.num_classes, experiment.num_classes), int)
             for job in folders:
                 found = self.predictions(job)
-                matrix += classification_scores.confusion_matrix(found.truth, found.prediction, experiment.num_classes)
+                matrix += classification.confusion_matrix(found.truth, found.prediction, experiment.num_classes)
             plots.confusion_matrix(
                 folder / f"confusion_{mode}_{percent:g}_percent.png",
                 matrix,

@@ -12,15 +12,17 @@ from typing import ClassVar
 import numpy as np
 from absl import logging
 
-from self_supervised_3d_tasks import finding_scores, metrics, plots
-from self_supervised_3d_tasks.data import pipeline
-from self_supervised_3d_tasks.data.finding_tables import as_text
+from self_supervised_3d_tasks import plots
+from self_supervised_3d_tasks.data.labels.findings import as_text
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.splits import Split
-from self_supervised_3d_tasks.data.store import VolumeStore
-from self_supervised_3d_tasks.downstream.case_predictions import CasePredictions, Columns
+from self_supervised_3d_tasks.data.store.volumes import VolumeStore
+from self_supervised_3d_tasks.data.stream import pipeline
+from self_supervised_3d_tasks.downstream.predictions import CasePredictions, Columns
 from self_supervised_3d_tasks.downstream.whole_scans import WholeScanTask
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.scores import findings as finding_scores
+from self_supervised_3d_tasks.scores import metrics
 
 
 @dataclass(frozen=True)

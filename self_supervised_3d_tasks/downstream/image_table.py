@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from self_supervised_3d_tasks.downstream.case_predictions import Columns
+from self_supervised_3d_tasks.downstream.predictions import Columns
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.run_folder import atomic_write
+from self_supervised_3d_tasks.files.run_folder import atomic_write
 
 Row = list[str]
 """Image, then of classes the most fitting one and its name, then the probabilities."""

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from self_supervised_3d_tasks import inference, metrics, plots
-from self_supervised_3d_tasks.data import pipeline, readers
+from self_supervised_3d_tasks import inference, plots
+from self_supervised_3d_tasks.data.formats import readers
+from self_supervised_3d_tasks.data.formats.readers import Volume
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.readers import Volume
 from self_supervised_3d_tasks.data.splits import Split
-from self_supervised_3d_tasks.data.store import VolumeStore, check_case
+from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
+from self_supervised_3d_tasks.data.stream import pipeline
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
+from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.ops import augment
-
-if TYPE_CHECKING:
-    import keras
+from self_supervised_3d_tasks.scores import metrics
 
 
 @dataclass(frozen=True)

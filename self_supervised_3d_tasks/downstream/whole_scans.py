@@ -11,23 +11,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.splits import Split
-from self_supervised_3d_tasks.data.store import VolumeStore
+from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
-from self_supervised_3d_tasks.downstream.case_predictions import FILE_NAME, CasePredictions, Columns
+from self_supervised_3d_tasks.downstream.predictions import FILE_NAME, CasePredictions, Columns
+from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.ops import augment
-from self_supervised_3d_tasks.results import WHOLE_SET
-
-if TYPE_CHECKING:
-    import keras
-else:
-    keras = lazy.load("keras")
+from self_supervised_3d_tasks.scores.results import WHOLE_SET
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models import layers
-from self_supervised_3d_tasks.models.layers import Normalization, Tensor
-
-keras = lazy.load("keras")
+from self_supervised_3d_tasks.models.layers import Normalization
+from self_supervised_3d_tasks.shapes import Tensor
 
 
 def plain_block(

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.models.layers import Tensor
-
-keras = lazy.load("keras")
+from self_supervised_3d_tasks.lazy import keras
+from self_supervised_3d_tasks.shapes import Tensor
 
 
 def depth_to_space(x: Tensor, factor: Sequence[int]) -> Tensor:

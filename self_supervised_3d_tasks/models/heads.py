@@ -11,12 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError, nearest
+from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models import layers
-from self_supervised_3d_tasks.models.layers import Model, Tensor
-
-keras = lazy.load("keras")
+from self_supervised_3d_tasks.shapes import Model, Tensor
 
 Units = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]

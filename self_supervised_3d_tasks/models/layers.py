@@ -9,38 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from numbers import Integral
-from typing import Literal, TypeAlias
+from typing import Literal
 
-from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.errors import UserError
-
-keras = lazy.load("keras")
-
-# Strings, so that evaluating a signature (the experiment file does, to find its keys) does not load Keras.
-Model: TypeAlias = "keras.Model"
-Layer: TypeAlias = "keras.layers.Layer"
-Tensor: TypeAlias = "keras.KerasTensor"
+from self_supervised_3d_tasks.lazy import keras
+from self_supervised_3d_tasks.shapes import Layer, Tensor, as_tuple
 
 Normalization = Literal["batch", "group", "none"]
 MAX_GROUPS = 8
-
-
-def as_tuple(value: int | Sequence[int], rank: int, name: str) -> tuple[int, ...]:
-    """Return one positive integer per axis.
-
-    Args:
-        value: One integer for all axes, or ``rank`` of them.
-        rank: Number of spatial axes.
-        name: The argument or key, for the message.
-
-    Raises:
-        UserError: Wrong length, or an entry that is not a positive integer.
-    """
-    values = (value,) * rank if isinstance(value, Integral) else tuple(value)
-    if len(values) != rank or not all(isinstance(item, Integral) and item > 0 for item in values):
-        raise UserError(f"{name}: expected one positive integer or {rank} of them, received {value!r}")
-    return tuple(int(item) for item in values)
 
 
 def layer_seed(seed: int, name: str) -> int:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models import layers
-from self_supervised_3d_tasks.models.layers import Model, Normalization, Tensor
-
-keras = lazy.load("keras")
+from self_supervised_3d_tasks.models.layers import Normalization
+from self_supervised_3d_tasks.shapes import Layer, Model, Tensor
 
 
 def restoration_head(
@@ -80,13 +79,13 @@ def enlarge(x: Tensor, factor: Sequence[int], *, name: str) -> Tensor:
     return _reshape((a, b, c, channels), name=f"{name}_volume")(x)
 
 
-def _bilinear(factor: Sequence[int], *, name: str) -> layers.Layer:
+def _bilinear(factor: Sequence[int], *, name: str) -> Layer:
     return keras.layers.UpSampling2D(tuple(factor), interpolation="bilinear", dtype="float32", name=name)
 
 
-def _reshape(shape: tuple[int, ...], *, name: str) -> layers.Layer:
+def _reshape(shape: tuple[int, ...], *, name: str) -> Layer:
     return keras.layers.Reshape(shape, dtype="float32", name=name)
 
 
-def _sigmoid(name: str) -> layers.Layer:
+def _sigmoid(name: str) -> Layer:
     return keras.layers.Activation("sigmoid", dtype="float32", name=f"{name}_image")

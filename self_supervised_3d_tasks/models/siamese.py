@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from self_supervised_3d_tasks import lazy, losses
+from self_supervised_3d_tasks import losses
+from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models import layers
-from self_supervised_3d_tasks.models.layers import Model, Tensor
-
-keras = lazy.load("keras")
+from self_supervised_3d_tasks.shapes import Layer, Model, Tensor
 
 _EPSILON = 1e-5  # added to a variance; PyTorch's, with which the papers' code trained
 
@@ -78,7 +77,7 @@ def predictor(size: int, *, seed: int, name: str) -> Model:
     return keras.Model(code, layers.dense(size, seed=seed, name=f"{name}_dense_2")(x), name=name)
 
 
-def _over_the_batch(name: str) -> layers.Layer:
+def _over_the_batch(name: str) -> Layer:
     """Return the layer ``(batch, size)`` → the same with mean 0 and variance 1 over the batch it is given, always."""
     return keras.layers.LayerNormalization(
         axis=0, epsilon=_EPSILON, center=False, scale=False, dtype="float32", name=name

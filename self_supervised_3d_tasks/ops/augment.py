@@ -10,10 +10,8 @@ import math
 from collections.abc import Collection
 from typing import Literal, NamedTuple
 
-from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.lazy import tf
 from self_supervised_3d_tasks.ops import geometry, intensity, patches, seeds
-
-tf = lazy.load("tensorflow")
 
 ROTATION_PROBABILITY = 0.5
 ZOOM_RANGE = (0.85, 1.15)

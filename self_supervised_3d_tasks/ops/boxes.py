@@ -8,11 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.lazy import tf
 from self_supervised_3d_tasks.ops import seeds
-
-tf = lazy.load("tensorflow")
 
 NUM_CANDIDATES = 32
 NUM_FALLBACKS = 1001  # shares that are tried for a box that always fits

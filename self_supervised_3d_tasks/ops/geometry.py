@@ -10,10 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.lazy import tf
 from self_supervised_3d_tasks.ops import seeds
-
-tf = lazy.load("tensorflow")
 
 Rotation = tuple[int, tuple[int, int]]
 

@@ -6,10 +6,8 @@ import math
 
 import numpy as np
 
-from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.lazy import tf
 from self_supervised_3d_tasks.ops import patches
-
-tf = lazy.load("tensorflow")
 
 TRUNCATE = 4.0  # standard deviations at which a Gaussian ends, as in scipy
 

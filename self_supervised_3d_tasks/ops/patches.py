@@ -7,14 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.lazy import tf
 from self_supervised_3d_tasks.ops import seeds
 
 if TYPE_CHECKING:
     import numpy as np
 
-tf = lazy.load("tensorflow")
 
 # Of the range [0, 1]: what is above is taken for tissue, what is not for the air or the border around it.
 FOREGROUND = 0.05

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from self_supervised_3d_tasks import lazy
-
-tf = lazy.load("tensorflow")
+from self_supervised_3d_tasks.lazy import tf
 
 
 def fold(seed: tf.Tensor, *numbers: int | tf.Tensor) -> tf.Tensor:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.lazy import tf
 from self_supervised_3d_tasks.ops import patches, seeds
-
-tf = lazy.load("tensorflow")
 
 
 def swap_cells(image: tf.Tensor, seed: tf.Tensor, *, cell: Sequence[int], share: float) -> tf.Tensor:

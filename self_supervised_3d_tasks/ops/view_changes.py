@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.lazy import tf
 from self_supervised_3d_tasks.ops import geometry, intensity, seeds, swap
-
-tf = lazy.load("tensorflow")
 
 
 @dataclass(frozen=True)

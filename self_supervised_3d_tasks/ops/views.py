@@ -6,11 +6,9 @@ import itertools
 import math
 from dataclasses import dataclass
 
-from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.lazy import tf
 from self_supervised_3d_tasks.ops import seeds
-
-tf = lazy.load("tensorflow")
 
 NUM_CANDIDATES = 64
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from self_supervised_3d_tasks.plots import canvas
-from self_supervised_3d_tasks.results import MODES, ScoreRow, repetition_means
+from self_supervised_3d_tasks.scores.results import MODES, ScoreRow, repetition_means
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ import numpy as np
 
 from self_supervised_3d_tasks.plots import canvas
 from self_supervised_3d_tasks.plots.curves import MODE_COLOURS, MODE_MARKERS
-from self_supervised_3d_tasks.results import MODES
+from self_supervised_3d_tasks.scores.results import MODES
 
 CHANCE = 0.5
 

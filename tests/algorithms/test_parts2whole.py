@@ -9,10 +9,12 @@ import scipy.ndimage
 import skimage.transform
 import tensorflow as tf
 
-from self_supervised_3d_tasks import model_files, registry, transfer
+from self_supervised_3d_tasks import transfer
 from self_supervised_3d_tasks.algorithms.parts2whole import Parts2Whole
-from self_supervised_3d_tasks.config import load_experiment
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import registry
+from self_supervised_3d_tasks.experiment.load import load_experiment
+from self_supervised_3d_tasks.files import models
 from self_supervised_3d_tasks.models.decoders.unet import unet as unet_decoder
 from self_supervised_3d_tasks.models.encoders.unet import unet
 
@@ -181,7 +183,7 @@ def test_the_encoder_moves_into_a_unet_with_skips(tmp_path):
     algorithm = Parts2Whole(shape)
     model = make_model(algorithm)
     model(wholes(4, shape), training=True)  # moves the statistics of its normalizations
-    model_files.save_model(model.get_layer("encoder"), tmp_path / "encoder.keras")
+    models.save_model(model.get_layer("encoder"), tmp_path / "encoder.keras")
 
     encoder = unet((32, 32, 16, 1), **TINY, seed=7)
     finetuned = unet_decoder(encoder, num_classes=3, seed=8)

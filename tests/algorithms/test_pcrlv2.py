@@ -13,8 +13,8 @@ import scipy.ndimage
 import tensorflow as tf
 
 from self_supervised_3d_tasks.algorithms.pcrlv2 import PCRLv2
-from self_supervised_3d_tasks.config import load_experiment
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.models import siamese
 from self_supervised_3d_tasks.models.encoders.unet import unet
 from self_supervised_3d_tasks.ops import geometry, seeds, views

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from self_supervised_3d_tasks.algorithms.rubiks_cube import RubiksCube
-from self_supervised_3d_tasks.config import load_experiment
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.ops.permutations import min_distance
 

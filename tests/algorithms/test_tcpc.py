@@ -9,9 +9,9 @@ import pytest
 import scipy.ndimage
 import tensorflow as tf
 
-from self_supervised_3d_tasks import registry
 from self_supervised_3d_tasks.algorithms.tcpc import PATHS, TCPC, printed_loss
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.ops.supervoxels import PRESETS
 

@@ -17,14 +17,14 @@ import pytest
 from absl import flags
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from self_supervised_3d_tasks import evaluation
 from self_supervised_3d_tasks.commands import experiment_run
-from self_supervised_3d_tasks.config import load_experiment
-from self_supervised_3d_tasks.downstream.case_predictions import CasePredictions, Columns
+from self_supervised_3d_tasks.downstream.predictions import CasePredictions, Columns
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment.load import load_experiment
+from self_supervised_3d_tasks.files.run_folder import RunFolder
+from self_supervised_3d_tasks.finetuning import sweep as evaluation
 from self_supervised_3d_tasks.prediction import Predictor
-from self_supervised_3d_tasks.results import read_long
-from self_supervised_3d_tasks.run_folder import RunFolder
+from self_supervised_3d_tasks.scores.results import read_long
 
 MODES = ("frozen", "initialized", "random")
 SIDE = 8

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from self_supervised_3d_tasks.commands import experiment_run
-from self_supervised_3d_tasks.config import load_experiment
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment.load import load_experiment
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from self_supervised_3d_tasks.data.layouts import find_cases
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.store import VolumeStore
+from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 
 
 @pytest.fixture

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks.data import archives, cache, splits
-from self_supervised_3d_tasks.data.label_tables import Classes
+from self_supervised_3d_tasks.data import splits
+from self_supervised_3d_tasks.data.formats import archives
+from self_supervised_3d_tasks.data.formats.readers import read_header, read_image, read_mask
+from self_supervised_3d_tasks.data.labels.tables import Classes
 from self_supervised_3d_tasks.data.layouts import find_cases
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.readers import read_header, read_image, read_mask
-from self_supervised_3d_tasks.data.store import VolumeStore
+from self_supervised_3d_tasks.data.store import disk
+from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.errors import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 4096, (5, 4, 5, 6)).astype(np.int16)
@@ -190,11 +192,11 @@ def test_a_store_of_an_archive(archive: Path, tmp_path: Path, decoded: list[str]
 def test_a_cached_scan_is_that_of_the_archive_as_it_is(archive: Path) -> None:
     cases = find_cases("medmnist", archive / "train", labelled=False)
     preprocessing = Preprocessing((4, 5, 6), 1)
-    before = [cache.fingerprint(case, preprocessing, None) for case in cases]
+    before = [disk.fingerprint(case, preprocessing, None) for case in cases]
     assert len(set(before)) == 5
-    assert before == [cache.fingerprint(case, preprocessing, None) for case in cases]
+    assert before == [disk.fingerprint(case, preprocessing, None) for case in cases]
     os.utime(archive, ns=(1, 1))
-    assert not set(before) & {cache.fingerprint(case, preprocessing, None) for case in cases}
+    assert not set(before) & {disk.fingerprint(case, preprocessing, None) for case in cases}
 
 
 def test_an_archive_has_no_masks(archive: Path) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from self_supervised_3d_tasks.data.background import TRIES, Background
-from self_supervised_3d_tasks.data.pipeline import pretraining_dataset
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.source import Branch, Source
+from self_supervised_3d_tasks.data.stream.background import TRIES, Background
+from self_supervised_3d_tasks.data.stream.pipeline import pretraining_dataset
+from self_supervised_3d_tasks.data.stream.source import Branch, Source
 
 DRAWS = np.random.default_rng(8)
 CROP = (4, 4, 4)

@@ -9,10 +9,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks.data import centres
 from self_supervised_3d_tasks.data.layouts import find_cases
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.store import VolumeStore
+from self_supervised_3d_tasks.data.store import centres
+from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.ops.supervoxels import Supervoxels
 

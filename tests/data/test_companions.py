@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from self_supervised_3d_tasks.data.pipeline import pretraining_dataset
+from self_supervised_3d_tasks.data.stream.pipeline import pretraining_dataset
 from self_supervised_3d_tasks.errors import UserError
 
 DRAWS = np.random.default_rng(4)

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from self_supervised_3d_tasks.data.exit_guard import stop_iterators
+from self_supervised_3d_tasks.data.stream.exit_guard import stop_iterators
 
 
 def test_stopped_iterators_read_no_more() -> None:

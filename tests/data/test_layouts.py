@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from self_supervised_3d_tasks.data.label_tables import LabelTable
+from self_supervised_3d_tasks.data.labels.tables import LabelTable
 from self_supervised_3d_tasks.data.layouts import LAYOUTS, find_cases
 from self_supervised_3d_tasks.errors import UserError
 

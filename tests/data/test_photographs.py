@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from self_supervised_3d_tasks.data import readers
+from self_supervised_3d_tasks.data.formats import readers
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.errors import UserError
 

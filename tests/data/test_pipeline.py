@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from self_supervised_3d_tasks.data.pipeline import pretraining_dataset, segmentation_dataset
-from self_supervised_3d_tasks.data.source import crop_origin
+from self_supervised_3d_tasks.data.stream.pipeline import pretraining_dataset, segmentation_dataset
+from self_supervised_3d_tasks.data.stream.source import crop_origin
 from self_supervised_3d_tasks.errors import UserError
 
 DRAWS = np.random.default_rng(3)

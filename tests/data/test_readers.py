@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks.data import readers
+from self_supervised_3d_tasks.data.formats import readers
 from self_supervised_3d_tasks.errors import UserError
 
 # Canonical array of the same anatomy, whatever the order and direction in which it was stored.

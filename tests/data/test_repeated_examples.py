@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from self_supervised_3d_tasks.data.repeated_examples import keep_crop, repeated_examples
+from self_supervised_3d_tasks.data.stream.repeated_examples import keep_crop, repeated_examples
 from self_supervised_3d_tasks.ops import seeds
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from self_supervised_3d_tasks.data import readers, store
+from self_supervised_3d_tasks.data.formats import readers
 from self_supervised_3d_tasks.data.layouts import find_cases
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.store import VolumeStore
+from self_supervised_3d_tasks.data.store import volumes
+from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.errors import UserError
 
 DRAWS = np.random.default_rng(2)
@@ -33,7 +34,7 @@ def count_reads(monkeypatch) -> Counter:
             counter[str(files)] += 1
             return original(files, rank)
 
-        monkeypatch.setattr(store, name, read)
+        monkeypatch.setattr(volumes, name, read)
     return counter
 
 
@@ -149,7 +150,7 @@ def test_photographs_are_stored(tmp_path: Path) -> None:
 
 
 def test_foreground_voxels_have_labels(make_store, monkeypatch) -> None:
-    monkeypatch.setattr(store, "MAX_FOREGROUND", 7)
+    monkeypatch.setattr(volumes, "MAX_FOREGROUND", 7)
     empty = np.zeros_like(MASKS[0])
     one = empty.copy()
     one[4, 5, 3] = 2

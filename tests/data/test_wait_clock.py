@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import config
 
-from self_supervised_3d_tasks.data.wait_clock import WaitClock
+from self_supervised_3d_tasks.data.stream.wait_clock import WaitClock
 
 
 def slow(seconds: float, count: int) -> tf.data.Dataset:

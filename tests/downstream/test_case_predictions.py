@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from self_supervised_3d_tasks.data.layouts import Case
-from self_supervised_3d_tasks.downstream.case_predictions import CasePredictions, Columns
+from self_supervised_3d_tasks.downstream.predictions import CasePredictions, Columns
 from self_supervised_3d_tasks.errors import UserError
 
 CLASSES = Columns(("0", "1"), exclusive=True)

@@ -14,14 +14,16 @@ import pytest
 from PIL import Image
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, cohen_kappa_score, roc_auc_score
 
-from self_supervised_3d_tasks import evaluation, finetuning, training
+from self_supervised_3d_tasks import training
 from self_supervised_3d_tasks.commands import experiment_run
-from self_supervised_3d_tasks.config import load_experiment
-from self_supervised_3d_tasks.downstream.case_predictions import CasePredictions
+from self_supervised_3d_tasks.downstream.predictions import CasePredictions
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment.load import load_experiment
+from self_supervised_3d_tasks.files.run_folder import RunFolder, read_json
+from self_supervised_3d_tasks.finetuning import job as finetuning
+from self_supervised_3d_tasks.finetuning import sweep as evaluation
 from self_supervised_3d_tasks.prediction import Predictor
-from self_supervised_3d_tasks.results import WHOLE_SET, read_long
-from self_supervised_3d_tasks.run_folder import RunFolder, read_json
+from self_supervised_3d_tasks.scores.results import WHOLE_SET, read_long
 
 MODES = ("frozen", "initialized", "random")
 COMMON = {

@@ -13,16 +13,17 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from self_supervised_3d_tasks import evaluation, training
+from self_supervised_3d_tasks import training
 from self_supervised_3d_tasks.commands import experiment_run
-from self_supervised_3d_tasks.config import load_experiment
-from self_supervised_3d_tasks.data.finding_tables import NIH_FINDINGS
-from self_supervised_3d_tasks.data.store import VolumeStore
-from self_supervised_3d_tasks.downstream.case_predictions import CasePredictions
+from self_supervised_3d_tasks.data.labels.findings import NIH_FINDINGS
+from self_supervised_3d_tasks.data.store.volumes import VolumeStore
+from self_supervised_3d_tasks.downstream.predictions import CasePredictions
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment.load import load_experiment
+from self_supervised_3d_tasks.finetuning import sweep as evaluation
 from self_supervised_3d_tasks.prediction import Predictor
-from self_supervised_3d_tasks.pretraining import plan as plan_pretraining
-from self_supervised_3d_tasks.results import WHOLE_SET, read_long
+from self_supervised_3d_tasks.pretraining.run import plan as plan_pretraining
+from self_supervised_3d_tasks.scores.results import WHOLE_SET, read_long
 
 SIDE = 12
 COMMON = {

@@ -8,6 +8,7 @@ import pytest
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.models import layers
+from self_supervised_3d_tasks.shapes import as_tuple
 
 
 @pytest.mark.parametrize(
@@ -15,13 +16,13 @@ from self_supervised_3d_tasks.models import layers
     [(2, 3, (2, 2, 2)), ([1, 2], 2, (1, 2)), (np.int64(3), 1, (3,)), ((4, 4, 1), 3, (4, 4, 1))],
 )
 def test_as_tuple_gives_one_integer_per_axis(value, rank, expected):
-    assert layers.as_tuple(value, rank, "strides") == expected
+    assert as_tuple(value, rank, "strides") == expected
 
 
 @pytest.mark.parametrize("value", [0, -1, (2, 2), (2, 2, 2, 2), (1, 2, 0), (1.0, 2, 2)])
 def test_as_tuple_names_the_argument_that_is_wrong(value):
     with pytest.raises(UserError, match="strides: expected one positive integer or 3"):
-        layers.as_tuple(value, 3, "strides")
+        as_tuple(value, 3, "strides")
 
 
 def test_every_layer_has_its_own_stream_of_every_seed():
@@ -119,7 +120,7 @@ def test_adaptive_pooling_has_as_few_layers_as_it_can():
     def classes(size, bins):
         x = keras.Input((*size, 2))
         model = keras.Model(x, layers.adaptive_average_pool(x, bins, name="pool"))
-        assert model.output_shape == (None, *layers.as_tuple(bins, len(size), "bins"), 2)
+        assert model.output_shape == (None, *as_tuple(bins, len(size), "bins"), 2)
         return [type(layer).__name__ for layer in model.layers[1:]]
 
     assert classes((7, None, 5), 1) == ["GlobalAveragePooling3D"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from self_supervised_3d_tasks import collapse
+from self_supervised_3d_tasks.analysis import collapse
 from self_supervised_3d_tasks.models import siamese
 
 

@@ -8,14 +8,13 @@ from typing import Annotated
 from absl import logging
 from pydantic import Field
 
-from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.depth_to_space import depth_to_space
 from self_supervised_3d_tasks.models.encoders import pyramid_outputs
-from self_supervised_3d_tasks.models.layers import Layer, Model, Normalization, Tensor
-
-keras = lazy.load("keras")
+from self_supervised_3d_tasks.models.layers import Normalization
+from self_supervised_3d_tasks.shapes import Layer, Model, Tensor
 
 MOST_FILTERS = 64  # of the first convolution, if nothing else is said
 

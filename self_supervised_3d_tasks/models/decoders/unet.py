@@ -8,13 +8,12 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models import blocks, layers
 from self_supervised_3d_tasks.models.encoders import pyramid_outputs
-from self_supervised_3d_tasks.models.layers import Model, Normalization, Tensor
-
-keras = lazy.load("keras")
+from self_supervised_3d_tasks.models.layers import Normalization
+from self_supervised_3d_tasks.shapes import Model, Tensor
 
 Size = tuple[int | None, ...]
 

@@ -11,7 +11,7 @@ A file can also hold a family: ``ARCHITECTURES``, whose keys are the names, and 
 
 from __future__ import annotations
 
-from self_supervised_3d_tasks.models.layers import Model, Tensor
+from self_supervised_3d_tasks.shapes import Model, Tensor
 
 PYRAMID_PREFIX = "pyramid_"
 

@@ -9,12 +9,10 @@ import re
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models import layers
-from self_supervised_3d_tasks.models.layers import Layer, Model
-
-keras = lazy.load("keras")
+from self_supervised_3d_tasks.shapes import Layer, Model
 
 
 class Architecture(NamedTuple):

@@ -8,14 +8,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models import blocks, layers
 from self_supervised_3d_tasks.models.encoders import PYRAMID_PREFIX
 from self_supervised_3d_tasks.models.encoders.base import neighbouring_multiples, scaled_width, size_text
-from self_supervised_3d_tasks.models.layers import Model, Normalization, Tensor
-
-keras = lazy.load("keras")
+from self_supervised_3d_tasks.models.layers import Normalization
+from self_supervised_3d_tasks.shapes import Model, Tensor
 
 # By name, the basic blocks of each stage.
 ARCHITECTURES = {"resnet18": (2, 2, 2, 2)}

@@ -6,14 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models import blocks, layers
 from self_supervised_3d_tasks.models.encoders import PYRAMID_PREFIX
 from self_supervised_3d_tasks.models.encoders.base import neighbouring_multiples, size_text
-from self_supervised_3d_tasks.models.layers import Model, Normalization
-
-keras = lazy.load("keras")
+from self_supervised_3d_tasks.models.layers import Normalization
+from self_supervised_3d_tasks.shapes import Model
 
 PRESETS = {"upstream": (16, blocks.plain_block), "paper": (32, blocks.residual_block)}
 FINAL_POOLS = {"max": layers.max_pool, "avg": layers.average_pool}

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks import registry
-from self_supervised_3d_tasks.config import load_experiment
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import registry
+from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.inference import predictor, sliding_window
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.decoders.duc import duc
@@ -18,7 +18,7 @@ from self_supervised_3d_tasks.models.decoders.unet import unet
 from self_supervised_3d_tasks.models.depth_to_space import space_to_depth
 from self_supervised_3d_tasks.models.encoders import pyramid_outputs
 from self_supervised_3d_tasks.models.encoders import unet as encoders
-from self_supervised_3d_tasks.transfer import load_encoder
+from self_supervised_3d_tasks.transfer.encoder import load_encoder
 
 TINY = {"enc_filters": 2, "num_layers": 2}
 # TensorFlow's arrays under numpy 2, whenever Keras saves.

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks import registry
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.decoders.unet import levels_above, unet, way_up
 from self_supervised_3d_tasks.models.encoders import unet as encoders

@@ -13,7 +13,7 @@ import pytest
 
 from self_supervised_3d_tasks import transfer
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.model_files import save_model
+from self_supervised_3d_tasks.files.models import save_model
 from self_supervised_3d_tasks.models import heads
 from self_supervised_3d_tasks.models.encoders import keras_applications
 from self_supervised_3d_tasks.models.encoders.keras_applications import ARCHITECTURES, build, check_input_shape

@@ -9,9 +9,10 @@ import keras
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks import registry, transfer
+from self_supervised_3d_tasks import transfer
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.model_files import save_model
+from self_supervised_3d_tasks.experiment import registry
+from self_supervised_3d_tasks.files.models import save_model
 from self_supervised_3d_tasks.models import heads
 from self_supervised_3d_tasks.models.decoders.unet import unet
 from self_supervised_3d_tasks.models.encoders import pyramid_outputs

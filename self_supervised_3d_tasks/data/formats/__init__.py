@@ -1,0 +1,1 @@
+"""File formats: each file here reads and writes one of them."""

@@ -1,0 +1,1 @@
+"""Labels of whole scans: tables of classes and of findings."""

@@ -1,0 +1,230 @@
+"""A CSV file with the class of every scan.
+
+Rows are counted as a spreadsheet counts them: the names of the columns stand in row 1.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import logging
+
+from self_supervised_3d_tasks.data.formats.readers import stem_of, suffix_of
+from self_supervised_3d_tasks.errors import UserError, nearest
+
+Label = int | tuple[int, ...]
+"""A class; or for each of some findings 1 where there is one, else 0."""
+
+_INTEGER = re.compile(r"([+-]?[0-9]{1,9})(\.0*)?")  # pandas writes 2.0 into columns with gaps
+
+
+class Row(NamedTuple):
+    """One scan of a table.
+
+    Attributes:
+        number: of the row.
+        file: file name, or a name without suffix where the table has those.
+        label: class, after ``label_map``; or findings, see `finding_tables`.
+        subject: None without a column of subjects.
+    """
+
+    number: int
+    file: str
+    label: Label
+    subject: str | None
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Which classes labels stand for.
+
+    Args:
+        num_classes: every class is below it.
+        label_map: source label to class, for the labels that change.
+    """
+
+    num_classes: int
+    label_map: Mapping[int, int] = field(default_factory=dict)
+
+    def of(self, label: int, where: str) -> int:
+        """Return the class of a label.
+
+        Args:
+            label: as stored.
+            where: what has the label, for messages.
+
+        Raises:
+            UserError: The class is out of range.
+        """
+        mapped = self.label_map.get(label, label)
+        if not 0 <= mapped < self.num_classes:
+            turned, remedy = "", "map the label with"
+            if label in self.label_map:
+                turned, remedy = f", which label_map turns into {mapped}", "correct"
+            raise UserError(
+                f"{where} has label {label}{turned}, expected 0 to {self.num_classes - 1} (num_classes = "
+                f"{self.num_classes}). Change num_classes, or {remedy} label_map."
+            )
+        return mapped
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """A table of classes.
+
+    Args:
+        path: CSV file: UTF-8, comma-separated, with the names of the columns first.
+        num_classes: every class is below it.
+        image_column: name of the column of scans.
+        label_column: name of the column of integer labels.
+        subject_column: name of the column of subjects.
+        suffix: what follows the name of a scan in the name of its file, such as ``".png"``; it replaces a suffix that
+            the name has already. None: the table holds file names, with or without their suffix.
+        label_map: source label to class, for the labels that change.
+        positional: the first two columns are scan and label unless they are named, as the predecessor has it.
+    """
+
+    path: Path
+    num_classes: int
+    image_column: str | None = None
+    label_column: str | None = None
+    subject_column: str | None = None
+    suffix: str | None = None
+    label_map: Mapping[int, int] = field(default_factory=dict)
+    positional: bool = False
+
+    def __post_init__(self) -> None:
+        """Accept what JSON has: a text for the path."""
+        object.__setattr__(self, "path", Path(self.path).expanduser())
+
+    def suffixes(self, allowed: Sequence[str]) -> tuple[str, ...]:
+        """Return which of the suffixes of a layout the files of the table can have.
+
+        Raises:
+            UserError: ``suffix`` ends in none of them.
+        """
+        if self.suffix is None:
+            return tuple(allowed)
+        suffix = suffix_of(Path(f"name{self.suffix}"))
+        if suffix not in allowed:
+            raise UserError(f"suffix: expected an ending in {', '.join(allowed)}, received {self.suffix!r}.")
+        return (suffix,)
+
+    def read(self) -> list[Row]:
+        """Return the rows in their order.
+
+        Raises:
+            UserError: The file cannot be read, a column is missing, or a cell does not hold what it should.
+        """
+        (_, header), *rows = self._cells()
+        columns = self._columns([name.strip() for name in header])
+        if not rows:
+            raise UserError(f"{self.path}: has no rows below the names of the columns; expected one per scan.")
+        return [self._row(number, cells, columns, len(header)) for number, cells in rows]
+
+    def rows_by_name(self, folder: Path, scans: Mapping[str, Sequence[Path]]) -> dict[str, Row]:
+        """Return the row of each scan that the table names.
+
+        Args:
+            folder: where the scans lie, for messages.
+            scans: files of each scan by its name.
+
+        Raises:
+            UserError: As `read`, or a row names no scan, or two name the same.
+        """
+        by_file = {_without_case(files[0].name): name for name, files in scans.items()}
+        found: dict[str, Row] = {}
+        missing: list[Row] = []
+        rows = self.read()
+        for row in rows:
+            name = by_file.get(_without_case(row.file), row.file)
+            if name not in scans:
+                missing.append(row)
+            elif name in found:
+                raise UserError(
+                    f"{self.path}: rows {found[name].number} and {row.number} are both about {row.file!r}; expected "
+                    "one row per scan. Remove one of the two."
+                )
+            else:
+                found[name] = row
+        if missing:
+            raise UserError(
+                f"{self.path}: {len(missing)} of {len(rows)} rows have no file in {folder}; the first is row "
+                f"{missing[0].number}, {missing[0].file!r}. Add the files, remove the rows, or set suffix (what the "
+                'name of a file has more than that of its scan, as ".png").'
+            )
+        if len(found) < len(scans):
+            logging.info("%s: %d scans are not in %s; left out.", folder, len(scans) - len(found), self.path)
+        return found
+
+    def _cells(self) -> list[tuple[int, list[str]]]:
+        """Return number and cells of each row that is not blank; the first one is the header."""
+        try:
+            with open(self.path, encoding="utf-8-sig", newline="") as file:  # a byte order mark may come first
+                rows = [row for row in enumerate(csv.reader(file, strict=True), 1) if any(map(str.strip, row[1]))]
+        except FileNotFoundError as error:
+            raise UserError(f"{self.path}: this table does not exist. Check the path (csv_file).") from error
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"{self.path}: cannot be read ({error}). Expected a CSV file in UTF-8.") from error
+        if not rows:
+            raise UserError(f"{self.path}: is empty; expected a row with the names of the columns.")
+        return rows
+
+    def _columns(self, header: list[str]) -> tuple[int, int, int | None]:
+        """Return the positions of scan, label and subject."""
+        if self.positional and len(header) < 2:
+            raise UserError(
+                f"{self.path}: has one column, {header[0]!r}; expected scan and label, separated by a comma."
+            )
+        image = self._column("image_column", self.image_column, 0, header)
+        label = self._column("label_column", self.label_column, 1, header)
+        if self.positional and _INTEGER.fullmatch(header[label]):
+            raise UserError(f"{self.path}: row 1 has label {header[label]}; expected the names of the columns there.")
+        subject = self.subject_column and self._column("subject_column", self.subject_column, 2, header)
+        return image, label, subject
+
+    def _column(self, key: str, name: str | None, position: int, header: list[str]) -> int:
+        if name is None and self.positional:
+            return position
+        if name is not None and header.count(name) == 1:
+            return header.index(name)
+        if name is None:
+            problem, hint = "is not set, but the table needs it", ""
+        elif name in header:
+            problem, hint = f"{name!r} is the name of several columns", ""
+        else:
+            problem, hint = f"there is no column {name!r}", nearest(name, header)
+        raise UserError(f"{key}: {problem}. {self.path} has the columns {', '.join(map(repr, header))}.{hint}")
+
+    def _row(self, number: int, cells: list[str], columns: tuple[int, int, int | None], expected: int) -> Row:
+        where = f"{self.path}: row {number}"
+        if len(cells) != expected:
+            raise UserError(
+                f"{where} has {len(cells)} cells, expected {expected} as in row 1. Are there quotes missing?"
+            )
+        image, label, subject = (None if column is None else cells[column].strip() for column in columns)
+        if not image:
+            raise UserError(f"{where} has no name of a scan. Fill it in, or remove the row.")
+        if "/" in image or "\\" in image:
+            raise UserError(f"{where}: {image!r} is no plain file name; expected a file of the folder of scans itself.")
+        if subject == "":
+            raise UserError(f"{where} has no subject (subject_column {self.subject_column!r}). Fill it in.")
+        file = image if self.suffix is None else f"{stem_of(Path(image))}{self.suffix}"
+        return Row(number, file, self._label(label, where), subject)
+
+    def _label(self, text: str, where: str) -> Label:
+        match = _INTEGER.fullmatch(text)
+        if match is None:
+            raise UserError(f"{where} has label {text!r}, expected an integer.")
+        return Classes(self.num_classes, self.label_map).of(int(match[1]), where)
+
+
+def _without_case(name: str) -> str:
+    """Return a file name with its suffix in lower case: a table says ``a.jpg`` and a camera ``a.JPG``."""
+    path = Path(name)
+    return f"{stem_of(path)}{suffix_of(path)}"

@@ -1,0 +1,1 @@
+"""The prepared scans of a run, in memory or on disk."""

@@ -1,0 +1,108 @@
+"""The voxels of each scan that crops are centred on, found once for a cohort and kept on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+from tqdm import tqdm
+
+from self_supervised_3d_tasks.data.formats.readers import read_header
+from self_supervised_3d_tasks.data.layouts import Case
+from self_supervised_3d_tasks.data.store import disk
+from self_supervised_3d_tasks.data.store.volumes import VolumeStore
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.ops.patches import FOREGROUND
+
+Finder = Callable[[np.ndarray, Sequence[float]], np.ndarray]
+"""``(image (*spatial, channels), spacing (rank,) in mm)`` to voxels ``(number, rank)``; its repr says all it does."""
+
+_MAX_THREADS = 8
+_MAX_REPORTED = 10
+
+
+def find(
+    store: VolumeStore, finder: Finder, folder: Path, *, skip: bool = False
+) -> tuple[VolumeStore, list[np.ndarray]]:
+    """Find the centres in every scan of a store, in parallel and with progress.
+
+    Args:
+        store: scans on the voxels of their files (``volume_fitting`` "crop" or "exact"), which tell the spacing.
+        finder: looks for them in one scan.
+        folder: of the cache, a file per scan. It may be shared by runs and processes, and deleted between them.
+        skip: False: UserError for scans without any centre. True: warn, leave them out and remember them in
+            ``store.skipped``.
+
+    Returns:
+        The store, or what is left of it; and for each of its cases the centres ``(number, rank)``, at least one.
+
+    Raises:
+        UserError: Scans have no centre (or with ``skip`` none has).
+    """
+    found = _find_each(store, finder, folder)
+    bad = {}
+    for index, case in enumerate(store.cases):
+        if not len(found[case]) and case not in bad:
+            bad[case] = _nothing_found(case, store.image(index))
+    if bad and not skip:
+        reports = list(bad.values())
+        more = [f"{len(reports) - _MAX_REPORTED} more scans have none."] if len(reports) > _MAX_REPORTED else []
+        raise UserError("\n".join([*reports[:_MAX_REPORTED], *more]))
+    for case, reason in bad.items():
+        logging.warning("Skipped %s: %s", case.name, reason)
+        store.skipped.append({"case": case.name, "reason": reason})
+    if bad:
+        store = store.subset([case for case in store.cases if case not in bad])
+    return store, [found[case] for case in store.cases]
+
+
+def _find_each(store: VolumeStore, finder: Finder, folder: Path) -> dict[Case, np.ndarray]:
+    """Return the centres of every case, from the cache where it has them."""
+    indices = {case: index for index, case in enumerate(store.cases)}  # a case may be listed twice
+
+    def look(case: Case) -> np.ndarray:
+        return _find_one(store, indices[case], finder, folder)
+
+    pool = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
+    try:
+        results = tqdm(pool.map(look, indices), "finding supervoxels", len(indices), unit="scan", disable=None)
+        return dict(zip(indices, results, strict=True))
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error, or Ctrl-C, do not look through the rest first
+
+
+def _find_one(store: VolumeStore, index: int, finder: Finder, folder: Path) -> np.ndarray:
+    case, rank, shape = store.cases[index], store.preprocessing.rank, store.shape(index)[:-1]
+    key = disk.fingerprint(case, store.preprocessing, None, computed=repr(finder))
+
+    def is_valid(voxels: np.ndarray) -> bool:
+        integers = voxels.ndim == 2 and voxels.shape[1] == rank and voxels.dtype.kind in "iu"
+        return integers and bool(np.all((voxels >= 0) & (voxels < shape)))
+
+    return disk.recall(
+        folder / f"{case.name}-{key}.centres.npy",
+        lambda: finder(store.image(index), _spacing(case, rank)),
+        is_valid,
+    )
+
+
+def _spacing(case: Case, rank: int) -> tuple[float, ...]:
+    """Return the size of a voxel in mm; ones where the file does not say it, and in 2D."""
+    affine = read_header(case.image, rank).affine
+    if affine is None or rank < 3:
+        return (1.0,) * rank
+    return tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
+
+
+def _nothing_found(case: Case, image: np.ndarray) -> str:
+    share = np.mean((image > FOREGROUND).any(axis=-1))
+    return (
+        f"{case.image}: has no supervoxel to centre a crop on: in each, the share of voxels above {FOREGROUND} (of "
+        f"intensities from 0 to 1) is below supervoxel_foreground; in the whole scan it is {share:.2%}. Reduce "
+        "supervoxel_foreground, set intensity_window to the range of the tissue, remove the scan, or set on_bad_file "
+        'to "skip".'
+    )

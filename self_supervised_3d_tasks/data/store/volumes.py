@@ -1,0 +1,236 @@
+"""Every scan of a run, decoded, checked and preprocessed once, then read as often as training likes."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+from tqdm import tqdm
+
+from self_supervised_3d_tasks.data.formats import archives
+from self_supervised_3d_tasks.data.formats.readers import read_channels, read_header, read_mask, read_mask_header
+from self_supervised_3d_tasks.data.grids import check_same_grid
+from self_supervised_3d_tasks.data.layouts import Case
+from self_supervised_3d_tasks.data.preprocessing import Preprocessing
+from self_supervised_3d_tasks.data.store import disk
+from self_supervised_3d_tasks.errors import UserError
+
+MEMORY_LIMIT = 4 * 2**30  # bytes
+MAX_FOREGROUND = 10_000  # remembered voxels per case: 80 kB, enough to draw from
+_MAX_THREADS = 8
+_MAX_REPORTED = 10
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A preprocessed case: arrays in memory, or the .npy files that hold them."""
+
+    shape: tuple[int, ...]
+    image: np.ndarray | Path
+    mask: np.ndarray | Path | None
+    foreground: np.ndarray  # flat indices; empty without mask
+
+
+class VolumeStore:
+    """The preprocessed images, and masks, of some cases.
+
+    Headers of all files are checked first, then every file is decoded once, with progress.
+
+    Args:
+        cases: what to read.
+        preprocessing: applied to every case.
+        num_classes: the masks are read, with labels below this; None: images only.
+        cache: ``"memory"``, ``"disk"`` (.npy files in ``cache_dir``, read through memory maps), or
+            ``"auto"``: memory up to ``memory_limit``.
+        cache_dir: folder of the disk cache. It may be shared by runs and processes, and deleted between them.
+        memory_limit: bytes.
+        on_bad_file: ``"stop"``: UserError; ``"skip"``: warn, leave the case out and remember it in
+            ``skipped``.
+
+    Attributes:
+        cases: the usable cases, in the given order.
+        skipped: ``{"case": name, "reason": message}`` of the others.
+
+    Raises:
+        UserError: A file cannot be used (or with "skip" none can), or the disk cache has no place.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        preprocessing: Preprocessing,
+        *,
+        num_classes: int | None = None,
+        cache: str = "auto",
+        cache_dir: Path | None = None,
+        memory_limit: int = MEMORY_LIMIT,
+        on_bad_file: str = "stop",
+    ) -> None:
+        for key, value, allowed in (
+            ("cache", cache, ("auto", "memory", "disk")),
+            ("on_bad_file", on_bad_file, ("stop", "skip")),
+        ):
+            if value not in allowed:
+                raise UserError(f"{key}: expected one of {', '.join(allowed)}, received {value!r}.")
+        self.preprocessing = preprocessing
+        self.num_classes = num_classes
+        self.skipped: list[dict[str, str]] = []
+        self._skip = on_bad_file == "skip"
+        check = functools.partial(check_case, preprocessing=preprocessing, num_classes=num_classes)
+        shapes = self._keep_good(cases, map(_caught(check), cases), max_errors=_MAX_REPORTED)
+        folder = _cache_folder(cache, cache_dir, memory_limit, _num_bytes(shapes.values(), num_classes))
+        self._entries = self._decode(list(shapes), folder)
+        self.cases = list(self._entries)
+
+    def _decode(self, cases: list[Case], folder: Path | None) -> dict[Case, _Entry]:
+        load = functools.partial(_load, preprocessing=self.preprocessing, num_classes=self.num_classes, folder=folder)
+        pool = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
+        try:
+            loaded = pool.map(_caught(load), cases)
+            progress = tqdm(loaded, "reading scans", len(cases), unit="scan", disable=None)
+            return self._keep_good(cases, progress, max_errors=1)
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error, or Ctrl-C, do not decode the rest first
+            archives.release()  # the store holds the scans now
+
+    def _keep_good(self, cases: Sequence[Case], results: Iterable[Any], *, max_errors: int) -> dict[Case, Any]:
+        """Return the results that are no errors; with "stop", raise the first ``max_errors`` errors."""
+        good, errors = {}, []
+        for case, result in zip(cases, results, strict=True):
+            if not isinstance(result, UserError):
+                good[case] = result
+                continue
+            errors.append(str(result))
+            if self._skip:
+                logging.warning("Skipped %s: %s", case.name, result)
+                self.skipped.append({"case": case.name, "reason": str(result)})
+            elif len(errors) == max_errors:
+                break
+        if errors and not self._skip:
+            raise UserError("\n".join(errors))
+        if not good:
+            raise UserError("\n".join([f"None of {len(cases)} scans can be used.", *errors[:_MAX_REPORTED]]))
+        return good
+
+    def __len__(self) -> int:
+        """Return the number of usable cases."""
+        return len(self.cases)
+
+    def subset(self, cases: Iterable[Case]) -> VolumeStore:
+        """Return a store of some of the cases that shares the arrays; skipped cases stay out.
+
+        Raises:
+            UserError: None of the cases is usable.
+        """
+        view = copy.copy(self)
+        view.cases = [case for case in cases if case in self._entries]
+        if not view.cases:
+            raise UserError("None of the scans of this part of the split can be used. See the warnings above.")
+        return view
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """Return ``(*spatial, channels)`` of a preprocessed image."""
+        return self._entry(index).shape
+
+    def image(self, index: int) -> np.ndarray:
+        """Return a preprocessed image ``(*spatial, channels)``, float32. Shared: do not write to it."""
+        return disk.open_array(self._entry(index).image)
+
+    def mask(self, index: int) -> np.ndarray:
+        """Return a preprocessed mask ``(*spatial)``, uint8. Shared: do not write to it."""
+        return disk.open_array(self._entry(index).mask)
+
+    def foreground_voxel(self, index: int, position: float) -> np.ndarray | None:
+        """Return a voxel ``(rank,)`` with a label above 0, chosen by ``position`` in [0, 1), or None.
+
+        Of a case with more than `MAX_FOREGROUND` such voxels, that many were drawn once, uniformly.
+        """
+        entry = self._entry(index)
+        if not entry.foreground.size:
+            return None
+        flat = entry.foreground[int(position * entry.foreground.size)]
+        return np.array(np.unravel_index(flat, entry.shape[:-1]))
+
+    def _entry(self, index: int) -> _Entry:
+        return self._entries[self.cases[index]]
+
+
+def check_case(case: Case, preprocessing: Preprocessing, num_classes: int | None) -> tuple[int, ...]:
+    """Check the headers of a case and return the shape that its image will have.
+
+    Raises:
+        UserError: Rank, channels, shape or grids are wrong, or the mask is missing.
+    """
+    headers = [read_header(path, preprocessing.rank) for path in case.images]
+    first = headers[0]
+    others = headers[1:]
+    if num_classes is not None:
+        if case.mask is None:
+            raise UserError(f"{case.image}: has no mask, but masks are needed here.")
+        others = [*others, read_mask_header(case.mask, preprocessing.rank)]
+    for header in others:
+        check_same_grid(first, header)
+    channels = sum(header.shape[-1] for header in headers)
+    return preprocessing.fitted_shape((*first.shape[:-1], channels), case.image)
+
+
+def _caught(function: Callable[[Case], Any]) -> Callable[[Case], Any]:
+    """Return the UserError instead of raising it: one bad file must not end the loop over all of them."""
+
+    def call(case: Case) -> Any:
+        try:
+            return function(case)
+        except UserError as error:
+            return error
+
+    return call
+
+
+def _load(case: Case, preprocessing: Preprocessing, num_classes: int | None, folder: Path | None) -> _Entry:
+    def decode() -> disk.Arrays:
+        image = preprocessing.image(read_channels(case.images, preprocessing.rank))
+        if num_classes is None:
+            return image, None
+        return image, preprocessing.mask(read_mask(case.mask, preprocessing.rank), num_classes)
+
+    if folder is None:
+        image, mask = decode()
+    else:
+        name = f"{case.name}-{disk.fingerprint(case, preprocessing, num_classes)}"
+        image, mask = disk.keep(folder, name, labelled=num_classes is not None, decode=decode)
+    foreground = np.empty(0, np.int64) if mask is None else _foreground(disk.open_array(mask))
+    return _Entry(disk.open_array(image).shape, image, mask, foreground)
+
+
+def _foreground(mask: np.ndarray) -> np.ndarray:
+    flat = np.flatnonzero(mask)
+    if flat.size <= MAX_FOREGROUND:
+        return flat
+    return np.sort(np.random.default_rng(0).choice(flat, MAX_FOREGROUND, replace=False))
+
+
+def _num_bytes(shapes: Iterable[tuple[int, ...]], num_classes: int | None) -> int:
+    masks = num_classes is not None
+    return sum(4 * int(np.prod(shape)) + masks * int(np.prod(shape[:-1])) for shape in shapes)
+
+
+def _cache_folder(cache: str, cache_dir: Path | None, memory_limit: int, num_bytes: int) -> Path | None:
+    """Return the folder of a disk cache, or None for memory."""
+    if cache == "memory" or (cache == "auto" and num_bytes <= memory_limit):
+        return None
+    if cache_dir is None:
+        raise UserError(
+            f"cache: the decoded scans need {num_bytes / 2**30:.1f} GiB, the limit for memory is "
+            f"{memory_limit / 2**30:.1f} GiB, and no cache_dir is given for the disk. Set cache_dir, or set "
+            'cache to "memory".'
+        )
+    disk.check_space(Path(cache_dir), num_bytes)
+    return Path(cache_dir)

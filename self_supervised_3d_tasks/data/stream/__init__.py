@@ -1,0 +1,1 @@
+"""Batches for training: crops of the stored scans as a tf.data stream."""

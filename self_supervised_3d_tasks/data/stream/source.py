@@ -1,0 +1,227 @@
+"""The crops of a store, each addressed by its position in an endless stream.
+
+Position p belongs to epoch p // N; a permutation keyed by (seed, epoch) says which crop it is, and every
+random number of that crop comes from (seed, epoch, crop). Nothing is remembered between examples: a stream
+that starts at step k is, bit for bit, the rest of a stream that started at 0, which is how a stopped run
+resumes. Where no batch may hold a scan twice, an epoch is one crop each of as many scans as fill whole batches.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from self_supervised_3d_tasks.data.store.volumes import VolumeStore
+from self_supervised_3d_tasks.data.stream.background import TRIES, Background
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.lazy import tf
+from self_supervised_3d_tasks.ops.seeds import fold
+
+
+class Branch(enum.IntEnum):
+    """Branches of the tree of seeds: a new one at the end leaves the numbers of the others as they are."""
+
+    ORDER, CROP, EXAMPLE, BATCH, AUGMENTATION, COMPANION = range(6)
+
+
+class Centre(Protocol):
+    """Says where a crop is centred; it is moved into the scan where it would stick out."""
+
+    def __call__(self, index: int, uniforms: np.ndarray) -> np.ndarray | None:
+        """Return a voxel ``(rank,)`` of a scan, chosen by ``(2,)`` numbers in [0, 1); None: anywhere."""
+
+
+@dataclass(frozen=True)
+class Foreground:
+    """Centres a share of the crops on a random voxel with a label, in scans that have any."""
+
+    store: VolumeStore
+    fraction: float
+
+    def __call__(self, index: int, uniforms: np.ndarray) -> np.ndarray | None:
+        """Return a voxel; see `Centre`."""
+        use, voxel = uniforms
+        return self.store.foreground_voxel(index, voxel) if use < self.fraction else None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Centres every crop on one of the voxels ``(number, rank)`` of its scan, each as likely as the others."""
+
+    voxels: Sequence[np.ndarray]
+
+    def __call__(self, index: int, uniforms: np.ndarray) -> np.ndarray:
+        """Return a voxel; see `Centre`."""
+        voxels = self.voxels[index]
+        return voxels[int(uniforms[0] * len(voxels))]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Crops of a store, each addressed by (epoch, item); item i is a crop of scan i modulo their number."""
+
+    store: VolumeStore
+    crop_shape: tuple[int, ...]
+    num_items: int
+    root: tuple[int, int]
+    centre: Centre | None
+    background: Background | None
+    labelled: bool
+
+    @classmethod
+    def of(
+        cls,
+        store: VolumeStore,
+        crop_shape: Sequence[int] | None,
+        crops_per_scan: int,
+        seed: int,
+        *,
+        centre: Centre | None = None,
+        background: Background | None = None,
+        labelled: bool = False,
+    ) -> Source:
+        """Return the source of whole scans, or of crops of one shape; ``labelled``: with masks.
+
+        Without ``centre``, crops come from anywhere; with ``background``, those are drawn again that it objects to.
+
+        Raises:
+            UserError: A scan does not have the shape, or is smaller than the crop.
+        """
+        root = (seed & 0x7FFFFFFF, seed >> 31 & 0x7FFFFFFF)
+        crop_shape = _checked_crop_shape(store, crop_shape)
+        return cls(store, crop_shape, len(store) * crops_per_scan, root, centre, background, labelled)
+
+    def seed(self, branch: Branch, *numbers: int | tf.Tensor) -> tf.Tensor:
+        """Return the seed ``(2,)`` of one purpose, such as the example at (epoch, item)."""
+        return fold(self.root, branch, *numbers)
+
+    def batches(
+        self,
+        example: Callable[..., tuple[Any, Any]],
+        batch_size: int,
+        *,
+        first_step: int,
+        training: bool,
+        min_batch: int = 1,
+        distinct_scans: bool = False,
+    ) -> tf.data.Dataset:
+        """Return batches of ``example(epoch, item)``; see `pipeline.pretraining_dataset` for the arguments."""
+        first = first_step * batch_size
+        # Where no batch may hold a scan twice, an epoch has one crop of each.
+        items = len(self.store) if distinct_scans else self.num_items
+        rest = items % batch_size
+        if not training:
+            addresses = self._in_order(first, items - rest if rest < min_batch else items)
+        else:
+            addresses = self._shuffled(first, items, items - rest if distinct_scans else items)
+        return addresses.map(example, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=training)
+
+    def _shuffled(self, first_position: int, num_items: int, per_epoch: int) -> tf.data.Dataset:
+        """Return the addresses from a position on; an epoch is the first ``per_epoch`` of the shuffled items."""
+
+        def address(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            epoch = position // per_epoch
+            order = self.seed(Branch.ORDER, epoch)
+            last = tf.constant(num_items - 1, tf.int64)
+            return epoch, tf.random.experimental.index_shuffle(position % per_epoch, order, last)
+
+        return tf.data.Dataset.counter(first_position).map(address)
+
+    def _in_order(self, first_position: int, end: int) -> tf.data.Dataset:
+        items = tf.data.Dataset.range(first_position, end)
+        return items.map(lambda item: (tf.zeros_like(item), item))
+
+    def load(self, epoch: tf.Tensor, item: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Return ``[image]`` or ``[image, mask]`` and the seed of the example."""
+        arrays = self._crop(self.index(item), self.seed(Branch.CROP, epoch, item))
+        return arrays, self.seed(Branch.EXAMPLE, epoch, item)
+
+    def companions(self, epoch: tf.Tensor, item: tf.Tensor, count: int) -> list[tf.Tensor]:
+        """Return crops of ``count`` other scans than that of ``item``, all different, uniformly drawn."""
+        taken = [self.index(item)]
+        images = []
+        for number in range(count):
+            seed = self.seed(Branch.COMPANION, epoch, item, number)
+            free = len(self.store) - len(taken)
+            index = tf.random.stateless_uniform((), fold(seed, 0), 0, free, tf.int64)
+            # The index-th of the scans that are not taken: no list of them is made, however many there are.
+            for other in tf.unstack(tf.sort(tf.stack(taken))):
+                index += tf.cast(index >= other, tf.int64)
+            taken.append(index)
+            images.append(self._crop(index, fold(seed, 1))[0])
+        return images
+
+    def index(self, item: tf.Tensor) -> tf.Tensor:
+        """Return which scan an item is a crop of."""
+        return item % len(self.store)
+
+    def _crop(self, index: tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
+        tries = 1 if self.background is None else TRIES
+        # float64: a float32 cannot tell the origins of a scan from each other beyond 2^24.
+        uniforms = tf.random.stateless_uniform((tries, len(self.crop_shape) + 2), seed, dtype=tf.float64)
+        types = [tf.float32, tf.uint8][: 1 + self.labelled]
+        # Not stateful: the same arguments read the same crop, so determinism keeps the reading parallel.
+        arrays = tf.numpy_function(self._read, [index, uniforms], types, stateful=False)
+        channels = self.store.preprocessing.number_channels
+        for array, shape in zip(arrays, ((*self.crop_shape, channels), self.crop_shape), strict=False):
+            array.set_shape(shape)
+        return list(arrays)
+
+    def _read(self, index: int, uniforms: np.ndarray) -> list[np.ndarray]:
+        """Read the crop at the first place of ``uniforms (tries, rank + 2)`` that the background allows.
+
+        Through a memory map nothing but the crops that are looked at is read from the disk.
+        """
+        image = self.store.image(index)
+        places = (self._place(index, row) for row in uniforms)
+        name = self.store.cases[index].name
+        inside = self.background.choose(image, places, name) if self.background else next(places)
+        sources = [image, *([self.store.mask(index)] if self.labelled else [])]
+        # A copy each time: TensorFlow may take over the memory of an array that it is given.
+        return [np.array(source[inside], order="C", subok=False) for source in sources]
+
+    def _place(self, index: int, uniforms: np.ndarray) -> tuple[slice, ...]:
+        centre = self.centre(index, uniforms[:2]) if self.centre else None
+        origin = crop_origin(self.store.shape(index)[:-1], self.crop_shape, uniforms[2:], centre)
+        return tuple(slice(first, first + size) for first, size in zip(origin, self.crop_shape, strict=True))
+
+
+def _checked_crop_shape(store: VolumeStore, crop_shape: Sequence[int] | None) -> tuple[int, ...]:
+    shapes = {store.shape(index)[:-1]: case for index, case in enumerate(store.cases)}
+    if crop_shape is None:
+        if len(shapes) > 1:
+            (one, case), (other, other_case), *_ = shapes.items()
+            raise UserError(
+                f"{case.image} has shape {one}, {other_case.image} has {other}: expected one shape, or "
+                'crops. Set volume_fitting to "resize", or to "crop" where a crop will do.'
+            )
+        return next(iter(shapes))
+    crop_shape = tuple(crop_shape)
+    for shape, case in shapes.items():
+        if len(shape) != len(crop_shape) or np.any(np.less(shape, crop_shape)):
+            raise UserError(f"{case.image}: has shape {shape}, expected at least the crop's {crop_shape}.")
+    return crop_shape
+
+
+def crop_origin(
+    shape: Sequence[int],
+    crop_shape: Sequence[int],
+    uniforms: np.ndarray,
+    centre: np.ndarray | None = None,
+) -> tuple[int, ...]:
+    """Return the first voxel of a crop.
+
+    Args:
+        shape: ``(*spatial)`` of the scan, nowhere below ``crop_shape``.
+        crop_shape: ``(*spatial)`` of the crop.
+        uniforms: ``(rank,)`` in [0, 1): every origin from 0 to the last that fits is equally likely.
+        centre: ``(rank,)``: the crop is centred there instead, moved into the scan where it would stick out.
+    """
+    last = np.subtract(shape, crop_shape)
+    if centre is None:
+        return tuple(np.floor(uniforms * (last + 1)).astype(int).tolist())
+    return tuple(np.clip(centre - np.array(crop_shape) // 2, 0, last).tolist())

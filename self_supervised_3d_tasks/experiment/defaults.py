@@ -1,0 +1,77 @@
+"""Defaults that follow from other keys: functions of the keys that were read before."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from self_supervised_3d_tasks.experiment import checks, registry
+
+
+def task(dataset_name: str, prediction_architecture: str) -> Literal["classification", "findings", "segmentation"]:
+    """Return what is predicted: a class per scan, any number of findings per scan, or a class per voxel."""
+    if registry.prediction(prediction_architecture)[0] != "head":
+        return "segmentation"
+    return "findings" if checks.layout(dataset_name).labels == "findings" else "classification"
+
+
+def momentum(known: dict[str, Any]) -> float | None:
+    """Return the usual one of sgd; None of an optimizer that has none."""
+    return 0.9 if known["optimizer"] == "sgd" else None
+
+
+def weight_decay_form(known: dict[str, Any]) -> Literal["coupled"] | None:
+    """Return that of PyTorch; None without a weight decay."""
+    return "coupled" if known["weight_decay"] else None
+
+
+def background_share(known: dict[str, Any]) -> tuple[float, float] | None:
+    """Return the shares of a crop that may be background; None without a level that tells what is."""
+    return None if known["background_level"] is None else (0.0, 0.85)
+
+
+def intensity_window(known: dict[str, Any]) -> tuple[float, float] | None:
+    """Return that of the layout."""
+    return checks.layout(known["dataset_name"]).intensity_window
+
+
+def image_column(known: dict[str, Any]) -> str | None:
+    """Return that of the layout."""
+    return checks.layout(known["dataset_name"]).columns[0]
+
+
+def label_column(known: dict[str, Any]) -> str | None:
+    """Return that of the layout."""
+    return checks.layout(known["dataset_name"]).columns[1]
+
+
+def subject_column(known: dict[str, Any]) -> str | None:
+    """Return that of the layout, unless the names of the files say whose they are."""
+    return None if known["subject_pattern"] else checks.layout(known["dataset_name"]).columns[2]
+
+
+def class_names(known: dict[str, Any]) -> list[str] | None:
+    """Return the findings of the layout; None of a layout with classes."""
+    return list(checks.layout(known["dataset_name"]).findings) or None
+
+
+def num_classes(known: dict[str, Any]) -> int:
+    """Return one output per finding, or what the layout has."""
+    layout = checks.layout(known["dataset_name"])
+    return len(known["class_names"] or ()) if layout.findings else layout.num_classes
+
+
+def loss(known: dict[str, Any]) -> str:
+    """Return the loss that goes with what is predicted."""
+    kind = task(known["dataset_name"], known["prediction_architecture"])
+    if kind == "classification":
+        return "binary_crossentropy" if known["multilabel"] else "categorical_crossentropy"
+    return "binary_crossentropy" if kind == "findings" else "dice_crossentropy"
+
+
+def scores(known: dict[str, Any]) -> list[str]:
+    """Return the scores that go with what is predicted."""
+    return {
+        "classification": ["balanced_accuracy", "roc_auc"],
+        "findings": ["mean_auroc", "auroc"],
+        "segmentation": ["dice"],
+    }[task(known["dataset_name"], known["prediction_architecture"])]

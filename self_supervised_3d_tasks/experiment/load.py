@@ -1,0 +1,129 @@
+"""The experiment file: read, translated and checked before TensorFlow or any scan is loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from absl import logging
+from pydantic import ValidationError, create_model
+
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import legacy, registry
+from self_supervised_3d_tasks.experiment.keys import Experiment, FinetuneExperiment, TrainExperiment
+
+COMMANDS: dict[str, type[Experiment]] = {"train": TrainExperiment, "finetune": FinetuneExperiment}
+
+
+def load_experiment(command: Literal["train", "finetune"], path: str | Path, overrides: list[str] = ()) -> Experiment:
+    """Read, complete and check an experiment file.
+
+    Args:
+        command: Which command the file is for.
+        path: JSON file; the predecessor's files are accepted (see `legacy_keys`).
+        overrides: ``key=value`` items; the value is JSON, or else a string. ``a.b=value`` reaches into ``a``.
+
+    Raises:
+        UserError: The file cannot be read, or a key is unknown, mistyped, out of range or in conflict with another.
+    """
+    raw = _read(Path(path))
+    for item in overrides:
+        override(raw, item)
+    try:
+        values, warnings = legacy.translate(command, raw)
+        for warning in warnings:
+            logging.warning("%s: %s", path, warning)
+        return _validate(command, values)
+    except ValidationError as error:
+        # A default that follows from a wrong key is no mistake of its own.
+        items = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
+        raise UserError(f"{path}: " + "; ".join(_sentence(item) for item in items)) from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def experiment_model(command: str, algorithm: str, encoder: str, prediction: str | None) -> type[Experiment]:
+    """Return the pydantic model of a file: the experiment's keys and those of what it names.
+
+    Args:
+        command: ``"train"`` or ``"finetune"``.
+        algorithm: Module name of the pretext task.
+        encoder: Name of the encoder.
+        prediction: Name of the decoder or head; None for pretraining.
+    """
+    consumers = [registry.algorithm(algorithm), registry.encoder(encoder)]
+    if prediction:
+        kind, name = registry.prediction(prediction)
+        consumers.append(registry.head(name) if kind == "head" else registry.decoder(name))
+    base = COMMANDS[command]
+    fields: dict[str, Any] = {}
+    for consumer in consumers:
+        for name, parameter in registry.options(consumer).items():
+            if name not in base.model_fields:
+                default = ... if parameter.default is parameter.empty else parameter.default
+                fields.setdefault(name, (parameter.annotation, default))
+    return create_model(f"{base.__name__}_{algorithm}", __base__=base, **fields)
+
+
+def _validate(command: str, values: dict[str, Any]) -> Experiment:
+    if not isinstance(values.get("algorithm"), str):
+        names = ", ".join(registry.known("algorithm"))
+        raise UserError(f"algorithm: this key is required and names a pretext task ({names})")
+    values["algorithm"] = registry.canonical("algorithm", values["algorithm"], "algorithm")
+    encoder = registry.canonical("encoder", str(values.get("encoder_architecture") or "unet"), "encoder_architecture")
+    prediction = str(values.get("prediction_architecture") or "unet") if command == "finetune" else None
+    model = experiment_model(command, values["algorithm"], encoder, prediction)
+    legacy.reject_unknown(values, set(model.model_fields), command)
+    experiment = model.model_validate_json(json.dumps(values))
+    experiment.check_geometry()
+    return experiment
+
+
+def _sentence(error: dict[str, Any]) -> str:
+    """Turn one pydantic error into ``key: expectation, received …``."""
+    key = ".".join(str(part) for part in error["loc"] if isinstance(part, int) or part.isidentifier() or "_" in part)
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{key}: this key is required"
+    if not error["loc"]:
+        return message
+    return f"{key}: {message[0].lower()}{message[1:]}, received {json.dumps(error['input'], default=str)}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such experiment file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected a JSON object of keys, found {type(values).__name__}")
+    return values
+
+
+def override(values: dict[str, Any], item: str) -> None:
+    """Set one ``key=value`` of ``--set`` in ``values``; the value is JSON, or else a string.
+
+    Raises:
+        UserError: Not of that form.
+    """
+    key, separator, text = item.partition("=")
+    if not separator or not key:
+        raise UserError(f"--set {item}: expected key=value")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"--set {item}: the number must be finite")
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise UserError(f"--set {item}: {parent} is not a group of keys")
+    values[last] = value

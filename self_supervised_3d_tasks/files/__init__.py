@@ -1,0 +1,1 @@
+"""Files that are never half written: JSON, tables, models and run folders."""

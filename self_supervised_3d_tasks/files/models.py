@@ -1,0 +1,89 @@
+"""Models as ``.keras`` files: written atomically, checked when read, no code executed from them."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.files.run_folder import atomic_write, checksum_path, verify_checksum, write_checksum
+from self_supervised_3d_tasks.lazy import keras
+
+
+def save_model(model: keras.Model, path: Path | str) -> None:
+    """Write a ``.keras`` file with a ``.sha256`` file beside it: what predicts, without optimizer and loss.
+
+    Adam's moments would make the file three times as large, and a class or loss of our own would be needed to
+    read it.
+
+    Args:
+        model: Functional model or encoder, compiled or not; it stays as it is.
+        path: File name that ends in ``.keras``; an older file is replaced.
+    """
+    path = Path(path)
+    bare = keras.Model(model.input, model.output, name=model.name)  # the same layers and weights, never compiled
+    # In this order a process killed between two lines leaves a model without a checksum, never one with a
+    # wrong checksum.
+    checksum_path(path).unlink(missing_ok=True)
+    with atomic_write(path) as temporary:
+        bare.save(temporary)
+    write_checksum(path)
+
+
+def load_model(path: Path | str) -> keras.Model:
+    """Read a model that `save_model` or plain Keras wrote; it is not compiled.
+
+    Layers that carry Python code are refused (``safe_mode``), so a file from a stranger cannot run anything.
+
+    Args:
+        path: ``.keras`` file. Its ``.sha256`` file is checked where there is one.
+
+    Raises:
+        UserError: The file is missing, damaged, of another format, or needs code that the package does not
+            have.
+    """
+    path = check_model_file(path)
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    # A foreign archive can fail in any way inside Keras: whatever it is, the user needs the name of the file.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{path}: expected a model of this package or of plain Keras 3 layers, but Keras cannot load it: {reason}"
+        ) from error
+
+
+def check_model_file(path: Path | str) -> Path:
+    """Check that a file is an undamaged ``.keras`` archive, without loading Keras.
+
+    Returns:
+        The path with ``~`` expanded.
+
+    Raises:
+        UserError: It is not; the message says what it is instead.
+    """
+    path = Path(path).expanduser()
+    if path.suffix in (".h5", ".hdf5"):
+        raise UserError(
+            f"{path}: expected a .keras file; Keras 2 weight files of the predecessor cannot be read: "
+            "pretrain again with train.py"
+        )
+    if path.suffix != ".keras":
+        raise UserError(f"{path}: expected a .keras file, received {path.suffix or 'no file name extension'}")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a run folder, or a .keras file")
+    has_checksum = checksum_path(path).exists()
+    if has_checksum:
+        verify_checksum(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            damaged = None if has_checksum else archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
+        raise UserError(f"{path}: truncated, or no .keras file at all ({error}); make it again") from error
+    if damaged:
+        raise UserError(f"{path}: damaged ({damaged} does not match its checksum); copy or make it again")
+    if "config.json" not in names:
+        raise UserError(f"{path}: an archive, but not a Keras model: it has no config.json")
+    return path

@@ -1,0 +1,1 @@
+"""``finetune.py``: few labels → scores, pretrained against from scratch."""

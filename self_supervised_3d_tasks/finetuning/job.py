@@ -1,0 +1,160 @@
+"""One training of a downstream sweep: a label fraction, a mode and a repetition → a model and its scores.
+
+A finished job holds ``scores.json``, which is written last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from self_supervised_3d_tasks import plots, training, transfer
+from self_supervised_3d_tasks.data.splits import Split
+from self_supervised_3d_tasks.data.store.volumes import VolumeStore
+from self_supervised_3d_tasks.data.stream import pipeline
+from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
+from self_supervised_3d_tasks.downstream.classification import ClassificationTask
+from self_supervised_3d_tasks.downstream.findings import FindingsTask
+from self_supervised_3d_tasks.downstream.segmentation import SegmentationTask
+from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
+from self_supervised_3d_tasks.files.run_folder import read_json, write_json
+from self_supervised_3d_tasks.lazy import keras
+from self_supervised_3d_tasks.scores.results import ScoreRow
+from self_supervised_3d_tasks.training import optimizers
+from self_supervised_3d_tasks.transfer import decoder as transfer_decoder
+
+TASKS = {"classification": ClassificationTask, "findings": FindingsTask, "segmentation": SegmentationTask}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of the sweep."""
+
+    percent: float
+    mode: str
+    repetition: int
+    epochs: int
+    split: Split
+
+    @property
+    def name(self) -> str:
+        """Folder name, for example ``005_initialized_2``; sorts by fraction."""
+        return f"{self.percent:03g}_{self.mode}_{self.repetition}"
+
+    def rows(self, scores: Sequence[CaseScore]) -> list[ScoreRow]:
+        """Return scores of this job as rows of the tables."""
+        return [ScoreRow(self.percent, self.mode, self.repetition, *score) for score in scores]
+
+
+def task_of(experiment: FinetuneExperiment) -> DownstreamTask:
+    """Return what the sweep's kind of label brings to it."""
+    return TASKS[experiment.task](experiment)
+
+
+def steps_per_epoch(experiment: FinetuneExperiment, job: Job) -> int:
+    """Return the number of steps in an epoch: every crop once, unless the experiment says otherwise."""
+    crops = len(task_of(experiment).training_cases(job.split)) * experiment.crops_per_scan
+    return experiment.steps_per_epoch or math.ceil(crops / experiment.batch_size)
+
+
+def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder: Path) -> list[ScoreRow]:
+    """Train one model, keep its best weights as ``model.keras`` and score it on the test cases.
+
+    Args:
+        experiment: The sweep's settings.
+        job: Which fraction, mode and repetition.
+        store: Prepared scans of all jobs.
+        folder: The job's folder; an interrupted training in it is continued.
+
+    Returns:
+        One row per score and test case, or per score of the whole test set.
+    """
+    # The repetition is the seed of all modes alike: they start from the same decoder and see the same batches.
+    seed = experiment.seed + job.repetition
+    keras.utils.clear_session()
+    training.set_determinism(seed, experiment.deterministic)
+    logging.info("%s: training", job.name)
+    encoder, model = experiment.make_model(seed=seed)
+    if job.mode != "random":
+        _load(experiment, encoder, model)
+    task = task_of(experiment)
+    train_store, validation_store = store.subset(task.training_cases(job.split)), store.subset(job.split.validation)
+    clock = pipeline.WaitClock()
+    history = training.fit(
+        model,
+        phases=_phases(task, job, encoder),
+        train=lambda first: clock.attach(task.dataset(train_store, seed=seed, first_step=first, training=True)),
+        validation=task.dataset(validation_store, seed=seed, first_step=0, training=False),
+        steps_per_epoch=steps_per_epoch(experiment, job),
+        folder=folder,
+        resume=(folder / "state.json").exists(),
+        save_every=experiment.save_checkpoint_every_n_epochs,
+        clock=clock,
+        samples_per_step=experiment.batch_size,
+        tensorboard=experiment.tensorboard,
+    )
+    training.restore_best(model, folder)
+    training.save_model(model, folder / "model.keras")
+    plots.loss_curves(folder / "loss.png", history)
+    scores = task.score(model, job.split.test, store, folder)
+    _write_scores(folder, scores, best=min(row["val_loss"] for row in history))
+    return job.rows(scores)
+
+
+def _load(experiment: FinetuneExperiment, encoder: keras.Model, model: keras.Model) -> None:
+    """Copy what ``transfer`` names from the pretrained model."""
+    source, allow_partial = experiment.model_checkpoint, experiment.allow_partial_load
+    report = transfer.load_encoder(encoder, source, channel_map=experiment.channel_map, allow_partial=allow_partial)
+    logging.info("%s", report)
+    if experiment.transfer == "encoder_decoder":
+        logging.info("%s", transfer_decoder.load_decoder(model, source, allow_partial=allow_partial))
+
+
+def _phases(task: DownstreamTask, job: Job, encoder: keras.Model) -> list[training.Phase]:
+    """Return the training phases of a mode; each compiles anew, so moments and schedule start afresh, as upstream's."""
+    experiment = task.experiment
+
+    def phase(epochs: int, *, trainable: bool) -> training.Phase:
+        def compile_model(model: keras.Model) -> None:
+            encoder.trainable = trainable
+            optimizer = optimizers.make_optimizer(
+                experiment.lr,
+                total_steps=epochs * steps_per_epoch(experiment, job),
+                **experiment.options_for(optimizers.make_optimizer),
+            )
+            model.compile(optimizer=optimizer, loss=task.loss(), metrics=task.metrics())
+
+        return training.Phase(epochs, compile_model)
+
+    if job.mode == "frozen":
+        return [phase(job.epochs, trainable=False)]
+    if job.mode == "random" or not experiment.epochs_warmup:
+        return [phase(job.epochs, trainable=True)]
+    return [
+        phase(experiment.epochs_warmup, trainable=False),
+        phase(job.epochs - experiment.epochs_warmup, trainable=True),
+    ]
+
+
+def finished_rows(job: Job, folder: Path) -> list[ScoreRow]:
+    """Return the rows of a finished job, or an empty list."""
+    path = folder / "scores.json"
+    if not path.exists():
+        return []
+    return job.rows(
+        [
+            CaseScore(case, metric, np.nan if value is None else value)
+            for case, metric, value in read_json(path)["scores"]
+        ]
+    )
+
+
+def _write_scores(folder: Path, scores: Sequence[CaseScore], *, best: float) -> None:
+    # JSON has no NaN: null marks a score that is not defined, for example of a class that is absent from the case.
+    values = [[case, metric, None if np.isnan(value) else value] for case, metric, value in scores]
+    write_json(folder / "scores.json", {"best_val_loss": best, "scores": values})

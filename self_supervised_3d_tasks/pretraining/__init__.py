@@ -1,0 +1,1 @@
+"""``train.py``: unlabelled scans and a pretext task → an encoder."""

@@ -1,0 +1,74 @@
+"""How well a pretext task was learned, beside what an answer reaches that does not look at the scans."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from self_supervised_3d_tasks.files.run_folder import atomic_write
+
+FILE_NAME = "pretext_scores.csv"
+COLUMNS = ("metric", "epoch", "training", "training_chance", "validation", "validation_chance")
+
+Row = dict[str, object]
+
+
+def of_history(
+    history: Sequence[Mapping[str, object]],
+    epoch: int,
+    training_chance: Mapping[str, float],
+    validation_chance: Mapping[str, float],
+) -> list[Row]:
+    """Return the loss and every metric of the epoch whose encoder is kept.
+
+    Args:
+        history: One row per epoch; a metric has a column of its name and one with ``val_`` before it.
+        epoch: That is kept, counted from 1.
+        training_chance: By metric, what is reached without looking at the training scans; the others have None.
+        validation_chance: Likewise at the validation scans, whose batches may be smaller.
+
+    Returns:
+        One row per metric with `COLUMNS`; numbers that are missing or not finite are None.
+    """
+    kept = next(row for row in history if int(row["epoch"]) == epoch)
+    names = [column.removeprefix("val_") for column in kept if column.startswith("val_")]
+    return [
+        {
+            "metric": name,
+            "epoch": epoch,
+            "training": _number(kept.get(name)),
+            "training_chance": training_chance.get(name),
+            "validation": _number(kept[f"val_{name}"]),
+            "validation_chance": validation_chance.get(name),
+        }
+        for name in names
+    ]
+
+
+def write(path: Path, rows: Sequence[Row]) -> None:
+    """Write the rows as CSV; None is left empty."""
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows as text."""
+    epoch = rows[0]["epoch"] if rows else "-"
+    lines = [f"{f'pretext task, epoch {epoch}':<28}{'training':>10}{'chance':>8}{'validation':>12}{'chance':>8}"]
+    for row in rows:
+        training, chance, validation, validation_chance = (_text(row[column]) for column in COLUMNS[2:])
+        lines.append(f"{row['metric']!s:<28}{training:>10}{chance:>8}{validation:>12}{validation_chance:>8}")
+    return "\n".join(lines)
+
+
+def _number(value: object) -> float | None:
+    number = float(value) if value not in (None, "") else math.nan
+    return number if math.isfinite(number) else None
+
+
+def _text(value: object) -> str:
+    return "-" if value is None else f"{value:.3f}"

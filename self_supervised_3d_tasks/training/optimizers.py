@@ -1,0 +1,82 @@
+"""Optimizers with the schedules and the weight decay of the papers, whose code is PyTorch's."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.lazy import keras
+
+__all__ = ["make_optimizer"]
+
+
+def make_optimizer(
+    learning_rate: float,
+    *,
+    optimizer: Literal["adam", "sgd"] = "adam",
+    momentum: float | None = 0.9,
+    lr_schedule: Literal["constant", "cosine"] = "constant",
+    total_steps: int | None = None,
+    weight_decay: float = 0.0,
+    weight_decay_form: Literal["coupled", "decoupled"] | None = "coupled",
+    clipnorm: float | None = None,
+    clipvalue: float | None = None,
+) -> keras.optimizers.Optimizer:
+    """Return an optimizer for `keras.Model.compile`.
+
+    A checkpoint holds its moments and the number of its steps, which is all that the schedule depends on: a training
+    that is resumed goes on where it was.
+
+    Args:
+        learning_rate: Of all steps, or with "cosine" of the first.
+        optimizer: "adam" or "sgd".
+        momentum: Of "sgd", in [0, 1); None: none. Keras adds lr · gradient to the momentum, PyTorch multiplies the
+            momentum by lr: the same while lr is constant, and all but the same while it changes slowly.
+        lr_schedule: "constant", or "cosine": lr · (1 + cos(π step / total_steps)) / 2, then 0.
+        total_steps: Length of "cosine".
+        weight_decay: w, of every trainable variable, normalization and biases included, as in PyTorch.
+        weight_decay_form: "coupled": w · variable is added to the gradient, before moments and momentum, as in
+            PyTorch's SGD and Adam: with a momentum m its effect adds up to 1 / (1 - m) times lr · w. It also moves
+            variables with a gradient of zeros, such as a head that was not drawn in this step; PyTorch skips a
+            parameter without a gradient. "decoupled": each step first shrinks the variable by the factor 1 - lr · w,
+            as in AdamW.
+        clipnorm: Each gradient tensor is scaled down to this norm. Clipping sees the gradient of the loss alone, in
+            both forms of weight decay, as where PyTorch's `clip_grad_norm_` comes before the step.
+        clipvalue: Each gradient entry is clipped to ± this value.
+
+    Raises:
+        UserError: Both kinds of clipping were given.
+        ValueError: "cosine" without a number of steps.
+    """
+    if clipnorm is not None and clipvalue is not None:
+        received = f"received {clipnorm} and {clipvalue}"
+        raise UserError(f"clipnorm, clipvalue: only one can be in force, {received}; remove one")
+    options: dict[str, Any] = {"clipnorm": clipnorm, "clipvalue": clipvalue}
+    if optimizer == "sgd":
+        options["momentum"] = momentum or 0.0
+    kind = keras.optimizers.SGD if optimizer == "sgd" else keras.optimizers.Adam
+    if weight_decay and weight_decay_form == "decoupled":
+        options["weight_decay"] = weight_decay
+    elif weight_decay:
+        kind = _coupled(kind, weight_decay)
+    return kind(_schedule(learning_rate, lr_schedule, total_steps), **options)
+
+
+def _schedule(learning_rate: float, lr_schedule: str, total_steps: int | None) -> Any:
+    if lr_schedule == "constant":
+        return learning_rate
+    if not total_steps:
+        raise ValueError(f"lr_schedule {lr_schedule!r} needs the number of steps, received total_steps={total_steps}")
+    return keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=total_steps)
+
+
+def _coupled(kind: type, weight_decay: float) -> type:
+    """Return an optimizer class with PyTorch's weight decay: Keras knows the decoupled form alone."""
+
+    class Coupled(kind):
+        # Not in `apply`, where the gradients are clipped: what arrives here has been.
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            gradient = keras.ops.cast(gradient, variable.dtype)
+            super().update_step(gradient + weight_decay * variable, variable, learning_rate)
+
+    return Coupled

@@ -1,0 +1,123 @@
+"""Moves the weights of a pretrained decoder into the U-Net of a downstream task, beside those of the encoder.
+
+Only for pretext tasks that have a decoder. Theirs has no skip connections, for all has to come through the encoder's
+output; the downstream one has them, and there the maps from below stand before those of the encoder.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.files.models import check_model_file, load_model
+from self_supervised_3d_tasks.lazy import keras
+from self_supervised_3d_tasks.transfer.encoder import LoadReport, Name, tensors_of
+
+FILE_NAME = "encoder_decoder.keras"
+_REMEDY = (
+    "give the run folder of a pretraining with a decoder, such as parts2whole or pcrlv2, as model_checkpoint, or "
+    "remove transfer"
+)
+# The layers with weights of models.decoders.unet.way_up. What follows them makes the output, which is another
+# downstream: an image there, classes here.
+_WAY_UP = re.compile(r"decoder_(level_\d+|stem)_(up|conv_\d|norm_\d)")
+
+
+def find_decoder(source: Path | str) -> Path:
+    """Return the ``.keras`` file that a decoder can be taken from; loads neither Keras nor the weights.
+
+    Args:
+        source: Run folder of a pretraining (its ``encoder_decoder.keras``), or a ``.keras`` file with encoder and
+            decoder.
+
+    Raises:
+        UserError: There is no such file, it has no decoder, or it is damaged or of another format.
+    """
+    source = Path(source).expanduser()
+    path = source / FILE_NAME if source.is_dir() else source
+    if source.is_dir() and not path.exists():
+        raise UserError(f'transfer: "encoder_decoder" needs {FILE_NAME}, but {source} holds none; {_REMEDY}')
+    check_model_file(path)
+    with zipfile.ZipFile(path) as archive:
+        config = archive.read("config.json").decode()
+    if not _WAY_UP.search(config):
+        raise UserError(f'transfer: "encoder_decoder" needs a decoder of unet, but {path} has none; {_REMEDY}')
+    return path
+
+
+def load_decoder(model: keras.Model, source: Path | str, *, allow_partial: bool = False) -> LoadReport:
+    """Copy pretrained weights into the decoder of ``model``, by layer name and by variable within the layer.
+
+    The first kernel behind the concatenation with a skip sees the channels from below and then those of the skip. One
+    that was pretrained without skip gets its weights in the former and keeps its initial ones in the latter. The layer
+    that makes the output keeps all of its own.
+
+    Args:
+        model: From `models.decoders.unet.unet`; changed in place, or not at all if an error is raised.
+        source: See `find_decoder`.
+        allow_partial: Go on when only a part of the decoder was found.
+
+    Returns:
+        What became of every tensor of the decoder.
+
+    Raises:
+        UserError: A tensor of the decoder was not found or has another shape, or one of the file has no place (the
+            message is the report), or the source cannot be read.
+    """
+    path = find_decoder(source)
+    pretrained = tensors_of(layer for layer in _decoder_layers(load_model(path)) if _WAY_UP.fullmatch(layer.name))
+    stored = {name: keras.ops.convert_to_numpy(tensor) for name, tensor in pretrained.items()}
+    tensors, from_below = tensors_of(_decoder_layers(model)), _channels_from_below(model)
+    values: dict[Name, np.ndarray] = {}
+    report = LoadReport(str(path), "decoder", unused=["/".join(name) for name in stored if name not in tensors])
+    for name, tensor in tensors.items():
+        label, shape, value = "/".join(name), tuple(tensor.shape), stored.get(name)
+        up = from_below.get(name, 0)
+        if not _WAY_UP.fullmatch(name[0]):
+            report.left.append(f"{label}: makes the output")
+        elif value is None:
+            report.left.append(f"{label}: not in the file")
+        elif value.shape == shape:
+            values[name] = value
+            report.matched.append(label)
+        elif up and value.shape == (*shape[:-2], up, shape[-1]):
+            fresh = keras.ops.convert_to_numpy(tensor)[..., up:, :]
+            values[name] = np.concatenate([value, fresh], axis=-2)
+            report.adapted.append(f"{label}: {up} input channels, initial values for the {shape[-2] - up} of the skip")
+        else:
+            report.left.append(f"{label}: shape {shape} here, {value.shape} in the file")
+    _check(report, allow_partial=allow_partial)
+    for name, value in values.items():
+        tensors[name].assign(value)
+    return report
+
+
+def _check(report: LoadReport, *, allow_partial: bool) -> None:
+    """Raise `UserError` if the report is not one to go on with."""
+    found = bool(report.matched or report.adapted)
+    missing = [tensor for tensor in report.left if _WAY_UP.match(tensor)]
+    if (missing or report.unused) and not (allow_partial and found):
+        raise UserError(
+            f"{report}\nThe decoder was not loaded completely. Give the options of the pretraining, set transfer to "
+            '"encoder"' + (", or set allow_partial_load to go on with what matched." if found else ".")
+        )
+
+
+def _decoder_layers(model: keras.Model) -> Iterator[keras.Layer]:
+    """Yield the layers of the decoder, which can be a model in the model."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _decoder_layers(layer)
+        elif layer.name.startswith("decoder_"):
+            yield layer
+
+
+def _channels_from_below(model: keras.Model) -> dict[Name, int]:
+    """Return for each kernel behind a concatenation how many of its input channels come from below, the first ones."""
+    concatenations = [layer for layer in _decoder_layers(model) if isinstance(layer, keras.layers.Concatenate)]
+    return {(layer.name.replace("_concat", "_conv_1"), "kernel"): layer.input[0].shape[-1] for layer in concatenations}
