@@ -486,7 +486,7 @@ def test_a_mistake_is_found_without_loading_tensorflow(tmp_path):
     path = write(tmp_path, TRAIN | {"epoch": 1})
     code = (
         "import sys\n"
-        "from self_supervised_3d_tasks.config import load_experiment\n"
+        "from self_supervised_3d_tasks.experiment.load import load_experiment\n"
         "try:\n"
         f"    load_experiment('train', {str(path)!r})\n"
         "except ValueError:\n"

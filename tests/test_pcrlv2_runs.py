@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks import pretraining, training, transfer
+from self_supervised_3d_tasks import training, transfer
 from self_supervised_3d_tasks.algorithms.pcrlv2 import PCRLv2
 from self_supervised_3d_tasks.commands import analyse
 from self_supervised_3d_tasks.errors import UserError
@@ -17,6 +17,7 @@ from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.models import load_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.models.decoders.unet import unet as decoder
+from self_supervised_3d_tasks.pretraining import run as pretraining
 from self_supervised_3d_tasks.training import checkpoints
 from self_supervised_3d_tasks.transfer import decoder as transfer_decoder
 

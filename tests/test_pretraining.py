@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from absl import logging
 
-from self_supervised_3d_tasks import pretraining, training
+from self_supervised_3d_tasks import training
 from self_supervised_3d_tasks.algorithms.exemplar import Exemplar
 from self_supervised_3d_tasks.algorithms.parts2whole import Parts2Whole
 from self_supervised_3d_tasks.data.stream import pipeline
@@ -19,6 +19,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.models import load_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
+from self_supervised_3d_tasks.pretraining import run as pretraining
 from self_supervised_3d_tasks.training import batch_statistics
 
 TCPC = {"algorithm": "tcpc", "data_dim": 12, "volume_fitting": "crop", "num_segments": 4, "batch_size": 2}

@@ -146,7 +146,7 @@ def test_status_and_json(tmp_path):
 
 def test_environment_can_be_written_and_loads_no_framework(tmp_path):
     code = (
-        "import json, sys; from self_supervised_3d_tasks.run_folder import environment;"
+        "import json, sys; from self_supervised_3d_tasks.files.run_folder import environment;"
         "assert not {'tensorflow', 'keras'} & set(sys.modules); print(json.dumps(environment(seed=7)))"
     )
     result = subprocess.run([sys.executable, "-c", code, "a b"], capture_output=True, text=True, check=True)

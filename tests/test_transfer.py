@@ -11,6 +11,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.files.models import save_model
 from self_supervised_3d_tasks.models import heads
+from self_supervised_3d_tasks.transfer import encoder as encoder_transfer
 
 
 def make_encoder(channels, *, size=8, rank=2, filters=4, names=("one", "two"), seed=0, padded=False):
@@ -250,8 +251,10 @@ def test_a_kernel_that_sees_another_scale_is_warned_of(tmp_path, caplog):
 
 def test_dilation_keeps_the_scale_of_a_stride():
     resnet18 = functools.partial(registry.encoder("resnet18"), width_multiplier=1 / 16)
-    assert transfer.scale_differences(resnet18((64, 64, 1)), resnet18((64, 64, 1), output_stride=8)) == []
+    assert encoder_transfer.scale_differences(resnet18((64, 64, 1)), resnet18((64, 64, 1), output_stride=8)) == []
     # In 3D the stem of output stride 8 also halves the slices, so that all behind it sees them at twice the scale.
-    differences = transfer.scale_differences(resnet18((64, 64, 32, 1)), resnet18((64, 64, 32, 1), output_stride=8))
+    differences = encoder_transfer.scale_differences(
+        resnet18((64, 64, 32, 1)), resnet18((64, 64, 32, 1), output_stride=8)
+    )
     assert differences[0] == "stage_1_block_1_first_conv ((4, 4, 2) there, (4, 4, 4) here)"
     assert len(differences) == 16  # all of kernel 3

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags, logging
 
-from self_supervised_3d_tasks import commands, plots, pretraining, training
+from self_supervised_3d_tasks import commands, plots, training
 from self_supervised_3d_tasks.analysis import embedding, networks, parts, record, restoration
 from self_supervised_3d_tasks.analysis.measurement import Measurement, measure
 from self_supervised_3d_tasks.analysis.probe import contrastive_probe
@@ -28,6 +28,7 @@ from self_supervised_3d_tasks.experiment.keys import TrainExperiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
+from self_supervised_3d_tasks.pretraining import run as pretraining
 from self_supervised_3d_tasks.pretraining.run import Plan
 from self_supervised_3d_tasks.training import checkpoints
 from self_supervised_3d_tasks.transfer import decoder as transfer_decoder

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from absl import logging
 
-from self_supervised_3d_tasks import pretraining
 from self_supervised_3d_tasks.commands import analyse
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.run_folder import RunFolder
+from self_supervised_3d_tasks.pretraining import run as pretraining
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KEYS = {

@@ -13,7 +13,9 @@ ONE_STEP_OF_EVERYTHING = """
 import keras
 import numpy as np
 
-from self_supervised_3d_tasks import losses, metrics, registry
+from self_supervised_3d_tasks import losses
+from self_supervised_3d_tasks.experiment import registry
+from self_supervised_3d_tasks.scores import metrics
 
 assert keras.backend.backend() == {backend!r}
 generator = np.random.default_rng(0)

@@ -241,7 +241,7 @@ def test_sizes_that_are_not_known_pass():
 def test_checking_loads_no_keras():
     code = """
 import sys
-from self_supervised_3d_tasks import registry
+from self_supervised_3d_tasks.experiment import registry
 assert list(registry.options(registry.encoder("densenet121"))) == ["pooling", "encoder_weights"]
 registry.encoder_check("densenet121")((32, 32, 1), decoder=False)
 assert "tensorflow" not in sys.modules and "keras.src" not in sys.modules

@@ -237,7 +237,7 @@ def test_sizes_that_do_not_work_under_a_decoder_come_with_ones_that_do(shape, op
 def test_checking_loads_no_keras():
     code = """
 import sys
-from self_supervised_3d_tasks import registry
+from self_supervised_3d_tasks.experiment import registry
 keys = ["width_multiplier", "output_stride", "normalization"]
 assert list(registry.options(registry.encoder("resnet18"))) == keys
 registry.encoder_check("resnet18")((32, 32, 16, 1), decoder=True)

@@ -193,7 +193,9 @@ def test_shapes_that_do_not_work_come_with_ones_that_do(shape, options, message)
 def test_reading_the_signature_and_checking_shapes_load_no_keras():
     code = """
 import sys
-from self_supervised_3d_tasks import losses, metrics, registry
+from self_supervised_3d_tasks import losses
+from self_supervised_3d_tasks.experiment import registry
+from self_supervised_3d_tasks.scores import metrics
 from self_supervised_3d_tasks.models import heads
 assert heads.get("softmax") is heads.softmax
 assert "num_layers" in registry.options(registry.encoder("unet"))

@@ -238,7 +238,7 @@ def test_sizes_that_are_not_known_are_pooled_five_times():
 def test_checking_loads_no_keras():
     code = """
 import sys
-from self_supervised_3d_tasks import registry
+from self_supervised_3d_tasks.experiment import registry
 keys = ["width_multiplier", "pool_schedule", "pooling", "normalization"]
 assert list(registry.options(registry.encoder("vgg11"))) == keys
 registry.encoder_check("vgg11")((32, 32, 4, 1), decoder=True)
