@@ -12,6 +12,7 @@ _MODULES = {
     "UserError": "errors",
     "load_encoder": "transfer.encoder",
     "load_experiment": "experiment.load",
+    "make_encoder": "experiment.build",
     "predict_case": "inference",
     "pyramid_outputs": "models.encoders",
 }

@@ -19,7 +19,6 @@ from self_supervised_3d_tasks.data.store.volumes import check_case
 from self_supervised_3d_tasks.downstream import image_table
 from self_supervised_3d_tasks.downstream.whole_scans import WholeScanTask
 from self_supervised_3d_tasks.errors import UserError, nearest
-from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.run_folder import read_json
@@ -64,11 +63,11 @@ class Predictor(ABC):
     @property
     def suffixes(self) -> tuple[str, ...]:
         """Endings of the files that the model takes: those of the layout that it was trained on."""
-        return registry.layouts()[self.experiment.dataset_name].suffixes
+        return layouts.get(self.experiment.dataset_name).suffixes
 
     @property
     def _takes_archives(self) -> bool:
-        return registry.layouts()[self.experiment.dataset_name].labels == "archive"
+        return layouts.get(self.experiment.dataset_name).labels == "archive"
 
     @abstractmethod
     def predict_path(

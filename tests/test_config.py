@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import legacy, schema
+from self_supervised_3d_tasks.experiment import build, legacy, registry, schema
 from self_supervised_3d_tasks.experiment.load import load_experiment
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -49,15 +49,15 @@ def classify(folder, **keys):
 
 def test_keys_reach_the_callable_that_declares_them(tmp_path):
     experiment = train(tmp_path, rotation_axes="all", enc_filters=4, num_layers=3)
-    assert experiment.make_algorithm().rotation_axes == "all"
-    options = experiment.encoder_options()
+    assert build.make_algorithm(experiment).rotation_axes == "all"
+    options = build.options_for(experiment, registry.encoder(experiment.encoder_name))
     assert (options["enc_filters"], options["num_layers"]) == (4, 3)
     assert "rotation_axes" not in options
 
 
 def test_model_params_reach_the_encoder_under_their_own_names(tmp_path):
     experiment = train(tmp_path, model_params={"use_batch_norm": False, "dropout": 0.25})
-    options = experiment.encoder_options()
+    options = build.options_for(experiment, registry.encoder(experiment.encoder_name))
     assert options["normalization"] == "none"
     assert options["dropout"] == 0.25
     with pytest.raises(UserError, match="use_batch_norm: expected true or false, received 0.5"):
@@ -287,16 +287,16 @@ def test_the_table_of_labels_is_described_in_full(tmp_path):
 def test_a_head_is_part_of_the_baseline_and_a_pretext_task_is_not(tmp_path):
     """Rotation has head_units and dropout_rate of its own; those of a classification head count all the same."""
     keys = {"algorithm": "rotation", "prediction_architecture": "big_fully"}
-    settings = classify(tmp_path, **keys, dropout_rate=0.25).baseline_settings()
+    settings = build.baseline_settings(classify(tmp_path, **keys, dropout_rate=0.25))
     assert settings["dropout_rate"] == 0.25
     assert "head_units" in settings
     assert "rotation_axes" not in settings
     other = classify(tmp_path, **keys | {"algorithm": "cpc"}, dropout_rate=0.25)
-    assert other.baseline_settings() == settings
+    assert build.baseline_settings(other) == settings
     spelled = {"prediction_architecture": "Big_Fully", "encoder_architecture": "unet", "class_names": ["a", "b", "c"]}
-    assert classify(tmp_path, **keys | spelled, dropout_rate=0.25).baseline_settings() == settings
-    masks = finetune(tmp_path, algorithm="rotation").baseline_settings()
-    assert masks == finetune(tmp_path).baseline_settings()
+    assert build.baseline_settings(classify(tmp_path, **keys | spelled, dropout_rate=0.25)) == settings
+    masks = build.baseline_settings(finetune(tmp_path, algorithm="rotation"))
+    assert masks == build.baseline_settings(finetune(tmp_path))
     assert "head_units" not in masks
 
 
@@ -333,10 +333,10 @@ def test_keys_that_the_optimizer_would_not_look_at_are_refused(tmp_path, load, k
 def test_a_resolved_file_older_than_the_optimizer_keys_has_the_baseline_of_their_defaults(tmp_path):
     experiment = finetune(tmp_path)
     older = {key: value for key, value in experiment.model_dump(mode="json").items() if key not in OPTIMIZER_KEYS}
-    settings = load_experiment("finetune", write(tmp_path, older)).baseline_settings()
-    assert settings == experiment.baseline_settings()
+    settings = build.baseline_settings(load_experiment("finetune", write(tmp_path, older)))
+    assert settings == build.baseline_settings(experiment)
     for keys in ({"optimizer": "sgd"}, {"lr_schedule": "cosine"}, {"weight_decay": 0.1}):
-        assert finetune(tmp_path, **keys).baseline_settings() != settings
+        assert build.baseline_settings(finetune(tmp_path, **keys)) != settings
 
 
 def test_averages_of_group_normalized_maps_are_warned_of(tmp_path, caplog):
@@ -352,7 +352,7 @@ def test_averages_of_group_normalized_maps_are_warned_of(tmp_path, caplog):
 
 def test_a_classification_model_ends_in_one_logit_per_class_and_shares_the_encoder(tmp_path):
     keys = {"enc_filters": 4, "num_layers": 2, "data_dim": 16, "num_classes": 4}
-    encoder, model = classify(tmp_path, **keys).make_model(seed=3)
+    encoder, model = build.make_model(classify(tmp_path, **keys), seed=3)
     assert model.output_shape == (None, 4)
     assert model.input_shape == (None, 16, 16, 16, 1)
     encoder.trainable = False

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import registry
+from self_supervised_3d_tasks.experiment import build, registry
 from self_supervised_3d_tasks.experiment.load import load_experiment
+from self_supervised_3d_tasks.models import heads
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FILES = sorted((REPOSITORY / "configs_json").glob("*.json"))
@@ -303,7 +304,7 @@ def test_every_encoder_trains_under_every_head_or_refuses(encoder, rank, head):
             build_encoder((*[SIDE] * rank, 2), encoder)
         return
     built = encoder_under_heads(encoder, rank)
-    model = registry.classifier()(built, registry.head(head), 3, seed=5)
+    model = heads.classifier(built, registry.head(head), 3, seed=5)
     assert model.output_shape == (None, 3)
     images = smooth_images(BATCH, rank, channels=2, side=SIDES.get(encoder, SIDE))
     assert_one_step_changes_the_encoder(built, model, "categorical_crossentropy", images, np.arange(BATCH))
@@ -312,8 +313,8 @@ def test_every_encoder_trains_under_every_head_or_refuses(encoder, rank, head):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_training_file_builds(path):
     experiment = load_experiment("train", path)
-    algorithm = experiment.make_algorithm()
-    model = algorithm.make_model(experiment.make_encoder(algorithm.encoder_shape, seed=0), seed=1)
+    algorithm = build.make_algorithm(experiment)
+    model = algorithm.make_model(build.make_encoder(experiment, algorithm.encoder_shape, seed=0), seed=1)
     assert model.get_layer("encoder").input_shape == (None, *algorithm.encoder_shape)
 
 
@@ -322,11 +323,11 @@ NETWORKS: dict[str, tuple] = {}
 
 def network_of(experiment) -> tuple:
     """Shapes of input and output; twins that differ in the task alone have one network, which is built once."""
-    settings = experiment.baseline_settings()
+    settings = build.baseline_settings(experiment)
     paths = {key for key in settings if "dir" in key or "csv" in key}
     key = repr(sorted((name, value) for name, value in settings.items() if name not in paths))
     if key not in NETWORKS:
-        _, model = experiment.make_model(seed=0)
+        _, model = build.make_model(experiment, seed=0)
         NETWORKS[key] = model.input_shape, model.output_shape
     return NETWORKS[key]
 

@@ -16,6 +16,7 @@ import pytest
 from self_supervised_3d_tasks import losses, training
 from self_supervised_3d_tasks.commands import experiment_run
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.run_folder import RunFolder, read_json, verify_checksum, write_json
 from self_supervised_3d_tasks.finetuning import job as finetuning
@@ -67,7 +68,7 @@ def tensors(model) -> dict[str, np.ndarray]:
 
 def save_pretrained(experiment, path: Path) -> dict[str, np.ndarray]:
     """Save an encoder as after a pretraining: with moving statistics that are not zeros and ones."""
-    encoder = experiment.make_encoder(experiment.input_shape, seed=123)
+    encoder = build.make_encoder(experiment, experiment.input_shape, seed=123)
     rng = np.random.default_rng(0)
     for layer in encoder.layers:
         for weight in layer.non_trainable_weights:

@@ -8,6 +8,7 @@ import pytest
 
 from self_supervised_3d_tasks.data.labels.findings import NIH_FINDINGS
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
 
 TRAIN = {"algorithm": "rotation", "dataset_name": "chestxray", "data_dim": 32}
@@ -57,7 +58,7 @@ def test_other_findings_and_columns(tmp_path):
 
 def test_the_baseline_depends_on_the_findings(tmp_path):
     one, other = (finetune(tmp_path, class_names=names) for names in (["Mass", "Edema"], ["Edema", "Mass"]))
-    assert one.baseline_settings() != other.baseline_settings()
+    assert build.baseline_settings(one) != build.baseline_settings(other)
 
 
 @pytest.mark.parametrize(

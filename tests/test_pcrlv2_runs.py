@@ -13,6 +13,7 @@ from self_supervised_3d_tasks import training, transfer
 from self_supervised_3d_tasks.algorithms.pcrlv2 import PCRLv2
 from self_supervised_3d_tasks.commands import analyse
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.models import load_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
@@ -91,7 +92,7 @@ def table(path):
 
 
 def test_half_precision_ends_in_float32(experiment):
-    algorithm = experiment.make_algorithm()
+    algorithm = build.make_algorithm(experiment)
     try:
         training.set_precision("bfloat16")
         model = pretraining.build_model(experiment, algorithm)
@@ -142,7 +143,7 @@ def test_the_last_epoch_is_kept(run):
 @pytest.mark.slow
 def test_what_is_kept_are_its_weights_with_statistics_of_global_views(run, experiment):
     """Running means of the checkpoint are mixtures with local views; everything else is as it was."""
-    model = pretraining.build_model(experiment, experiment.make_algorithm())
+    model = pretraining.build_model(experiment, build.make_algorithm(experiment))
     training.restore_best(model, run.path)
     kept, whole = load_model(run.path / "encoder.keras"), load_model(run.path / "encoder_decoder.keras")
     statistics = 0
@@ -154,14 +155,14 @@ def test_what_is_kept_are_its_weights_with_statistics_of_global_views(run, exper
         statistics += mixed
         assert np.array_equal(before, after) != mixed, after.path
     assert statistics == 2 * 6  # two convolutions at each of two levels and the bottom
-    image = np.random.default_rng(0).random((1, *experiment.make_algorithm().encoder_shapes[0]), np.float32)
+    image = np.random.default_rng(0).random((1, *build.make_algorithm(experiment).encoder_shapes[0]), np.float32)
     restored = whole.predict_on_batch(image)
     assert restored.shape == image.shape and 0 <= restored.min() < restored.max() <= 1
 
 
 @pytest.mark.slow
 def test_encoder_and_decoder_move_into_a_network_with_skips(run, experiment):
-    encoder = experiment.make_encoder(experiment.input_shape, seed=5)
+    encoder = build.make_encoder(experiment, experiment.input_shape, seed=5)
     model = decoder(encoder, num_classes=3, seed=5)
     assert not transfer.load_encoder(encoder, run.path).left
     report = transfer_decoder.load_decoder(model, run.path)

@@ -14,6 +14,7 @@ from self_supervised_3d_tasks import training
 from self_supervised_3d_tasks.data.formats.readers import read_image, read_mask
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.run_folder import write_json
 from self_supervised_3d_tasks.prediction import Predictor
@@ -41,7 +42,7 @@ def write_run(folder, **keys):
     (folder / "experiment.json").write_text(json.dumps(EXPERIMENT | keys))
     experiment = load_experiment("finetune", folder / "experiment.json")
     write_json(folder / "config.json", experiment.model_dump(mode="json"))
-    _, model = experiment.make_model(seed=3)
+    _, model = build.make_model(experiment, seed=3)
     training.save_model(model, folder / "model.keras")
     for job, loss in JOBS.items():
         (folder / "jobs" / job).mkdir(parents=True)

@@ -16,6 +16,7 @@ from self_supervised_3d_tasks.algorithms.parts2whole import Parts2Whole
 from self_supervised_3d_tasks.data.stream import pipeline
 from self_supervised_3d_tasks.data.stream.background import Background
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.models import load_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
@@ -73,7 +74,7 @@ def test_every_stream_of_tcpc_is_centred_on_the_supervoxels_of_its_scans(run, mo
 
     monkeypatch.setattr(pipeline, "pretraining_dataset", spy)
     _, experiment = run(**TCPC)
-    finder = experiment.make_algorithm().crop_centres
+    finder = build.make_algorithm(experiment).crop_centres
     assert len(streams) == 3  # pictures, validation, training
     for store, centres in streams:
         assert len(centres) == len(store) > 0

@@ -11,7 +11,7 @@ from self_supervised_3d_tasks import training, transfer
 from self_supervised_3d_tasks.algorithms.parts2whole import Parts2Whole
 from self_supervised_3d_tasks.commands import experiment_run
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import registry
+from self_supervised_3d_tasks.experiment import build, registry
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.models import save_model
 from self_supervised_3d_tasks.finetuning import sweep as evaluation
@@ -225,7 +225,7 @@ def sweep(tmp_path, write_scans, monkeypatch):
         return load_experiment("finetune", tmp_path / "sweep.json")
 
     experiment = load()
-    model = experiment.make_algorithm().make_model(experiment.make_encoder((8, 8, 8, 1), seed=1), seed=2)
+    model = build.make_algorithm(experiment).make_model(build.make_encoder(experiment, (8, 8, 8, 1), seed=1), seed=2)
     randomize(model)
     save_model(model.get_layer("encoder"), tmp_path / "pretrained" / "encoder.keras")
     save_model(model, tmp_path / "pretrained" / "encoder_decoder.keras")
@@ -256,7 +256,7 @@ def test_a_sweep_starts_from_the_pretrained_decoder(sweep, monkeypatch):
 
 def test_from_scratch_the_key_changes_nothing(sweep):
     load, _ = sweep
-    one, other = (load(transfer=key).baseline_settings() for key in ("encoder", "encoder_decoder"))
+    one, other = (build.baseline_settings(load(transfer=key)) for key in ("encoder", "encoder_decoder"))
     assert one == other
 
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import legacy, registry
+from self_supervised_3d_tasks.experiment import build, legacy, registry
 from self_supervised_3d_tasks.experiment.load import COMMANDS, experiment_model, load_experiment
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -101,28 +101,28 @@ PARAMETERS = {
 BUILT = [("train", "rotation_2d_pancreas"), ("finetune", "cpc_2d_pancreas"), ("finetune", "rpl_2d")]
 
 
-def build(tmp_path, command, name):
+def build_model_of(tmp_path, command, name):
     experiment = load_experiment(command, write(tmp_path, UPSTREAM.values(command, name)))
     if command == "finetune":
-        encoder, model = experiment.make_model(seed=0)
+        encoder, model = build.make_model(experiment, seed=0)
         spatial = () if experiment.task == "classification" else experiment.input_shape[:-1]
         assert model.output_shape == (None, *spatial, experiment.num_classes)
         return
-    algorithm = experiment.make_algorithm()
-    model = algorithm.make_model(experiment.make_encoder(algorithm.encoder_shape, seed=0), seed=1)
+    algorithm = build.make_algorithm(experiment)
+    model = algorithm.make_model(build.make_encoder(experiment, algorithm.encoder_shape, seed=0), seed=1)
     assert model.get_layer("encoder").input_shape == (None, *algorithm.encoder_shape)
     assert model.count_params() == PARAMETERS.get(name, model.count_params())
 
 
 @pytest.mark.parametrize(("command", "name"), BUILT)
 def test_the_model_of_a_small_file_builds(tmp_path, command, name):
-    build(tmp_path, command, name)
+    build_model_of(tmp_path, command, name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "name"), [file for file in UPSTREAM.FILES if file not in BUILT])
 def test_the_model_of_every_other_file_builds(tmp_path, command, name):
-    build(tmp_path, command, name)
+    build_model_of(tmp_path, command, name)
 
 
 # --- docs/upstream.md -------------------------------------------------------------------------------------------------

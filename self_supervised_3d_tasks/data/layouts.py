@@ -102,6 +102,20 @@ LAYOUTS = {
 }
 
 
+def get(dataset_name: str) -> Layout:
+    """Return the layout of that name.
+
+    Raises:
+        UserError: No layout is called so.
+    """
+    if dataset_name not in LAYOUTS:
+        raise UserError(
+            f"dataset_name: expected one of {', '.join(LAYOUTS)}, received {dataset_name!r}."
+            + nearest(dataset_name, LAYOUTS)
+        )
+    return LAYOUTS[dataset_name]
+
+
 def find_cases(
     dataset_name: str,
     data_dir: str | Path,
@@ -134,7 +148,7 @@ def find_cases(
     Raises:
         UserError: A folder, mask, class or channel is missing, a name occurs twice, or ``subject_pattern`` fails.
     """
-    layout = _layout(dataset_name)
+    layout = get(dataset_name)
     if labelled or table:
         _check_kind_of_labels(dataset_name, table)
     folder = _absolute(data_dir)
@@ -169,15 +183,6 @@ def find_cases(
         Case(name, images[0], masks.get(name), subjects[name], images[1:], labels.get(name))
         for name, images in sorted(groups.items())
     ]
-
-
-def _layout(dataset_name: str) -> Layout:
-    if dataset_name not in LAYOUTS:
-        raise UserError(
-            f"dataset_name: expected one of {', '.join(LAYOUTS)}, received {dataset_name!r}."
-            + nearest(dataset_name, LAYOUTS)
-        )
-    return LAYOUTS[dataset_name]
 
 
 def _archived(part: archives.Part, labelled: bool, classes: Classes | None, subject_pattern: str | None) -> list[Case]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from self_supervised_3d_tasks.experiment import checks, registry
+from self_supervised_3d_tasks.data import layouts
+from self_supervised_3d_tasks.experiment import registry
 
 
 def task(dataset_name: str, prediction_architecture: str) -> Literal["classification", "findings", "segmentation"]:
     """Return what is predicted: a class per scan, any number of findings per scan, or a class per voxel."""
     if registry.prediction(prediction_architecture)[0] != "head":
         return "segmentation"
-    return "findings" if checks.layout(dataset_name).labels == "findings" else "classification"
+    return "findings" if layouts.get(dataset_name).labels == "findings" else "classification"
 
 
 def momentum(known: dict[str, Any]) -> float | None:
@@ -31,32 +32,32 @@ def background_share(known: dict[str, Any]) -> tuple[float, float] | None:
 
 def intensity_window(known: dict[str, Any]) -> tuple[float, float] | None:
     """Return that of the layout."""
-    return checks.layout(known["dataset_name"]).intensity_window
+    return layouts.get(known["dataset_name"]).intensity_window
 
 
 def image_column(known: dict[str, Any]) -> str | None:
     """Return that of the layout."""
-    return checks.layout(known["dataset_name"]).columns[0]
+    return layouts.get(known["dataset_name"]).columns[0]
 
 
 def label_column(known: dict[str, Any]) -> str | None:
     """Return that of the layout."""
-    return checks.layout(known["dataset_name"]).columns[1]
+    return layouts.get(known["dataset_name"]).columns[1]
 
 
 def subject_column(known: dict[str, Any]) -> str | None:
     """Return that of the layout, unless the names of the files say whose they are."""
-    return None if known["subject_pattern"] else checks.layout(known["dataset_name"]).columns[2]
+    return None if known["subject_pattern"] else layouts.get(known["dataset_name"]).columns[2]
 
 
 def class_names(known: dict[str, Any]) -> list[str] | None:
     """Return the findings of the layout; None of a layout with classes."""
-    return list(checks.layout(known["dataset_name"]).findings) or None
+    return list(layouts.get(known["dataset_name"]).findings) or None
 
 
 def num_classes(known: dict[str, Any]) -> int:
     """Return one output per finding, or what the layout has."""
-    layout = checks.layout(known["dataset_name"])
+    layout = layouts.get(known["dataset_name"])
     return len(known["class_names"] or ()) if layout.findings else layout.num_classes
 
 

@@ -1,21 +1,19 @@
 """The keys of an experiment: flat, typed, under the predecessor's names.
 
 A key belongs to the experiment (the classes below) or to what consumes it: the algorithm, the encoder, the decoder. The
-keyword-only parameters of those callables declare their keys, types and defaults; `Experiment.options_for` routes the
-values back to them.
+keyword-only parameters of those callables declare their keys, types and defaults; `build` routes the values back to
+them.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import checks, defaults, registry
+from self_supervised_3d_tasks.data import layouts
+from self_supervised_3d_tasks.experiment import defaults, registry
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -84,17 +82,12 @@ class Experiment(BaseModel):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Verbosity on stderr.")
     use_gpu: list[Count] | None = Field(None, description="Indices of the GPUs that may be used.")
 
-    @model_validator(mode="after")
-    def _check_keys(self) -> Experiment:
-        checks.check(self)
-        return self
-
     @property
     def rank(self) -> int:
         """Number of spatial axes: 2 or 3."""
         if self.data_is_3D is not None:
             return 3 if self.data_is_3D else 2
-        return checks.layout(self.dataset_name).rank or (len(self.data_dim) if isinstance(self.data_dim, list) else 3)
+        return layouts.get(self.dataset_name).rank or (len(self.data_dim) if isinstance(self.data_dim, list) else 3)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -105,7 +98,7 @@ class Experiment(BaseModel):
     @property
     def fitting(self) -> str:
         """``volume_fitting``, or what the layout does by default."""
-        return self.volume_fitting or checks.layout(self.dataset_name).volume_fitting
+        return self.volume_fitting or layouts.get(self.dataset_name).volume_fitting
 
     @property
     def cache_folder(self) -> Path:
@@ -127,42 +120,15 @@ class Experiment(BaseModel):
         """Module name of the encoder."""
         return registry.canonical("encoder", self.encoder_architecture or "unet", "encoder_architecture")
 
-    def options_for(self, consumer: Callable) -> dict[str, Any]:
-        """Return the values of the keys that ``consumer`` declares as keyword-only parameters."""
-        return {name: getattr(self, name) for name in registry.options(consumer) if name in type(self).model_fields}
-
     def preprocessing_options(self) -> dict[str, Any]:
         """Return the keyword arguments of `data.preprocessing.Preprocessing`."""
         return {
             "data_dim": self.input_shape[:-1],
             "number_channels": self.number_channels,
             "intensity_window": self.intensity_window,
-            "grey": checks.layout(self.dataset_name).grey,
+            "grey": layouts.get(self.dataset_name).grey,
             "volume_fitting": self.fitting,
         }
-
-    def encoder_options(self) -> dict[str, Any]:
-        """Return the encoder's keyword arguments."""
-        return self.options_for(registry.encoder(self.encoder_name))
-
-    def make_algorithm(self) -> Any:
-        """Return the pretext task, built with its own keys."""
-        algorithm = registry.algorithm(self.algorithm)
-        return algorithm(self.input_shape, **self.options_for(algorithm))
-
-    def make_encoder(self, input_shape: tuple[int, ...], *, seed: int) -> Any:
-        """Return the encoder as a `keras.Model` for inputs ``(*spatial, channels)``."""
-        return registry.encoder(self.encoder_name)(input_shape, **self.encoder_options(), seed=seed)
-
-    def check_encoder(self, input_shape: tuple[int, ...], *, decoder: bool) -> None:
-        """Raise `UserError` if the encoder cannot take ``input_shape``; loads neither Keras nor TensorFlow."""
-        check = registry.encoder_check(self.encoder_name)
-        names = registry.options(check)
-        check(
-            input_shape,
-            **{key: value for key, value in self.encoder_options().items() if key in names},
-            decoder=decoder,
-        )
 
 
 class TrainExperiment(Experiment):
@@ -182,25 +148,9 @@ class TrainExperiment(Experiment):
         description="[least, most] of a crop that is background, else it is drawn again; default: up to 0.85.",
     )
 
-    @model_validator(mode="after")
-    def _check_pretraining(self) -> TrainExperiment:
-        checks.check_pretraining(self)
-        return self
-
     def run_location(self) -> tuple[Path, str]:
         """Return the parent and the name of the run folder: ``<base_workspace>/<algorithm>_<dataset_name>``."""
         return Path(self.base_workspace).expanduser(), self.run_name or f"{self.algorithm}_{self.dataset_name}"
-
-    def check_geometry(self) -> None:
-        """Raise `UserError` for shapes that the task or the encoder cannot take."""
-        algorithm = self.make_algorithm()
-        if algorithm.crop_centres is not None and self.fitting != "crop":
-            raise UserError(
-                f"volume_fitting: {self.algorithm} cuts sub-volumes of data_dim out of whole scans, around points that "
-                f'it finds there; use "crop" instead of "{self.fitting}"'
-            )
-        for shape in algorithm.encoder_shapes:
-            self.check_encoder(shape, decoder=algorithm.decodes)
 
 
 class FinetuneExperiment(Experiment):
@@ -271,11 +221,6 @@ class FinetuneExperiment(Experiment):
     allow_partial_load: bool = Field(False, description="Go on when only a part of the encoder could be loaded.")
     overlap: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="Overlap of the sliding windows.")
 
-    @model_validator(mode="after")
-    def _check_finetuning(self) -> FinetuneExperiment:
-        checks.check_finetuning(self)
-        return self
-
     @property
     def task(self) -> Literal["classification", "findings", "segmentation"]:
         """What is predicted: a class per scan, any number of findings per scan, or a class per voxel."""
@@ -295,17 +240,6 @@ class FinetuneExperiment(Experiment):
         """Return the enabled ``(mode, epochs)`` in upstream's order: frozen, initialized, random."""
         epochs = {"frozen": self.epochs_frozen, "initialized": self.epochs_initialized, "random": self.epochs_random}
         return [(mode, count) for mode, count in epochs.items() if count]
-
-    def baseline_settings(self) -> dict[str, Any]:
-        """Return every value that training from scratch depends on: those two sweeps with one baseline must share."""
-        networks = (registry.encoder(self.encoder_name), self._prediction())
-        shared = {key for network in networks for key in registry.options(network)}
-        shared |= FinetuneExperiment.model_fields.keys()
-        pretext = registry.options(registry.algorithm(self.algorithm)).keys() - shared
-        learned = {"class_names"} if self.task == "findings" else set()
-        settings = self.model_dump(mode="json", exclude=pretext | (_NOT_OF_THE_BASELINE - learned))
-        # One network has several spellings.
-        return settings | {"encoder_architecture": self.encoder_name, "prediction_architecture": self.prediction_name}
 
     def run_location(self) -> tuple[Path, str]:
         """Return parent and name of the run folder: as upstream, ``<checkpoint>_test`` beside the checkpoint."""
@@ -327,7 +261,7 @@ class FinetuneExperiment(Experiment):
 
     def label_key(self, *, test: bool = False) -> str:
         """Return the key that says where the classes of whole scans are, for messages."""
-        if checks.layout(self.dataset_name).labels == "archive":
+        if layouts.get(self.dataset_name).labels == "archive":
             return "data_dir_test" if test and self.data_dir_test else "data_dir_train"
         return "csv_file_test" if test and self.csv_file_test else "csv_file"
 
@@ -343,49 +277,6 @@ class FinetuneExperiment(Experiment):
         if path is None:
             return None
         names = ("image_column", "label_column", "subject_column", "suffix", "label_map", "num_classes")
-        layout = checks.layout(self.dataset_name)
+        layout = layouts.get(self.dataset_name)
         options = {"path": path, "positional": layout.labels == "table"} | {name: getattr(self, name) for name in names}
         return options | {"findings": tuple(self.class_names)} if self.task == "findings" else options
-
-    def make_model(self, *, seed: int) -> tuple[Any, Any]:
-        """Return ``(encoder, model)``: logits ``(batch, *spatial, num_classes)``, or ``(batch, num_classes)``."""
-        encoder = self.make_encoder(self.input_shape, seed=seed)
-        network = self._prediction()
-        options = self.options_for(network)
-        if self.task != "segmentation":
-            model = registry.classifier()(
-                encoder,
-                functools.partial(network, **options),
-                self.num_classes,
-                global_pooling=self.global_pooling,
-                pool_bins=self.pool_bins,
-                seed=seed + 10_000,
-            )
-        else:
-            model = network(encoder, num_classes=self.num_classes, **options, seed=seed + 10_000)
-        return encoder, model
-
-    def check_geometry(self) -> None:
-        """Raise `UserError` for shapes that the encoder under its decoder or head cannot take."""
-        self.check_encoder(self.input_shape, decoder=self.task == "segmentation")
-
-    def _prediction(self) -> Callable:
-        kind, name = registry.prediction(self.prediction_architecture)
-        return registry.head(name) if kind == "head" else registry.decoder(name)
-
-
-_NOT_OF_THE_BASELINE = {
-    *("algorithm", "model_checkpoint", "transfer", "channel_map", "allow_partial_load", "random_from"),
-    *("epochs_initialized", "epochs_frozen", "epochs_warmup"),
-    *(
-        "class_names",
-        "save_checkpoint_every_n_epochs",
-        "run_name",
-        "base_workspace",
-        "cache",
-        "cache_dir",
-        "log_level",
-        "use_gpu",
-        "tensorboard",
-    ),
-}

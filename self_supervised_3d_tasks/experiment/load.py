@@ -11,7 +11,7 @@ from absl import logging
 from pydantic import ValidationError, create_model
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import legacy, registry
+from self_supervised_3d_tasks.experiment import build, checks, legacy, registry
 from self_supervised_3d_tasks.experiment.keys import Experiment, FinetuneExperiment, TrainExperiment
 
 COMMANDS: dict[str, type[Experiment]] = {"train": TrainExperiment, "finetune": FinetuneExperiment}
@@ -55,8 +55,7 @@ def experiment_model(command: str, algorithm: str, encoder: str, prediction: str
     """
     consumers = [registry.algorithm(algorithm), registry.encoder(encoder)]
     if prediction:
-        kind, name = registry.prediction(prediction)
-        consumers.append(registry.head(name) if kind == "head" else registry.decoder(name))
+        consumers.append(registry.prediction_network(prediction))
     base = COMMANDS[command]
     fields: dict[str, Any] = {}
     for consumer in consumers:
@@ -77,7 +76,8 @@ def _validate(command: str, values: dict[str, Any]) -> Experiment:
     model = experiment_model(command, values["algorithm"], encoder, prediction)
     legacy.reject_unknown(values, set(model.model_fields), command)
     experiment = model.model_validate_json(json.dumps(values))
-    experiment.check_geometry()
+    checks.check(experiment)
+    build.check_geometry(experiment)
     return experiment
 
 

@@ -11,10 +11,11 @@ import functools
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from self_supervised_3d_tasks.errors import UserError, nearest
+from self_supervised_3d_tasks.models import heads
 
 _PACKAGES = {
     "algorithm": "self_supervised_3d_tasks.algorithms",
@@ -37,7 +38,7 @@ _BROKEN = {
 def known(kind: str) -> list[str]:
     """Return the sorted names of a kind: ``"algorithm"``, ``"encoder"``, ``"decoder"`` or ``"head"``."""
     if kind == "head":
-        return sorted(_heads().HEADS)
+        return sorted(heads.HEADS)
     return sorted(_encoder_modules() if kind == "encoder" else _modules(kind))
 
 
@@ -111,17 +112,13 @@ def decoder(name: str) -> Callable:
 
 def head(name: str) -> Callable:
     """Return the head called ``name`` in ``models/heads.py``."""
-    return _heads().get(name, key="prediction_architecture")
+    return heads.get(name, key="prediction_architecture")
 
 
-def classifier() -> Callable:
-    """Return the function that completes an encoder with a head."""
-    return _heads().classifier
-
-
-def layouts() -> Mapping[str, Any]:
-    """Return the folder layouts by ``dataset_name``."""
-    return importlib.import_module("self_supervised_3d_tasks.data.layouts").LAYOUTS
+def prediction_network(name: str) -> Callable:
+    """Return the builder of the decoder, or the head, behind a ``prediction_architecture``."""
+    kind, name = prediction(name)
+    return head(name) if kind == "head" else decoder(name)
 
 
 def options(consumer: Callable) -> dict[str, inspect.Parameter]:
@@ -161,7 +158,3 @@ def _is_family(module: Any) -> bool:
 
 def _module(kind: str, name: str) -> Any:
     return importlib.import_module(f"{_PACKAGES[kind]}.{name}")
-
-
-def _heads() -> Any:
-    return importlib.import_module("self_supervised_3d_tasks.models.heads")

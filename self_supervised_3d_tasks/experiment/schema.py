@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from self_supervised_3d_tasks.data import layouts
 from self_supervised_3d_tasks.experiment import legacy as legacy_keys
 from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.experiment.load import COMMANDS, experiment_model
@@ -44,7 +45,7 @@ def json_schema(command: str) -> dict[str, Any]:
         if key in merged:
             names = [name for kind in kinds for name in (*registry.known(kind), *registry.ALIASES[kind])]
             merged[key] = {**merged[key], "enum": names + ([None] if key == "encoder_architecture" else [])}
-    merged["dataset_name"]["enum"] = sorted(registry.layouts())
+    merged["dataset_name"]["enum"] = sorted(layouts.LAYOUTS)
     legacy = [*legacy_keys.ALIASES, *legacy_keys.WITHOUT_EFFECT, *legacy_keys.UPSTREAM_KEYS, *legacy_keys.LOADER_GROUPS]
     own = {"train": ["val_split"], "finetune": [*legacy_keys.FINETUNE_ALIASES, "load_weights"]}
     legacy += [*own[command], "model_params"]

@@ -21,6 +21,7 @@ from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
 from self_supervised_3d_tasks.downstream.classification import ClassificationTask
 from self_supervised_3d_tasks.downstream.findings import FindingsTask
 from self_supervised_3d_tasks.downstream.segmentation import SegmentationTask
+from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.files.run_folder import read_json, write_json
 from self_supervised_3d_tasks.lazy import keras
@@ -79,7 +80,7 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
     keras.utils.clear_session()
     training.set_determinism(seed, experiment.deterministic)
     logging.info("%s: training", job.name)
-    encoder, model = experiment.make_model(seed=seed)
+    encoder, model = build.make_model(experiment, seed=seed)
     if job.mode != "random":
         _load(experiment, encoder, model)
     task = task_of(experiment)
@@ -125,7 +126,7 @@ def _phases(task: DownstreamTask, job: Job, encoder: keras.Model) -> list[traini
             optimizer = optimizers.make_optimizer(
                 experiment.lr,
                 total_steps=epochs * steps_per_epoch(experiment, job),
-                **experiment.options_for(optimizers.make_optimizer),
+                **build.options_for(experiment, optimizers.make_optimizer),
             )
             model.compile(optimizer=optimizer, loss=task.loss(), metrics=task.metrics())
 

@@ -24,6 +24,7 @@ from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
 from self_supervised_3d_tasks.downstream.base import DownstreamTask
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.run_folder import RunFolder, environment, read_json
@@ -72,7 +73,7 @@ class Plan:
     def describe(self) -> str:
         """Return the plan as text; builds the model to count its parameters."""
         experiment = self.experiment
-        encoder, model = experiment.make_model(seed=experiment.seed)
+        encoder, model = build.make_model(experiment, seed=experiment.seed)
         part = "decoder" if experiment.task == "segmentation" else "head"
         folds = f", in {experiment.repetitions} folds" if experiment.do_cross_val else ""
         lines = [
@@ -172,7 +173,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
 def check_baseline(plan: Plan, baseline: RunFolder) -> None:
     """Raise `UserError` if another sweep trained from scratch with other settings, or on another split."""
     other = load_experiment("finetune", baseline.path / "config.json")
-    mine, theirs = plan.experiment.baseline_settings(), other.baseline_settings()
+    mine, theirs = build.baseline_settings(plan.experiment), build.baseline_settings(other)
     changed = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
     if changed:
         raise UserError(f"random_from: {baseline.path} trained from scratch with other values of {', '.join(changed)}")

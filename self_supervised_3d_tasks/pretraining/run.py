@@ -25,6 +25,7 @@ from self_supervised_3d_tasks.data.stream import pipeline
 from self_supervised_3d_tasks.data.stream.background import Background
 from self_supervised_3d_tasks.data.stream.repeated_examples import keep_crop
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import TrainExperiment
 from self_supervised_3d_tasks.files.run_folder import RunFolder, environment
 from self_supervised_3d_tasks.lazy import keras
@@ -96,7 +97,7 @@ def plan(experiment: TrainExperiment) -> Plan:
         channel_suffixes=experiment.channel_suffixes,
     )
     parts = splits.pretraining_split(cases, experiment.train_val_split, experiment.seed)
-    algorithm = experiment.make_algorithm()
+    algorithm = build.make_algorithm(experiment)
     scans_per_step = math.ceil(experiment.batch_size / algorithm.examples_per_scan)
     _check_other_scans(algorithm, parts, scans_per_step, experiment.crops_per_scan)
     crops = len(parts["train"]) * experiment.crops_per_scan
@@ -181,7 +182,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
 
 def build_model(experiment: TrainExperiment, algorithm: Algorithm) -> keras.Model:
     """Return the pretext model; its layer ``"encoder"`` is what transfers."""
-    encoder = experiment.make_encoder(algorithm.encoder_shape, seed=experiment.seed)
+    encoder = build.make_encoder(experiment, algorithm.encoder_shape, seed=experiment.seed)
     return algorithm.make_model(encoder, seed=experiment.seed + 10_000)
 
 
@@ -211,7 +212,7 @@ def _phase(plan: Plan) -> training.Phase:
         optimizer = optimizers.make_optimizer(
             experiment.lr,
             total_steps=experiment.epochs * plan.steps_per_epoch,
-            **experiment.options_for(optimizers.make_optimizer),
+            **build.options_for(experiment, optimizers.make_optimizer),
         )
         model.compile(optimizer=optimizer, loss=algorithm.loss, metrics=algorithm.metrics())
 

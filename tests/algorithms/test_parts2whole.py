@@ -12,7 +12,7 @@ import tensorflow as tf
 from self_supervised_3d_tasks import transfer
 from self_supervised_3d_tasks.algorithms.parts2whole import Parts2Whole
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import registry
+from self_supervised_3d_tasks.experiment import build, registry
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files import models
 from self_supervised_3d_tasks.models.decoders.unet import unet as unet_decoder
@@ -229,7 +229,10 @@ def load(folder, **keys):
 
 def test_keys_reach_the_task_and_the_encoder(tmp_path):
     experiment = load(tmp_path, part_volume=[0.1, 0.2], max_aspect=1.0, normalization="group", dropout=0.1)
-    task, encoder = experiment.make_algorithm(), experiment.encoder_options()
+    task, encoder = (
+        build.make_algorithm(experiment),
+        build.options_for(experiment, registry.encoder(experiment.encoder_name)),
+    )
     assert (task.parts.volume, task.parts.max_aspect) == ((0.1, 0.2), 1.0)
     assert (task.normalization, task.dropout) == (encoder["normalization"], encoder["dropout"]) == ("group", 0.1)
 

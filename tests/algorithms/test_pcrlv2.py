@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from self_supervised_3d_tasks.algorithms.pcrlv2 import PCRLv2
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import build, registry
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.models import siamese
 from self_supervised_3d_tasks.models.encoders.unet import unet
@@ -426,14 +427,14 @@ def test_keys_reach_the_task_and_the_encoder(tmp_path):
         blur_sigma=1.0,
         normalization="group",
     )
-    task = experiment.make_algorithm()
+    task = build.make_algorithm(experiment)
     assert (task.global_dim, task.local_dim) == ((32, 32, 16), (16, 16, 16))
     assert task.global_boxes.sizes == ((32, 32, 32), (48, 48, 32))
     assert task.corruption == dataclasses.replace(
         PCRLv2((64, 64, 64, 1)).corruption, blur_sigma=1.0, swap_cell=(4, 4, 2)
     )
     assert (task.normalization, task.dropout) == ("group", 0.5)
-    assert experiment.encoder_options()["normalization"] == "group"
+    assert build.options_for(experiment, registry.encoder(experiment.encoder_name))["normalization"] == "group"
 
 
 @pytest.mark.parametrize(

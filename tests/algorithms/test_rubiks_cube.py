@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from self_supervised_3d_tasks.algorithms.rubiks_cube import RubiksCube
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.ops.permutations import min_distance
@@ -418,7 +419,7 @@ def test_keys_of_an_experiment_file(tmp_path):
     values |= {"patches_per_side": [2, 2, 1], "patch_gap": [4, 4, 0], "patch_jitter": 1, "head_units": [32, 16]}
     values |= {"num_permutations": 20, "num_layers": 2, "cube_rotation": "independent"}
     (tmp_path / "experiment.json").write_text(json.dumps(values))
-    algorithm = load_experiment("train", tmp_path / "experiment.json").make_algorithm()
+    algorithm = build.make_algorithm(load_experiment("train", tmp_path / "experiment.json"))
     assert algorithm.name == "rubiks_cube"
     assert algorithm.encoder_shape == (11, 11, 15, 1)
     assert algorithm.head_units == (32, 16)

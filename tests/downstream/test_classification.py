@@ -18,6 +18,7 @@ from self_supervised_3d_tasks import training
 from self_supervised_3d_tasks.commands import experiment_run
 from self_supervised_3d_tasks.downstream.predictions import CasePredictions
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.run_folder import RunFolder, read_json
 from self_supervised_3d_tasks.finetuning import job as finetuning
@@ -134,7 +135,7 @@ def volumes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("volumes")
     write_volumes(folder)
     keys = {"model_checkpoint": str(folder / "encoder.keras"), "run_name": "volumes"}
-    encoder = load(folder, VOLUMES, **keys).make_encoder((8, 8, 12, 1), seed=5)
+    encoder = build.make_encoder(load(folder, VOLUMES, **keys), (8, 8, 12, 1), seed=5)
     training.save_model(encoder, folder / "encoder.keras")
     return sweep(folder, VOLUMES, **keys)
 

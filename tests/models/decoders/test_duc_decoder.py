@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import registry
+from self_supervised_3d_tasks.experiment import build, registry
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.inference import predictor, sliding_window
 from self_supervised_3d_tasks.models import layers
@@ -166,7 +166,7 @@ def test_an_experiment_chooses_it_and_windows_cover_a_larger_scan(tmp_path):
     keys |= {"prediction_architecture": "DUC", "duc_filters": 3, "epochs_initialized": 0, "epochs_frozen": 0}
     (tmp_path / "finetune.json").write_text(json.dumps(keys | {"enc_filters": 2, "num_layers": 1}))
     experiment = load_experiment("finetune", tmp_path / "finetune.json")
-    encoder, model = experiment.make_model(seed=0)
+    encoder, model = build.make_model(experiment, seed=0)
     assert experiment.task == "segmentation"
     assert model.get_layer("decoder_conv").filters == 3
     assert all(layer in model.layers for layer in encoder.layers if layer.weights)

@@ -1,0 +1,92 @@
+"""What an experiment's keys build: the pretext task, the encoder and the downstream model."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import registry
+from self_supervised_3d_tasks.experiment.keys import Experiment, FinetuneExperiment, TrainExperiment
+from self_supervised_3d_tasks.models import heads
+from self_supervised_3d_tasks.shapes import Model
+
+# Keys that training from scratch does not depend on.
+_NOT_OF_THE_BASELINE = {
+    *("algorithm", "model_checkpoint", "transfer", "channel_map", "allow_partial_load", "random_from"),
+    *("epochs_initialized", "epochs_frozen", "epochs_warmup", "save_checkpoint_every_n_epochs", "run_name"),
+    *("base_workspace", "cache", "cache_dir", "log_level", "use_gpu", "tensorboard"),
+}
+
+
+def options_for(experiment: Experiment, consumer: Callable) -> dict[str, Any]:
+    """Return the values of the keys that ``consumer`` declares as keyword-only parameters."""
+    keys = type(experiment).model_fields
+    return {name: getattr(experiment, name) for name in registry.options(consumer) if name in keys}
+
+
+def make_algorithm(experiment: Experiment) -> Any:
+    """Return the pretext task, built with its own keys."""
+    algorithm = registry.algorithm(experiment.algorithm)
+    return algorithm(experiment.input_shape, **options_for(experiment, algorithm))
+
+
+def make_encoder(experiment: Experiment, input_shape: tuple[int, ...], *, seed: int) -> Model:
+    """Return the encoder for inputs ``(*spatial, channels)``, which need not be those of the experiment."""
+    encoder = registry.encoder(experiment.encoder_name)
+    return encoder(input_shape, **options_for(experiment, encoder), seed=seed)
+
+
+def make_model(experiment: FinetuneExperiment, *, seed: int) -> tuple[Model, Model]:
+    """Return ``(encoder, model)``, randomly initialised.
+
+    The model gives logits ``(batch, *spatial, num_classes)`` of masks, or ``(batch, num_classes)`` of whole scans.
+    """
+    encoder = make_encoder(experiment, experiment.input_shape, seed=seed)
+    network = registry.prediction_network(experiment.prediction_architecture)
+    options = options_for(experiment, network)
+    if experiment.task == "segmentation":
+        return encoder, network(encoder, num_classes=experiment.num_classes, **options, seed=seed + 10_000)
+    model = heads.classifier(
+        encoder,
+        functools.partial(network, **options),
+        experiment.num_classes,
+        global_pooling=experiment.global_pooling,
+        pool_bins=experiment.pool_bins,
+        seed=seed + 10_000,
+    )
+    return encoder, model
+
+
+def check_geometry(experiment: Experiment) -> None:
+    """Raise `UserError` for shapes that the task, or the encoder under it, cannot take; loads no library."""
+    if isinstance(experiment, TrainExperiment):
+        algorithm = make_algorithm(experiment)
+        if algorithm.crop_centres is not None and experiment.fitting != "crop":
+            raise UserError(
+                f"volume_fitting: {experiment.algorithm} cuts sub-volumes of data_dim out of whole scans, around "
+                f'points that it finds there; use "crop" instead of "{experiment.fitting}"'
+            )
+        shapes, decoder = algorithm.encoder_shapes, algorithm.decodes
+    else:
+        shapes, decoder = [experiment.input_shape], experiment.task == "segmentation"
+    check = registry.encoder_check(experiment.encoder_name)
+    for shape in shapes:
+        check(shape, **options_for(experiment, check), decoder=decoder)
+
+
+def baseline_settings(experiment: FinetuneExperiment) -> dict[str, Any]:
+    """Return every value that training from scratch depends on: sweeps that share these jobs must agree in them."""
+    networks = (
+        registry.encoder(experiment.encoder_name),
+        registry.prediction_network(experiment.prediction_architecture),
+    )
+    shared = {key for network in networks for key in registry.options(network)}
+    shared |= FinetuneExperiment.model_fields.keys()
+    pretext = registry.options(registry.algorithm(experiment.algorithm)).keys() - shared
+    for_tables = set() if experiment.task == "findings" else {"class_names"}
+    settings = experiment.model_dump(mode="json", exclude=pretext | _NOT_OF_THE_BASELINE | for_tables)
+    # One network has several spellings.
+    names = {"encoder_architecture": experiment.encoder_name, "prediction_architecture": experiment.prediction_name}
+    return settings | names
