@@ -60,7 +60,7 @@ def measure(name: str, side: int, filters: int, steps: int) -> dict:
             return pipeline.pretraining_dataset(
                 store,
                 make_example=algorithm.make_example,
-                make_batch=algorithm.make_batch,
+                make_batch=algorithm.sampling.make_batch,
                 batch_size=scans,
                 crop_shape=None,
                 crops_per_scan=1,
@@ -114,8 +114,10 @@ def bare_pass(tf, algorithm, model, inputs):
     """
     import keras
 
+    from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
+
     encoder = model.get_layer("encoder")
-    network = algorithm.restorer(model) or encoder
+    network = algorithm.restorer(model) if isinstance(algorithm, RestoringAlgorithm) else encoder
     axes = len(network.input_shape) - 1
     passes = []
     # A pass for each size, in which there may be several views or patches of a scan.

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from self_supervised_3d_tasks.algorithms.kinds import ComparingAlgorithm
+from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build, registry
 from self_supervised_3d_tasks.experiment.load import load_experiment
@@ -53,7 +55,7 @@ def refuses(encoder: str, rank: int, *, decoder: bool) -> bool:
 
 def build_algorithm(name: str, rank: int, channels: int = 1, side: int | None = None):
     task = registry.algorithm(name)
-    side = side or (SIDE if task.decodes else SCAN_SIDE)
+    side = side or (SIDE if issubclass(task, RestoringAlgorithm) else SCAN_SIDE)
     # Views as large as the scan, for encoders that divide sizes by 32.
     large = {"global_dim": side, "local_dim": side}
     return task((*[side] * rank, channels), **{key: large[key] for key in large.keys() & registry.options(task)})
@@ -76,7 +78,7 @@ def smooth_images(count: int, rank: int, channels: int = 1, seed: int = 0, side:
 
 
 def scans_for(algorithm) -> np.ndarray:
-    count = max(BATCH, algorithm.min_batch)
+    count = max(BATCH, algorithm.sampling.min_batch)
     return smooth_images(count, rank_of(algorithm), side=algorithm.input_shape[0])
 
 
@@ -88,8 +90,8 @@ def batches(algorithm, images: np.ndarray, seed: int = 0):
         return algorithm.make_example(image, tf.stack([seed, tf.cast(index, tf.int32)]))
 
     dataset = tf.data.Dataset.from_tensor_slices(images).enumerate().map(example).batch(len(images))
-    if algorithm.make_batch is not None:
-        dataset = dataset.map(lambda inputs, targets: algorithm.make_batch(inputs, targets, tf.constant([seed, 7])))
+    if (make_batch := algorithm.sampling.make_batch) is not None:
+        dataset = dataset.map(lambda inputs, targets: make_batch(inputs, targets, tf.constant([seed, 7])))
     return dataset
 
 
@@ -178,9 +180,9 @@ def test_chance_is_a_share_of_known_metrics(algorithm):
 def densenet_task(name: str):
     """A task in 2D with DenseNet-121 under it, and images whose patches are large enough for that."""
     check = registry.encoder_check("densenet121")
-    if (task := registry.algorithm(name)).decodes:
+    if issubclass(registry.algorithm(name), RestoringAlgorithm):
         with pytest.raises(UserError, match="no maps"):
-            check((*[SIDE] * 2, 1), decoder=task.decodes)
+            check((*[SIDE] * 2, 1), decoder=True)
         pytest.skip("refused: the task has a decoder")
     for side in (32, 64, 96, 128):
         try:
@@ -238,10 +240,20 @@ def test_fit_learns_two_images_with_the_other_encoders(algorithm, encoder):
     assert_fit_learns(algorithm, model, scans_for(algorithm))
 
 
-def test_pretext_model_has_the_decoder_it_claims_and_reloads_in_safe_mode(algorithm, tmp_path):
+def test_pretext_model_reloads_in_safe_mode(algorithm, tmp_path):
     model = algorithm.make_model(build_encoder(algorithm.encoder_shape), seed=1)
-    assert algorithm.decodes == (algorithm.restorer(model) is not None)
     assert_reloads(algorithm, model, scans_for(algorithm), tmp_path / "model.keras")
+
+
+def test_what_kinds_of_tasks_add_belongs_to_their_model(algorithm):
+    model = algorithm.make_model(build_encoder(algorithm.encoder_shape), seed=1)
+    ((inputs, targets),) = batches(algorithm, scans_for(algorithm))
+    if isinstance(algorithm, RestoringAlgorithm):
+        seen, wanted = algorithm.restorations(inputs, targets)
+        assert seen.shape == wanted.shape
+        assert algorithm.restorer(model)(seen[:, 0]).shape == wanted[:, 0].shape
+    if isinstance(algorithm, ComparingAlgorithm):
+        assert all(code.shape[0] is None for code in algorithm.codes(model).values())
 
 
 @pytest.mark.slow

@@ -183,17 +183,19 @@ def test_killed_after_an_epoch_and_resumed_is_as_uninterrupted(run, workspace, m
     """The weight of the restoration, the learning rate, and the seeds of views, scales and dropout go on."""
     experiment = load(workspace, run_name="killed")
     folder = RunFolder.create(*experiment.run_location())
-    original = PCRLv2.begin_epoch
+    original = PCRLv2.callbacks
 
-    def stop(self, epoch, epochs):
+    def stop(epoch, logs):
         if epoch == 1:
             raise Killed
-        original(self, epoch, epochs)
 
-    monkeypatch.setattr(PCRLv2, "begin_epoch", stop)
+    def stopping(*arguments):
+        return [*original(*arguments), keras.callbacks.LambdaCallback(on_epoch_begin=stop)]
+
+    monkeypatch.setattr(PCRLv2, "callbacks", stopping)
     with pytest.raises(Killed):
         pretraining.run(pretraining.plan(experiment), folder)
-    monkeypatch.setattr(PCRLv2, "begin_epoch", original)
+    monkeypatch.setattr(PCRLv2, "callbacks", original)
     assert len(training.read_history(folder.path)) == 1
     assert not (folder.path / "encoder.keras").exists()
     pretraining.run(pretraining.plan(experiment), folder)

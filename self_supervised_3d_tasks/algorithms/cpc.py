@@ -10,11 +10,13 @@ import numpy as np
 from pydantic import Field
 
 from self_supervised_3d_tasks import losses
-from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
+from self_supervised_3d_tasks.algorithms.base import Panel
+from self_supervised_3d_tasks.algorithms.kinds import ComparingAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.ops import geometry, patches, seeds
+from self_supervised_3d_tasks.ops.sampling import Sampling
 
 Cell = tuple[int, ...]
 
@@ -22,7 +24,7 @@ Cell = tuple[int, ...]
 _PATCH_CROP = {2: 11 / 12, 3: 7 / 8}
 
 
-class CPC(Algorithm):
+class CPC(ComparingAlgorithm):
     """Contrastive predictive coding, from 2D (van den Oord et al. 2018, Hénaff et al. 2019) carried to 3D.
 
     Taleb et al. 2020, "3D Self-Supervised Methods for Medical Imaging", section 3.1. The scan is cut into a
@@ -90,6 +92,8 @@ class CPC(Algorithm):
         # A skipped row is in no context and no target: it is never cut out, let alone encoded.
         self.cells = self.grid.cells((*range(self.anchor_row + 1), *self.target_rows))
         self.columns = [cell[1:] for cell in self.grid.cells([0])]
+        # A true and a false pair per column: what batch_size counted in the predecessor.
+        self.sampling = Sampling(examples_per_scan=2 * len(self.columns))
 
     def _crop_shape(self) -> tuple[int, ...]:
         if self.crop_size is None:
@@ -134,11 +138,6 @@ class CPC(Algorithm):
     def encoder_shape(self) -> tuple[int, ...]:
         """``(*patch, channels)``."""
         return (*self.grid.patch_shape, self.input_shape[-1])
-
-    @property
-    def examples_per_scan(self) -> int:
-        """A true and a false pair per column: what ``batch_size`` counted in the predecessor."""
-        return 2 * len(self.columns)
 
     def context(self, column: Cell) -> list[Cell]:
         """Return the cells of a column's context, top row first, in raster order, the anchor last."""
@@ -216,10 +215,6 @@ class CPC(Algorithm):
             "acrd,bkrd->acrbk", keras.ops.cast(predictions, "float32"), keras.ops.cast(targets, "float32")
         )
         return keras.Model(inputs, scores * self._scale, name=self.name)
-
-    def codes(self, model: keras.Model) -> dict[str, Any]:
-        """Return the codes of the patches, ``(batch * cells, code_size)``."""
-        return {"codes": model.get_layer("code").output}
 
     @property
     def _scale(self) -> float:

@@ -9,15 +9,17 @@ import numpy as np
 from pydantic import Field
 
 from self_supervised_3d_tasks import losses
-from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
+from self_supervised_3d_tasks.algorithms.base import Panel
+from self_supervised_3d_tasks.algorithms.kinds import ComparingAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.losses import triplet as triplet_losses
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.ops import augment, seeds
+from self_supervised_3d_tasks.ops.sampling import Sampling
 
 
-class Exemplar(Algorithm):
+class Exemplar(ComparingAlgorithm):
     """Exemplar networks, from 2D (Dosovitskiy et al. 2014) carried to 3D, with a triplet loss.
 
     Taleb et al. 2020, "3D Self-Supervised Methods for Medical Imaging", section 3.5. The anchor is a randomly
@@ -80,14 +82,12 @@ class Exemplar(Algorithm):
         self.exemplar_distance = exemplar_distance
         self.exemplar_augment = exemplar_augment
         self.max_translation = max_translation
-        self.companions = 1 if from_dataset else 0
-        self.min_batch = 1 if from_dataset else 2
-        self.distinct_scans = not from_dataset
+        self.sampling = Sampling(companions=1) if from_dataset else Sampling(min_batch=2, distinct_scans=True)
 
     @property
     def num_views(self) -> int:
         """Anchor, positive and, from the dataset, the negative."""
-        return 2 + self.companions
+        return 2 + self.sampling.companions
 
     def make_example(self, image: tf.Tensor, seed: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the anchor, the positive and the companion, and the draw of a negative.
@@ -113,10 +113,6 @@ class Exemplar(Algorithm):
         codes = keras.ops.cast(codes, "float32")
         codes = triplet_losses.unit_length(codes) if self.exemplar_distance == "l2" else keras.ops.sigmoid(codes)
         return keras.Model(inputs, keras.ops.reshape(codes, (-1, self.num_views, self.code_size)), name=self.name)
-
-    def codes(self, model: keras.Model) -> dict[str, Any]:
-        """Return the codes of the views, ``(batch * views, code_size)``."""
-        return {"codes": model.get_layer("code").output}
 
     def loss(self, y_true: Any, y_pred: Any) -> Any:
         """Triplet loss of each scan, float32, ``(batch,)``.

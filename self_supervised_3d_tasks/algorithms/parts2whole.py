@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
+from self_supervised_3d_tasks.algorithms.base import Panel
+from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.decoders import unet
@@ -19,7 +20,7 @@ from self_supervised_3d_tasks.scores import metrics
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
-class Parts2Whole(Algorithm):
+class Parts2Whole(RestoringAlgorithm):
     """Parts2Whole (Feng et al. 2020, "Self-supervised Contrastive Learning via Reconstruction").
 
     A box of the scan, resized to the size of the scan, goes through the encoder and up again without any skip
@@ -41,8 +42,6 @@ class Parts2Whole(Algorithm):
     Raises:
         UserError: No part has such a volume.
     """
-
-    decodes = True
 
     def __init__(
         self,

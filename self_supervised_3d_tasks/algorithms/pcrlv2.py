@@ -10,13 +10,16 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
+from self_supervised_3d_tasks.algorithms.base import Panel
+from self_supervised_3d_tasks.algorithms.kinds import ComparingAlgorithm, ScheduledAlgorithm
+from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.models import restoration, siamese
 from self_supervised_3d_tasks.models.decoders import unet
 from self_supervised_3d_tasks.models.layers import Normalization
 from self_supervised_3d_tasks.ops import geometry, intensity, seeds, view_changes, views
+from self_supervised_3d_tasks.ops.sampling import Sampling
 from self_supervised_3d_tasks.shapes import as_tuple
 
 Count = Annotated[int, Field(ge=1)]
@@ -28,7 +31,7 @@ _GLOBAL_SHARES = (5 / 8, 3 / 4, 7 / 8)
 _LOCAL_SHARES = (1 / 8, 1 / 4, 3 / 8)
 
 
-class PCRLv2(Algorithm):
+class PCRLv2(RestoringAlgorithm, ComparingAlgorithm, ScheduledAlgorithm):
     """PCRLv2, preservational contrastive representation learning at several scales, in 3D and 2D.
 
     Zhou et al. 2023, "A Unified Visual Information Preservation Framework for Self-supervised Pre-training in Medical
@@ -81,11 +84,6 @@ class PCRLv2(Algorithm):
         UserError: Views that do not fit, cannot overlap enough, or are too small for cells.
     """
 
-    decodes = True
-    min_batch = 3  # the codes of two, normalized over the batch, are 1 and -1 whatever they were
-    # The loss sinks as β does, and is lowest for codes that are all alike: it says little about which epoch is best.
-    monitor = None
-
     def __init__(
         self,
         input_shape: Sequence[int],
@@ -118,7 +116,6 @@ class PCRLv2(Algorithm):
         self.local_dim = self._size("local_dim", local_dim, [side // 2 for side in self.global_dim])
         self.num_local_views = num_local_views
         self.local_region = local_region or ("bounding_box" if self.rank == 3 else "image")
-        self.mixes_sizes = num_local_views > 0
         self.deformation = view_changes.Deformation(flip, affine_scale, affine_degrees)
         cell = self._size("swap_cell", swap_cell, [min(side, max(2, side // 8)) for side in self.global_dim])
         self.corruption = view_changes.Corruption(blur_sigma, noise_sigma, gamma, swap_share, cell)
@@ -129,7 +126,6 @@ class PCRLv2(Algorithm):
         self.scale_draw = scale_draw
         self.normalization = normalization
         self.dropout = dropout
-        self._beta = None
         self.global_boxes = views.OverlappingBoxes(
             self.spatial_shape, self._sizes("global_sizes", global_sizes, _GLOBAL_SHARES), min_iou
         )
@@ -137,6 +133,8 @@ class PCRLv2(Algorithm):
             self._sizes("local_sizes", local_sizes, _LOCAL_SHARES, least=2), num_local_views
         )
         self._check_views()
+        # The codes of two, normalized over the batch, are 1 and -1 whatever they were.
+        self.sampling = Sampling(min_batch=3, make_batch=self._draw_scales)
 
     def _size(self, key: str, value: Size | None, default: Sequence[int]) -> tuple[int, ...]:
         return as_tuple([max(1, side) for side in default] if value is None else value, self.rank, key)
@@ -174,7 +172,7 @@ class PCRLv2(Algorithm):
         return tuple((*size, self.input_shape[-1]) for size in sizes)
 
     def make_example(self, image: tf.Tensor, seed: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """Return the views, and zeros in place of what `make_batch` draws.
+        """Return the views, and zeros in place of what `_draw_scales` draws.
 
         Returns:
             "global_views" ``(2, *global_dim, channels)`` and "local_views" ``(num_local_views, *local_dim, channels)``,
@@ -193,7 +191,7 @@ class PCRLv2(Algorithm):
             inputs["local_views"] = self._corrupted(local, seeds.fold(seed, 5), cells=False)
         return inputs, tf.zeros(2 + 2 * self.num_local_views)
 
-    def make_batch(self, inputs: Any, targets: tf.Tensor, seed: tf.Tensor) -> tuple[Any, tf.Tensor]:
+    def _draw_scales(self, inputs: Any, targets: tf.Tensor, seed: tf.Tensor) -> tuple[Any, tf.Tensor]:
         """Draw the scales of a step, the same for all scans of the batch.
 
         Returns:
@@ -237,9 +235,9 @@ class PCRLv2(Algorithm):
         """Return the inputs of `make_example` -> the terms of the loss at every scale, which `loss` chooses from.
 
         Returns:
-            A model with the output ``(batch, scales, 3 + 2 num_local_views)``, float32, scales from coarse to fine: the
-            mean squared error of each global view's restoration, L_C of the global views, and that of each pair
-            (local, global) in the order of `make_batch`.
+            A model with the output ``(batch, scales, 4 + 2 num_local_views)``, float32, scales from coarse to fine: the
+            mean squared error of each global view's restoration, L_C of the global views, that of each pair (local,
+            global) in the order of `_draw_scales`, and β.
         """
         self._check_encoder(encoder)
         global_shape = self.encoder_shapes[0]
@@ -267,8 +265,12 @@ class PCRLv2(Algorithm):
             errors = keras.ops.mean(errors, axis=tuple(range(2, self.rank + 3)))
             comparisons = self._comparisons(siamese.branches(maps, seed=seed, name=f"scale_{number}"))
             terms.append(keras.ops.concatenate([errors, comparisons], axis=1))
-        self._schedule()
-        return keras.Model(inputs, keras.ops.stack(terms, axis=1), name=self.name)
+        terms = keras.ops.stack(terms, axis=1)
+        # β as a column of its own: ones times a weight that the callback sets.
+        fixed = {"kernel_initializer": "ones", "trainable": False, "dtype": "float32"}
+        weight = keras.layers.EinsumDense("bsc,c->bsc", (None, 1), **fixed, name="restoration_weight")
+        beta = weight(keras.ops.ones_like(terms[:, :, :1]))
+        return keras.Model(inputs, keras.ops.concatenate([terms, beta], axis=-1), name=self.name)
 
     def _check_encoder(self, encoder: keras.Model) -> None:
         """Raise `UserError` if a view vanishes: an encoder for any size may pool more often than one for a view's."""
@@ -298,31 +300,30 @@ class PCRLv2(Algorithm):
             terms.append(keras.ops.reshape(siamese.comparison(local, both), (-1, 2 * number)))
         return keras.ops.concatenate(terms, axis=1)
 
-    def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Set β, the weight of the restoration at the scale that is drawn."""
-        self._schedule().assign((1 + math.cos(math.pi * epoch / epochs)) / 2)
+    def callbacks(self, model: keras.Model, epochs: int) -> list[keras.callbacks.Callback]:
+        """Return what sets β, the weight of the restoration at the scale that is drawn, before each epoch."""
+        beta = model.get_layer("restoration_weight").kernel
 
-    def _schedule(self) -> keras.Variable:
-        """Return β, which is made with the model: a step that was traced once has to see its changes."""
-        if self._beta is None:
-            self._beta = keras.Variable(1.0, trainable=False, dtype="float32", name="beta")
-        return self._beta
+        def set_beta(epoch: int, logs: Any = None) -> None:
+            beta.assign([(1 + math.cos(math.pi * epoch / epochs)) / 2])
+
+        return [keras.callbacks.LambdaCallback(on_epoch_begin=set_beta)]
 
     def loss(self, y_true: Any, y_pred: Any) -> Any:
         """Return L_R and the comparisons at the scales drawn, float32, ``(batch,)``.
 
         Args:
-            y_true: Quantiles of the scales from `make_batch`.
+            y_true: Quantiles of the scales from `_draw_scales`.
             y_pred: Terms at every scale, see `make_model`.
         """
         ops = keras.ops
-        terms, scales = ops.cast(y_pred, "float32"), y_pred.shape[1]
+        terms = ops.cast(y_pred, "float32")
+        terms, beta, scales = terms[..., :-1], terms[:, -1, -1:], terms.shape[1]
         index = ops.cast(ops.floor(ops.cast(y_true, "float32") * scales), "int32")
         index = ops.concatenate([index[:, :1], index], axis=1)  # both views are restored at one scale
         drawn = ops.take_along_axis(terms, ops.minimum(index, scales - 1)[:, None], axis=1)[:, 0]
         errors = drawn[:, :2]
         if self.restoration != "paper":
-            beta = 1.0 if self._beta is None else self._beta
             errors = terms[:, -1, :2] + beta * errors
         restored = errors[:, 0] if self.restoration == "code" else ops.sum(errors, axis=1)
         loss = restored + drawn[:, 2]
@@ -344,7 +345,7 @@ class PCRLv2(Algorithm):
 
     def local_comparison(self, y_true: Any, y_pred: Any) -> Any:
         """Return L_C of local and global views, the mean over pairs and scales, in [-1, 1]: ``(batch,)``."""
-        return keras.ops.mean(y_pred[:, :, 3:], axis=(1, 2))
+        return keras.ops.mean(y_pred[:, :, 3:-1], axis=(1, 2))
 
     def codes(self, model: keras.Model) -> dict[str, Any]:
         """Return the codes of both global views at each scale, ``(batch, 2, size)``, coarse to fine.

@@ -14,6 +14,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.models import heads
 from self_supervised_3d_tasks.ops import geometry, seeds
+from self_supervised_3d_tasks.ops.sampling import Sampling
 
 
 class Rotation(Algorithm):
@@ -37,7 +38,7 @@ class Rotation(Algorithm):
         UserError: "all" with unequal edges.
     """
 
-    keeps_labels_under_flips = False
+    sampling = Sampling(flips_keep_labels=False)
 
     def __init__(
         self,

@@ -10,11 +10,13 @@ import numpy as np
 from pydantic import Field
 
 from self_supervised_3d_tasks import losses
-from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
+from self_supervised_3d_tasks.algorithms.base import Panel
+from self_supervised_3d_tasks.algorithms.kinds import SelectiveAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.models import heads, layers
 from self_supervised_3d_tasks.ops import geometry, intensity, patches, permutations, seeds
+from self_supervised_3d_tasks.ops.sampling import Sampling
 from self_supervised_3d_tasks.scores import metrics
 
 Count = Annotated[int, Field(ge=1)]
@@ -27,7 +29,7 @@ _TURNS = {2: {"half_turn": (0, 1)}, 3: {"horizontal": (1, 2), "vertical": (0, 1)
 _NUM_PERMUTATIONS = 100
 
 
-class RubiksCube(Algorithm):
+class RubiksCube(SelectiveAlgorithm):
     """Rubik's cube recovery.
 
     Zhuang et al. 2019, "Self-supervised Feature Learning for 3D Medical Images by Playing a Rubik's Cube". The scan is
@@ -69,7 +71,7 @@ class RubiksCube(Algorithm):
     """
 
     # A half turn of the scan turns all its cubes; how a scan lay at first could not be told.
-    keeps_labels_under_flips = False
+    sampling = Sampling(flips_keep_labels=False)
 
     def __init__(
         self,
@@ -233,16 +235,16 @@ class RubiksCube(Algorithm):
         """Return 1.0 for a cube that counts, 0.0 for a blank one, ``(batch, cubes)``."""
         return keras.ops.cast(y_true[:, -self.num_cubes :], "float32")
 
-    def doubt(self, targets: Sequence[np.ndarray]) -> str | None:
+    def warnings(self, targets: Sequence[np.ndarray]) -> list[str]:
         """Warn where each scan has a blank cube, so that the order would never be asked for."""
         if any(np.all(target[-self.num_cubes :]) for target in targets):
-            return None
-        return (
+            return []
+        return [
             f"min_foreground, intensity_window: each of the first {len(targets)} training scans has a blank cube, with "
             f"less than {self.min_foreground:.0%} of its voxels above {patches.FOREGROUND:.0%} of the range; the order "
             "is not learned from such a scan. Choose a window in which the tissue is brighter, cut off the background, "
             "or reduce min_foreground"
-        )
+        ]
 
     def describe(self, inputs: np.ndarray, targets: np.ndarray) -> list[Panel]:
         """Show the puzzle, its solution, and the first seven cubes with their cells and turns.

@@ -12,12 +12,14 @@ import numpy as np
 from pydantic import Field
 
 from self_supervised_3d_tasks import losses
-from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
+from self_supervised_3d_tasks.algorithms.base import Panel
+from self_supervised_3d_tasks.algorithms.kinds import ComparingAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.losses import triplet
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.ops import intensity, patches, seeds, supervoxels
+from self_supervised_3d_tasks.ops.sampling import Sampling
 
 Cell = tuple[int, int]
 
@@ -27,7 +29,7 @@ _SIDE = range(3)
 _NEVER = -1e9  # the logit of what is no candidate; finite, since infinity times a gradient of 0 is NaN
 
 
-class TCPC(Algorithm):
+class TCPC(ComparingAlgorithm):
     """Task-related contrastive predictive coding in 3D, and in 2D by the same lines.
 
     Zhu et al. 2020, "Embedding Task Knowledge into 3D Neural Networks via Self-supervised Learning". The input is
@@ -77,9 +79,6 @@ class TCPC(Algorithm):
         UserError: A path that is none, a target in it, or cubes that do not fit or could change places.
     """
 
-    min_batch = 2
-    distinct_scans = True
-
     def __init__(
         self,
         input_shape: Sequence[int],
@@ -103,12 +102,13 @@ class TCPC(Algorithm):
     ) -> None:
         super().__init__(input_shape)
         chosen = {"compactness": slic_compactness, "sigma": slic_sigma}
-        self.crop_centres = dataclasses.replace(
+        finder = dataclasses.replace(
             supervoxels.PRESETS[slic_preset],
             num_segments=num_segments,
             min_foreground=supervoxel_foreground,
             **{name: value for name, value in chosen.items() if value is not None},
         )
+        self.sampling = Sampling(min_batch=2, distinct_scans=True, crop_centres=finder)
         self.path = _checked_path(cube_path, target_cube)
         self.target = tuple(target_cube)
         self.cube_overlap = cube_overlap
@@ -211,10 +211,6 @@ class TCPC(Algorithm):
             codes, prediction = triplet.unit_length(codes), triplet.unit_length(prediction)
         scores = keras.ops.einsum("bd,knd->bkn", prediction, codes)
         return keras.Model(inputs, scores / self._unit, name=self.name)
-
-    def codes(self, model: keras.Model) -> dict[str, Any]:
-        """Return the codes of the cubes, ``(batch * (N + 1), code_size)``."""
-        return {"codes": model.get_layer("code").output}
 
     @property
     def _unit(self) -> float:

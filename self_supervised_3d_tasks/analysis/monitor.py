@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from self_supervised_3d_tasks import plots
-from self_supervised_3d_tasks.algorithms.base import Algorithm
+from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
 from self_supervised_3d_tasks.analysis import networks, parts
 from self_supervised_3d_tasks.analysis.probe import contrastive_probe
 from self_supervised_3d_tasks.analysis.restoration import squared_errors
@@ -40,7 +40,7 @@ class RestorationMonitor:
 
     Args:
         algorithm: A task with a decoder.
-        restorer: Of the model in training; see `Algorithm.restorer`.
+        restorer: Of the model in training; see `RestoringAlgorithm.restorer`.
         wholes: Dataset of one validation image and its seed at a time, as `pretraining.wholes` gives it.
         scans: Names of the scans of the wholes, which are of the first, the second and so on, again and again.
         scans_per_epoch: Of the training, which sets the number of wholes and parts.
@@ -51,7 +51,7 @@ class RestorationMonitor:
 
     def __init__(
         self,
-        algorithm: Algorithm,
+        algorithm: RestoringAlgorithm,
         restorer: keras.Model,
         *,
         wholes: Any,

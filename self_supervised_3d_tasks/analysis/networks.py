@@ -17,7 +17,7 @@ def coder(restorer: keras.Model, batch_size: int) -> Network:
     The code is the encoder's last map, averaged over space (Feng et al. 2020, Section 3.3).
 
     Args:
-        restorer: See `Algorithm.restorer`; later changes of its weights show.
+        restorer: See `RestoringAlgorithm.restorer`; later changes of its weights show.
         batch_size: Images per forward pass.
     """
     encoder = restorer.get_layer("encoder")
@@ -29,7 +29,7 @@ def restorer_of(restorer: keras.Model, batch_size: int) -> Network:
     """Return the function images ``(n, *spatial, channels)`` to restored images of their size, float32.
 
     Args:
-        restorer: See `Algorithm.restorer`; later changes of its weights show.
+        restorer: See `RestoringAlgorithm.restorer`; later changes of its weights show.
         batch_size: Images per forward pass.
     """
     return _network(restorer.inputs, keras.ops.cast(restorer.output, "float32"), batch_size)

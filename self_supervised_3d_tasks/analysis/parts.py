@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from self_supervised_3d_tasks.algorithms.base import Algorithm
+from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
 from self_supervised_3d_tasks.data.stream.repeated_examples import repeated_examples
 
 
@@ -23,7 +23,7 @@ class Parts(NamedTuple):
     wanted: np.ndarray
 
 
-def stream(wholes: Any, algorithm: Algorithm, parts_per_whole: int, batch_size: int) -> Iterator[Parts]:
+def stream(wholes: Any, algorithm: RestoringAlgorithm, parts_per_whole: int, batch_size: int) -> Iterator[Parts]:
     """Yield batches of parts, those of the first whole first; a batch can hold parts of two wholes.
 
     Of a task with several views per example the first one counts: the others are placed near it on purpose.

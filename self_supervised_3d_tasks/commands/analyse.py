@@ -16,6 +16,7 @@ import numpy as np
 from absl import flags, logging
 
 from self_supervised_3d_tasks import commands, plots, training
+from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
 from self_supervised_3d_tasks.analysis import embedding, networks, parts, record, restoration
 from self_supervised_3d_tasks.analysis.measurement import Measurement, measure
 from self_supervised_3d_tasks.analysis.probe import contrastive_probe
@@ -185,7 +186,7 @@ def _finished_plan(folder: RunFolder) -> Plan:
 
 def _check_task(path: Path, name: str) -> None:
     """Raise `UserError` for a task without a decoder."""
-    able = [task for task in registry.known("algorithm") if registry.algorithm(task).decodes]
+    able = [task for task in registry.known("algorithm") if issubclass(registry.algorithm(task), RestoringAlgorithm)]
     if name not in able:
         raise UserError(
             f"{path}: pretrained with {name}, which has no decoder; tasks that can be analysed: {', '.join(able)}"

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.experiment.keys import Experiment, FinetuneExperiment, TrainExperiment
@@ -63,12 +64,18 @@ def check_geometry(experiment: Experiment) -> None:
     """Raise `UserError` for shapes that the task, or the encoder under it, cannot take; loads no library."""
     if isinstance(experiment, TrainExperiment):
         algorithm = make_algorithm(experiment)
-        if algorithm.crop_centres is not None and experiment.fitting != "crop":
+        if experiment.augment and not algorithm.sampling.flips_keep_labels:
+            raise UserError(
+                f"augment: two flips are a half turn, which changes the answer that {experiment.algorithm!r} asks for; "
+                "use augment_zoom_only"
+            )
+        if algorithm.sampling.crop_centres is not None and experiment.fitting != "crop":
             raise UserError(
                 f"volume_fitting: {experiment.algorithm} cuts sub-volumes of data_dim out of whole scans, around "
                 f'points that it finds there; use "crop" instead of "{experiment.fitting}"'
             )
-        shapes, decoder = algorithm.encoder_shapes, algorithm.decodes
+        decoder = isinstance(algorithm, RestoringAlgorithm)
+        shapes = algorithm.encoder_shapes if decoder else [algorithm.encoder_shape]
     else:
         shapes, decoder = [experiment.input_shape], experiment.task == "segmentation"
     check = registry.encoder_check(experiment.encoder_name)

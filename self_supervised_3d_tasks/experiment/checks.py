@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from self_supervised_3d_tasks.data import layouts
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import finetuning_checks, registry
+from self_supervised_3d_tasks.experiment import finetuning_checks
 from self_supervised_3d_tasks.experiment.keys import Experiment, FinetuneExperiment, TrainExperiment
 
 
@@ -65,12 +65,6 @@ def _check_optimizer(experiment: Experiment) -> None:
 
 def _check_pretraining(experiment: TrainExperiment) -> None:
     """Raise `UserError` for keys that the pretext task cannot go with."""
-    algorithm = registry.algorithm(registry.canonical("algorithm", experiment.algorithm, "algorithm"))
-    if experiment.augment and not algorithm.keeps_labels_under_flips:
-        raise UserError(
-            f"augment: two flips are a half turn, which changes the answer that {experiment.algorithm!r} asks for; use "
-            "augment_zoom_only"
-        )
     _check_background(experiment)
 
 

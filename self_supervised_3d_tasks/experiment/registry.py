@@ -22,6 +22,8 @@ _PACKAGES = {
     "encoder": "self_supervised_3d_tasks.models.encoders",
     "decoder": "self_supervised_3d_tasks.models.decoders",
 }
+# Modules of `algorithms` that hold no task, but what tasks derive from.
+_CONTRACTS = {"base", "kinds", "restoring"}
 # The predecessor's spellings of names that are modules here; capitals never matter.
 ALIASES = {
     "algorithm": {"rpl": "relative_patch_location"},
@@ -140,7 +142,7 @@ def _resolve(kind: str, name: str) -> str:
 
 def _modules(kind: str) -> list[str]:
     package = importlib.import_module(_PACKAGES[kind])
-    return [module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "base"]
+    return [module.name for module in pkgutil.iter_modules(package.__path__) if module.name not in _CONTRACTS]
 
 
 def _encoder_modules() -> dict[str, str]:

@@ -14,6 +14,8 @@ from absl import logging
 
 from self_supervised_3d_tasks import plots, training
 from self_supervised_3d_tasks.algorithms.base import Algorithm
+from self_supervised_3d_tasks.algorithms.kinds import ComparingAlgorithm, ScheduledAlgorithm, SelectiveAlgorithm
+from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
 from self_supervised_3d_tasks.analysis.collapse import CollapseMonitor
 from self_supervised_3d_tasks.analysis.monitor import RestorationMonitor
 from self_supervised_3d_tasks.data import layouts, splits
@@ -65,7 +67,7 @@ class Plan:
         """Return the plan as text; builds the model to count its parameters."""
         model = build_model(self.experiment, self.algorithm)
         encoder = model.get_layer("encoder")
-        examples = self.scans_per_step * self.algorithm.examples_per_scan
+        examples = self.scans_per_step * self.algorithm.sampling.examples_per_scan
         return "\n".join(
             [
                 f"pretext task     {self.experiment.algorithm}, input {self.experiment.input_shape}, "
@@ -98,7 +100,7 @@ def plan(experiment: TrainExperiment) -> Plan:
     )
     parts = splits.pretraining_split(cases, experiment.train_val_split, experiment.seed)
     algorithm = build.make_algorithm(experiment)
-    scans_per_step = math.ceil(experiment.batch_size / algorithm.examples_per_scan)
+    scans_per_step = math.ceil(experiment.batch_size / algorithm.sampling.examples_per_scan)
     _check_other_scans(algorithm, parts, scans_per_step, experiment.crops_per_scan)
     crops = len(parts["train"]) * experiment.crops_per_scan
     return Plan(
@@ -140,13 +142,13 @@ def run(plan: Plan, folder: RunFolder) -> None:
             scans.store,
             **_crops(experiment, scans),
             make_example=algorithm.make_example,
-            make_batch=algorithm.make_batch,
+            make_batch=algorithm.sampling.make_batch,
             batch_size=plan.scans_per_step,
             crops_per_scan=experiment.crops_per_scan,
             augment=_augmentation(experiment),
-            companions=algorithm.companions,
-            min_batch=algorithm.min_batch,
-            distinct_scans=algorithm.distinct_scans,
+            companions=algorithm.sampling.companions,
+            min_batch=algorithm.sampling.min_batch,
+            distinct_scans=algorithm.sampling.distinct_scans,
             seed=experiment.seed,
             first_step=first_step,
             training=training,
@@ -155,6 +157,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
     _look_at_examples(plan, train, folder.path / "plots" / "pretext.png")
     model = build_model(experiment, algorithm)
     batches = stream(validation, first_step=0, training=False)
+    scheduled = isinstance(algorithm, ScheduledAlgorithm)
     history = training.fit(
         model,
         phases=[_phase(plan)],
@@ -163,12 +166,12 @@ def run(plan: Plan, folder: RunFolder) -> None:
         steps_per_epoch=plan.steps_per_epoch,
         folder=folder.path,
         resume=(folder.path / "state.json").exists(),
-        monitor=algorithm.monitor,
+        monitor=None if scheduled else "val_loss",
         save_every=experiment.save_checkpoint_every_n_epochs,
         clock=clock,
         samples_per_step=plan.scans_per_step,
         observe=_observe(_observers(plan, model, validation, batches, folder.path)),
-        begin_epoch=lambda epoch: algorithm.begin_epoch(epoch, experiment.epochs),
+        callbacks=algorithm.callbacks(model, experiment.epochs) if scheduled else [],
         tensorboard=experiment.tensorboard,
     )
     kept = training.restore_best(model, folder.path)
@@ -192,8 +195,8 @@ def _write_models(plan: Plan, model: keras.Model, batches: Callable[[], Any], fo
     Running statistics that mix inputs of several sizes are recomputed first, from what the decoder works on.
     """
     algorithm = plan.algorithm
-    restorer = algorithm.restorer(model)
-    if restorer is not None and algorithm.mixes_sizes:
+    restorer = algorithm.restorer(model) if isinstance(algorithm, RestoringAlgorithm) else None
+    if restorer is not None and len(algorithm.encoder_shapes) > 1:
         number = min(plan.steps_per_epoch, NUM_STATISTICS)
         seen = (algorithm.restorations(*batch)[0] for batch in batches().take(number))
         images = (keras.ops.reshape(views, (-1, *views.shape[2:])) for views in seen)
@@ -223,13 +226,13 @@ def _observers(plan: Plan, model: keras.Model, scans: Scans, batches: Any, folde
     """Return what looks at the model after an epoch, each with columns of the history."""
     algorithm, experiment = plan.algorithm, plan.experiment
     observers: list[Observer] = []
-    if codes := algorithm.codes(model):
+    if isinstance(algorithm, ComparingAlgorithm):
         history = training.read_history(folder)
-        observers.append(CollapseMonitor(model, codes, batches, history=history))
-    if (restorer := algorithm.restorer(model)) is not None:
+        observers.append(CollapseMonitor(model, algorithm.codes(model), batches, history=history))
+    if isinstance(algorithm, RestoringAlgorithm):
         monitor = RestorationMonitor(
             algorithm,
-            restorer,
+            algorithm.restorer(model),
             wholes=wholes(plan, scans, per_scan=experiment.crops_per_scan, seed=experiment.seed),
             scans=scans.names,
             scans_per_epoch=plan.steps_per_epoch * plan.scans_per_step,
@@ -264,26 +267,27 @@ def _check_other_scans(
     algorithm: Algorithm, parts: dict[str, list[Case]], scans_per_step: int, crops_per_scan: int
 ) -> None:
     """Raise `UserError` where an example would look for other scans and find none."""
-    if scans_per_step < algorithm.min_batch:
+    sampling = algorithm.sampling
+    if scans_per_step < sampling.min_batch:
         raise UserError(
-            f"batch_size: {algorithm.name} compares the scans of a batch and needs at least {algorithm.min_batch} per "
+            f"batch_size: {algorithm.name} compares the scans of a batch and needs at least {sampling.min_batch} per "
             f"step, received {scans_per_step}; raise batch_size (exemplar: or draw the negatives from the dataset)"
         )
-    if algorithm.distinct_scans and scans_per_step > len(parts["train"]):
+    if sampling.distinct_scans and scans_per_step > len(parts["train"]):
         raise UserError(
             f"batch_size: {algorithm.name} compares the scans of a batch, but {scans_per_step} scans per step of "
             f"{len(parts['train'])} training scans would pair a scan with itself; reduce batch_size or add scans"
         )
-    scans = max(algorithm.min_batch if algorithm.distinct_scans else 1, algorithm.companions + 1)
+    scans = max(sampling.min_batch if sampling.distinct_scans else 1, sampling.companions + 1)
     for part, cases in parts.items():
         if len(cases) < scans:
             raise UserError(
                 f"train_val_split: {algorithm.name} compares scans and needs at least {scans} in each part of the "
                 f"split, but {part} has {len(cases)}; add scans or change train_val_split"
             )
-        if len(cases) * crops_per_scan < algorithm.min_batch:
+        if len(cases) * crops_per_scan < sampling.min_batch:
             raise UserError(
-                f"train_val_split, patches_per_scan: {algorithm.name} needs at least {algorithm.min_batch} scans or "
+                f"train_val_split, patches_per_scan: {algorithm.name} needs at least {sampling.min_batch} scans or "
                 f"crops in each part of the split, but {part} has {len(cases) * crops_per_scan}; add some, or change "
                 "train_val_split"
             )
@@ -304,7 +308,7 @@ class Scans:
 
 def read_scans(plan: Plan, cases: list[Case]) -> Scans:
     """Read and prepare scans."""
-    experiment, finder = plan.experiment, plan.algorithm.crop_centres
+    experiment, finder = plan.experiment, plan.algorithm.sampling.crop_centres
     store = VolumeStore(
         cases,
         Preprocessing(**experiment.preprocessing_options()),
@@ -340,7 +344,7 @@ def _look_at_examples(plan: Plan, scans: Scans, path: Path) -> None:
         **_crops(plan.experiment, scans),
         make_example=plan.algorithm.make_example,
         batch_size=1,
-        companions=plan.algorithm.companions,
+        companions=plan.algorithm.sampling.companions,
         seed=plan.experiment.seed,
         training=False,
     )
@@ -352,16 +356,17 @@ def _look_at_examples(plan: Plan, scans: Scans, path: Path) -> None:
         if len(previews) < NUM_PREVIEWS:
             previews.append(plan.algorithm.describe(inputs, targets))
     plots.pretext_preview(path, previews)
-    if doubt := plan.algorithm.doubt(seen):
-        logging.warning("%s", doubt)
+    if isinstance(plan.algorithm, SelectiveAlgorithm):
+        for warning in plan.algorithm.warnings(seen):
+            logging.warning("%s", warning)
 
 
 def _validation_chance(plan: Plan, num_scans: int) -> dict[str, float]:
     """Return the chance level of the metrics over the validation batches, of which the last may be smaller."""
     algorithm, batch = plan.algorithm, plan.scans_per_step
-    items = num_scans * (1 if algorithm.distinct_scans else plan.experiment.crops_per_scan)
+    items = num_scans * (1 if algorithm.sampling.distinct_scans else plan.experiment.crops_per_scan)
     whole, rest = divmod(items, batch)
-    sizes = [batch] * whole + [rest] * (rest >= algorithm.min_batch)
+    sizes = [batch] * whole + [rest] * (rest >= algorithm.sampling.min_batch)
     levels = [algorithm.chance(size) for size in sizes]
     return {
         name: float(np.average([level[name] for level in levels], weights=sizes)) for name in algorithm.chance(batch)

@@ -57,7 +57,6 @@ class EpochRecorder:
         clock: Gives ``wait_share``, None for no such column.
         samples_per_step: Gives ``samples_per_second``, None for no such column.
         observe: Gives further columns of an epoch, counted from 1, when its validation is over.
-        begin_epoch: Is told of every epoch, counted from 0, before its first step.
     """
 
     phase: int
@@ -67,7 +66,6 @@ class EpochRecorder:
     clock: Clock | None = None
     samples_per_step: int | None = None
     observe: Callable[[int], Row] | None = None
-    begin_epoch: Callable[[int], object] | None = None
     _epoch: int = field(default=0, init=False)
     _started: float = field(default=0.0, init=False)
     _trained: float = field(default=0.0, init=False)
@@ -81,8 +79,6 @@ class EpochRecorder:
 
     def _begin_epoch(self, epoch: int, logs: Logs = None) -> None:
         self._epoch = epoch + 1
-        if self.begin_epoch:
-            self.begin_epoch(epoch)
         self._started = time.perf_counter()
         self._waited = self.clock.seconds() if self.clock else 0.0
 

@@ -98,7 +98,7 @@ def fit(
     clock: Clock | None = None,
     samples_per_step: int | None = None,
     observe: Callable[[int], Row] | None = None,
-    begin_epoch: Callable[[int], object] | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     tensorboard: bool = True,
 ) -> list[Row]:
     """Train a model through its phases; killed at any moment and resumed, it ends with the same weights.
@@ -120,7 +120,7 @@ def fit(
         clock: Gives the column ``wait_share``: the share of the training time spent on waiting for data.
         samples_per_step: Gives the column ``samples_per_second``.
         observe: Gives further columns of an epoch, counted from 1, when its validation is over.
-        begin_epoch: Is told of every epoch, counted from 0 over all phases, before its first step.
+        callbacks: Keras callbacks, whose epochs are counted from 0 over all phases.
         tensorboard: Write TensorBoard logs, if the package tensorboard is installed.
 
     Returns:
@@ -140,18 +140,20 @@ def fit(
         check_weights(model, row["epoch"])
         write_state(folder, model, row, steps_per_epoch=steps_per_epoch, monitor=monitor, save_every=save_every)
 
-    watched = {"clock": clock, "samples_per_step": samples_per_step, "observe": observe, "begin_epoch": begin_epoch}
+    watched = {"clock": clock, "samples_per_step": samples_per_step, "observe": observe}
     record = functools.partial(EpochRecorder, steps_per_epoch=steps_per_epoch, save=save, **watched)
     total = sum(phase.epochs for phase in phases)
     with tqdm(total=total, initial=finished, unit="epoch", disable=not sys.stderr.isatty()) as progress:
         for number, phase, first, end in _remaining(phases, finished):
             if number != ready:
                 phase.prepare(model)
-            callbacks = [record(number, progress=progress).callback()]
-            callbacks += tensorboard_callbacks(folder) if tensorboard else []
+            own = [
+                record(number, progress=progress).callback(),
+                *(tensorboard_callbacks(folder) if tensorboard else []),
+            ]
             epochs = {"initial_epoch": first, "epochs": end, "steps_per_epoch": steps_per_epoch}
             # The stream has its order; Keras warns where it is asked to shuffle a Dataset.
-            options = {"validation_data": validation, "shuffle": False, "callbacks": callbacks, "verbose": 0}
+            options = {"validation_data": validation, "shuffle": False, "callbacks": [*callbacks, *own], "verbose": 0}
             model.fit(train(first * steps_per_epoch), **epochs, **options)
     return read_history(folder)
 

@@ -51,7 +51,7 @@ def test_sizes_are_the_predecessors(rank, n, terms, rows, per_scan):
     algorithm = CPC((48,) * rank + (1,), patches_per_side=n)
     assert {len(algorithm.context(column)) for column in algorithm.columns} == {terms}
     assert {len(algorithm.targets(column)) for column in algorithm.columns} == {rows}
-    assert algorithm.examples_per_scan == per_scan
+    assert algorithm.sampling.examples_per_scan == per_scan
 
 
 def test_patch_sizes_are_the_predecessors():

@@ -11,6 +11,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.encoders.unet import unet
 from self_supervised_3d_tasks.ops import augment, seeds
+from self_supervised_3d_tasks.ops.sampling import Sampling
 
 SHAPES = [(16, 12, 2), (12, 10, 8, 1)]
 EVERYTHING = ("flip", "translation", "brightness", "contrast", "rotation", "zoom")
@@ -36,7 +37,7 @@ def examples(algorithm, images, seed=0):
     companions = np.roll(images, -1, axis=0)
 
     def example(i, image, companion):
-        others = [companion] * algorithm.companions
+        others = [companion] * algorithm.sampling.companions
         return algorithm.make_example(image, tf.stack([tf.cast(i, tf.int32), seed]), *others)
 
     return tf.data.Dataset.from_tensor_slices((images, companions)).enumerate().map(lambda i, pair: example(i, *pair))
@@ -349,12 +350,9 @@ def test_what_the_pipeline_has_to_provide():
     batch_negatives, dataset_negatives = (
         Exemplar((8, 8, 1), sample_neg_examples_from=source) for source in ("batch", "dataset")
     )
-    assert (batch_negatives.companions, batch_negatives.min_batch) == (0, 2)
-    assert (dataset_negatives.companions, dataset_negatives.min_batch) == (1, 1)
-    assert batch_negatives.distinct_scans and not dataset_negatives.distinct_scans
-    assert batch_negatives.keeps_labels_under_flips
+    assert batch_negatives.sampling == Sampling(min_batch=2, distinct_scans=True)
+    assert dataset_negatives.sampling == Sampling(companions=1)
     assert batch_negatives.encoder_shape == (8, 8, 1)
-    assert batch_negatives.examples_per_scan == 1
     assert batch_negatives.name == "exemplar"
 
 

@@ -45,7 +45,9 @@ def batch(algorithm, number):
     if algorithm.num_local_views:
         sizes["local_views"] = (algorithm.num_local_views, *shapes[1])
     inputs = {name: tf.constant(generator.uniform(size=(number, *size)), "float32") for name, size in sizes.items()}
-    return algorithm.make_batch(inputs, tf.zeros((number, 2 + 2 * algorithm.num_local_views)), tf.constant([0, 7]))
+    return algorithm.sampling.make_batch(
+        inputs, tf.zeros((number, 2 + 2 * algorithm.num_local_views)), tf.constant([0, 7])
+    )
 
 
 @functools.cache
@@ -170,7 +172,7 @@ def test_z_score_is_for_the_input_alone():
 def test_the_scales_of_a_step_are_drawn_once_for_the_batch(draw):
     algorithm, rows = PCRLv2((16, 16, 1), scale_draw=draw), []
     for step in range(30):
-        _, quantiles = algorithm.make_batch({}, tf.zeros((3, 14)), tf.constant([step, 7]))
+        _, quantiles = algorithm.sampling.make_batch({}, tf.zeros((3, 14)), tf.constant([step, 7]))
         row, *others = quantiles.numpy()
         assert all(np.array_equal(row, other) for other in others)
         assert len(set(row)) == (1 if draw == "step" else 14)
@@ -179,11 +181,18 @@ def test_the_scales_of_a_step_are_drawn_once_for_the_batch(draw):
     assert np.max(rows) < 1
     for column in np.transpose(rows):
         assert set(np.floor(column * 3)) == {0, 1, 2}
-    np.testing.assert_array_equal(rows[4], algorithm.make_batch({}, tf.zeros((1, 14)), tf.constant([4, 7]))[1][0])
+    np.testing.assert_array_equal(
+        rows[4], algorithm.sampling.make_batch({}, tf.zeros((1, 14)), tf.constant([4, 7]))[1][0]
+    )
+
+
+def with_beta(terms, beta):
+    """The terms with β behind them, as a model gives them."""
+    return tf.pad(tf.constant(terms[..., :-1]), ((0, 0), (0, 0), (0, 1)), constant_values=beta)
 
 
 def slow_loss(terms, scales, beta, options):
-    """Of one scan: terms (scales, 3 + 2 n), scales (2 + 2 n,)."""
+    """Of one scan: terms (scales, 4 + 2 n), of which the last stands for β, scales (2 + 2 n,)."""
     final, drawn = terms[-1, :2], terms[scales[0], :2]
     kind = options.get("restoration", "both_views")
     restoration = {
@@ -201,29 +210,33 @@ def slow_loss(terms, scales, beta, options):
 def test_loss_by_hand(options):
     generator = np.random.default_rng(0)
     algorithm = PCRLv2((16, 16, 1), **options)
-    terms, scales = generator.normal(size=(4, 3, 15)).astype("float32"), generator.integers(0, 3, (4, 14))
-    for epoch, beta in ((None, 1.0), (0, 1.0), (120, 0.5), (240, 0.0)):
-        if epoch is not None:
-            algorithm.begin_epoch(epoch, 240)
-        loss = algorithm.loss((scales + 0.5) / 3, tf.constant(terms))
+    terms, scales = generator.normal(size=(4, 3, 16)).astype("float32"), generator.integers(0, 3, (4, 14))
+    for beta in (1.0, 0.5, 0.0):
+        loss = algorithm.loss((scales + 0.5) / 3, with_beta(terms, beta))
         assert loss.dtype == "float32"
         expected = [slow_loss(*one, beta, options) for one in zip(terms, scales, strict=True)]
         np.testing.assert_allclose(loss, expected, rtol=1e-4, atol=1e-5)
     almost_one = np.full((4, 14), np.nextafter(np.float32(1), np.float32(0)))
     finest = [slow_loss(one, [2] * 14, 0.0, options) for one in terms]
-    np.testing.assert_allclose(algorithm.loss(almost_one, tf.constant(terms)), finest, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(algorithm.loss(almost_one, with_beta(terms, 0.0)), finest, rtol=1e-4, atol=1e-5)
 
 
-def test_a_traced_loss_sees_the_schedule():
-    algorithm = PCRLv2((16, 16, 1))
-    make_model(algorithm)
-    terms, quantiles = tf.ones((1, 2, 15)), tf.zeros((1, 14))
-    loss = tf.function(algorithm.loss)
-    values = []
-    for epoch in (0, 5, 10):
-        algorithm.begin_epoch(epoch, 10)
-        values.append(float(loss(quantiles, terms)[0]))
-    np.testing.assert_allclose(values, [6, 5, 4], rtol=1e-6)
+def test_a_traced_step_sees_the_schedule():
+    algorithm, (inputs, quantiles) = PCRLv2(SHAPES[0], **SMALL, dropout=0.0), some_batch(2)
+    model = make_model(algorithm)
+    (callback,) = algorithm.callbacks(model, 240)
+    step = tf.function(lambda: model(inputs, training=False))
+    losses, betas = [], []
+    for epoch in (None, 0, 120, 240):
+        if epoch is not None:
+            callback.on_epoch_begin(epoch)
+        terms = step().numpy()
+        betas.append(np.unique(terms[..., -1]))
+        losses.append(algorithm.loss(quantiles, terms).numpy())
+    np.testing.assert_allclose(np.concatenate(betas), [1, 1, 0.5, 0], atol=1e-7)
+    np.testing.assert_array_equal(losses[0], losses[1])
+    np.testing.assert_allclose(losses[2], (losses[0] + losses[3]) / 2, rtol=1e-5)
+    assert not np.allclose(losses[0], losses[3])
 
 
 def pyramids(algorithm, model, inputs):
@@ -239,8 +252,8 @@ def test_the_terms_are_those_of_the_views(rank):
     model = make_model(algorithm, enc_filters=3)
     maps = pyramids(algorithm, model, inputs)
     terms = model(inputs, training=True).numpy()
-    assert terms.shape == (3, 2, 3 + 4)
-    assert np.abs(terms[:, :, 2:]).max() <= 1 + 1e-6
+    assert terms.shape == (3, 2, 4 + 4)
+    assert np.abs(terms[:, :, 2:-1]).max() <= 1 + 1e-6
     for scale, features in enumerate(zip(*maps, strict=True)):
         head = model.get_layer(f"restoration_{scale + 1}")
         for view in range(2):
@@ -290,14 +303,14 @@ def test_every_local_view_counts():
 
 def test_without_local_views():
     algorithm = PCRLv2(SHAPES[0], num_local_views=0, dropout=0.0)
-    assert not algorithm.mixes_sizes
     assert len(algorithm.encoder_shapes) == 1
     inputs, quantiles = batch(algorithm, 2)
     assert set(inputs) == {"global_views", "targets"}
     terms = make_model(algorithm)(inputs)
-    assert terms.shape == (2, 2, 3)
+    assert terms.shape == (2, 2, 4)
     expected = [
-        slow_loss(one, [0, 0, 0], 1.0, {"local_loss": "sum"}) for one in np.pad(terms, ((0, 0), (0, 0), (0, 1)))
+        slow_loss(one, [0, 0, 0], 1.0, {"local_loss": "sum"})
+        for one in np.pad(terms[..., :-1], ((0, 0), (0, 0), (0, 2)))
     ]
     np.testing.assert_allclose(algorithm.loss(0 * quantiles, terms), expected, rtol=1e-5)
     assert [metric.__name__ for metric in algorithm.metrics()] == ["restoration_mse", "comparison"]
@@ -306,7 +319,6 @@ def test_without_local_views():
 
 def gradients(algorithm, model, inputs, quantiles):
     """By name of a layer, whether any of its variables gets a gradient."""
-    algorithm._schedule()
     with tf.GradientTape() as tape:
         loss = algorithm.loss(quantiles, model(inputs, training=True))
     layers = [layer for layer in model.layers if layer.trainable_variables]

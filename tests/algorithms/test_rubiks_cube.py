@@ -424,7 +424,7 @@ def test_keys_of_an_experiment_file(tmp_path):
     assert algorithm.encoder_shape == (11, 11, 15, 1)
     assert algorithm.head_units == (32, 16)
     assert list(algorithm.turns) == NAMES[3]
-    assert not algorithm.keeps_labels_under_flips
+    assert not algorithm.sampling.flips_keep_labels
 
 
 @pytest.mark.parametrize(

@@ -202,10 +202,10 @@ def test_keys_are_read_as_experiment_files_have_them():
 
 
 def test_crops_are_centred_on_supervoxels():
-    assert TCPC((24, 24, 1)).crop_centres == PRESETS["ours"]
-    paper = TCPC((24, 24, 1), slic_preset="paper", num_segments=20, supervoxel_foreground=0.3).crop_centres
+    assert TCPC((24, 24, 1)).sampling.crop_centres == PRESETS["ours"]
+    paper = TCPC((24, 24, 1), slic_preset="paper", num_segments=20, supervoxel_foreground=0.3).sampling.crop_centres
     assert (paper.num_segments, paper.min_foreground, paper.sigma) == (20, 0.3, PRESETS["paper"].sigma)
-    own = TCPC((24, 24, 1), slic_preset="paper", slic_sigma=0.0, slic_compactness=1.0).crop_centres
+    own = TCPC((24, 24, 1), slic_preset="paper", slic_sigma=0.0, slic_compactness=1.0).sampling.crop_centres
     assert (own.sigma, own.compactness) == (0.0, 1.0)
     assert repr(own) != repr(paper)
 
