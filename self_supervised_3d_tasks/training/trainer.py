@@ -147,10 +147,8 @@ def fit(
         for number, phase, first, end in _remaining(phases, finished):
             if number != ready:
                 phase.prepare(model)
-            own = [
-                record(number, progress=progress).callback(),
-                *(tensorboard_callbacks(folder) if tensorboard else []),
-            ]
+            own = [record(number, progress=progress).callback()]
+            own += tensorboard_callbacks(folder) if tensorboard else []
             epochs = {"initial_epoch": first, "epochs": end, "steps_per_epoch": steps_per_epoch}
             # The stream has its order; Keras warns where it is asked to shuffle a Dataset.
             options = {"validation_data": validation, "shuffle": False, "callbacks": [*callbacks, *own], "verbose": 0}

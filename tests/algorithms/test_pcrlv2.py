@@ -222,7 +222,7 @@ def test_loss_by_hand(options):
 
 
 def test_a_traced_step_sees_the_schedule():
-    algorithm, (inputs, quantiles) = PCRLv2(SHAPES[0], **SMALL, dropout=0.0), some_batch(2)
+    algorithm, (inputs, quantiles) = PCRLv2(SHAPES[0], **SMALL), some_batch(2)
     model = make_model(algorithm)
     (callback,) = algorithm.callbacks(model, 240)
     step = tf.function(lambda: model(inputs, training=False))
