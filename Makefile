@@ -44,7 +44,7 @@ test-slow: $(STAMP)  ## run the slow tests
 	$(PYTEST) -m slow
 
 schema: $(STAMP)  ## rewrite configs_json/schema/ after a change of keys
-	$(RUN) -m self_supervised_3d_tasks.experiment.schema configs_json/schema
+	$(RUN) -m self_supervised_3d_tasks schema configs_json/schema
 
 bench: $(STAMP)  ## measure speed and memory of every pretext task
 	$(RUN) benchmarks/run.py

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+NAME = "self_supervised_3d_tasks"
 ROOT = Path(__file__).parent
-SOURCE = (ROOT / "self_supervised_3d_tasks/__init__.py").read_text(encoding="utf-8")
+SOURCE = (ROOT / NAME / "__init__.py").read_text(encoding="utf-8")
 VERSION = re.search(r'^__version__ = "(.+)"$', SOURCE, re.MULTILINE)[1]
 README = ROOT / "README.md"
 
@@ -14,13 +15,17 @@ DEMO = ["nilearn>=0.11"]
 DEV = ["pytest>=8", "pytest-xdist", "ruff>=0.12", "pre-commit", "nbclient", "ipykernel", *DEMO]
 
 setup(
-    name="self_supervised_3d_tasks",
+    name=NAME,
     version=VERSION,
     description="Self-supervised pretraining on 3D and 2D medical scans with Keras 3",
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["self_supervised_3d_tasks", "self_supervised_3d_tasks.*"]),
+    packages=[*find_packages(include=[NAME, f"{NAME}.*"]), f"{NAME}.configs_json"],
+    # The experiment files lie beside the package in a checkout, and inside it where it is installed.
+    package_dir={f"{NAME}.configs_json": "configs_json"},
+    package_data={f"{NAME}.configs_json": ["README.md", "*.json", "*/*.json", "*/*/*.json"]},
+    entry_points={"console_scripts": [f"ss3d = {NAME}.__main__:main"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py",

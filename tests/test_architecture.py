@@ -18,7 +18,7 @@ NAME = PACKAGE.name
 ORDER = [
     *("errors", "lazy", "shapes", "files", "ops", "losses", "models", "scores", "data", "algorithms", "training"),
     *("transfer", "experiment", "plots", "inference", "downstream", "analysis", "pretraining", "finetuning"),
-    *("prediction", "preparation", "commands"),
+    *("prediction", "preparation", "commands", "__main__"),
 ]
 PLACE = {part: number for number, part in enumerate(ORDER)}
 # Which parts may name a library; every other part may not, not even inside a function.
@@ -130,7 +130,7 @@ def construct_violations(tree, path):
         plain = isinstance(node.func, ast.Name)
         if plain and node.func.id in ("eval", "exec"):
             yield f"line {node.lineno}: {node.func.id}()"
-        if plain and node.func.id == "print" and part(path) != "commands":
+        if plain and node.func.id == "print" and part(path) not in ("commands", "__main__"):
             yield f"line {node.lineno}: print(); use absl.logging"
         if ast.unparse(node.func) == "np.load" and "allow_pickle=False" not in ast.unparse(node):
             yield f"line {node.lineno}: np.load without allow_pickle=False"

@@ -1,4 +1,4 @@
-"""The command line: one module per top-level script. Nothing imports them; they import everything."""
+"""The command line: one module per command. Nothing imports them; they import everything."""
 
 from __future__ import annotations
 
@@ -7,40 +7,65 @@ import logging as standard_logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from absl import app, flags, logging
 
 from self_supervised_3d_tasks.errors import UserError
 
 HELP = ("--help", "-help", "-h")
-PACKAGE = __name__.partition(".")[0]
 
 
-def run(main: Callable[[list[str]], None], *, usage: str | None = None, argv: Sequence[str] | None = None) -> None:
+def run(
+    main: Callable[[list[str]], None],
+    *,
+    usage: str,
+    example: str,
+    text: str | None = None,
+    argv: Sequence[str] | None = None,
+) -> None:
     """Parse the command line, run ``main`` and leave the process with the right exit code.
 
     0: done. 2: the user can put it right; one message on stderr, no traceback. 130: interrupted from the
     keyboard. Everything else is a defect of ours and keeps its traceback.
 
     Args:
-        main: Takes the program name and the positional arguments; flags are parsed.
-        usage: What ``--help`` says before it lists the flags; default: the docstring of the command's module.
-        argv: Program name and arguments; default: those of the process.
+        main: Takes the name of the program and the positional arguments; flags are parsed.
+        usage: What follows the name of the program; ``--help`` prints it with ``text``, ``example`` and the flags.
+        example: What follows the name of the program in an example.
+        text: What the command does; default: the docstring of the module of ``main``.
+        argv: Name of the program and arguments; default: those of the process.
     """
-    argv = list(sys.argv if argv is None else argv)
-    if any(argument in HELP for argument in argv[1:]):
-        print(_help(usage))
-        sys.exit(0)
+    program, *arguments = sys.argv if argv is None else argv
+    program = _as_typed(program)
+    if any(argument in HELP for argument in arguments):
+        text = (text or inspect.getmodule(main).__doc__).strip().replace("``", "")
+        print("\n\n".join([usage_line(program, usage), text, f"example: {program} {example}", *_flags()]))
+        return
     # Read by TensorFlow when it is loaded, later on; without it every run starts with a page about the CPU.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        app.run(lambda arguments: _configured(main, arguments), argv=argv, flags_parser=flags.FLAGS)
+        app.run(lambda given: _configured(main, given), argv=[program, *arguments], flags_parser=flags.FLAGS)
     except (UserError, flags.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def usage_line(program: str, usage: str) -> str:
+    """Return the line that says how a program is used."""
+    return f"usage: {program} {usage}"
+
+
+def _as_typed(program: str) -> str:
+    """Return how the program was started: as a script, as a module of the package, or by the name that is given."""
+    path = Path(program)
+    if path.suffix != ".py":
+        return program
+    module = f"-m {__name__}.{path.stem}"
+    return f"python {module if path.parent == Path(__file__).parent else path.name}"
 
 
 def _configured(main: Callable[[list[str]], None], argv: list[str]) -> None:
@@ -50,20 +75,13 @@ def _configured(main: Callable[[list[str]], None], argv: list[str]) -> None:
     main(argv)
 
 
-def _help(usage: str | None) -> str:
-    """Return the usage and the flags that this package defines; absl's own text leaves both out."""
-    if usage is None:
-        entry = getattr(sys.modules["__main__"], "main", None)
-        usage = (inspect.getdoc(inspect.getmodule(entry)) or "").replace("``", "")
-    modules = [name for name in flags.FLAGS.flags_by_module_dict() if name.startswith(f"{PACKAGE}.")]
-    return "\n\n".join([usage, *(_flags(name) for name in sorted(modules))]).strip()
+def _flags() -> list[str]:
+    """Return one line per flag of each module that has some; absl's own are left out."""
+    modules = flags.FLAGS.flags_by_module_dict()
+    return ["\n".join(map(_line, modules[name])) for name in sorted(modules) if not name.startswith("absl.")]
 
 
-def _flags(module: str) -> str:
-    """Return one line per flag of a module."""
-    lines = []
-    for flag in flags.FLAGS.get_flags_for_module(module):
-        default = "" if flag.default in (None, []) or flag.boolean else f" (default: {flag.default})"
-        text = flag.help.partition(";\n")[0]  # absl adds a line of its own to repeatable flags
-        lines.append(f"  --{flag.name:<16} {text}{default}")
-    return "\n".join(lines)
+def _line(flag: flags.Flag) -> str:
+    text = flag.help.partition(";\n")[0]  # absl adds a line of its own to repeatable flags
+    default = "" if flag.default in (None, []) or flag.boolean else f" (default: {flag.default})"
+    return f"  --{flag.name:<16} {text}{default}"

@@ -1,4 +1,4 @@
-"""``python -m self_supervised_3d_tasks.commands.analyse RUN_DIR``: what a pretraining with a decoder has learned.
+"""What a pretraining with a decoder has learned.
 
 RUN_DIR is the folder of a finished pretraining. Parts of validation scans, or of the scans of --data_dir, go through
 its encoder and its decoder: are the codes of one whole alike and those of different wholes not, and is the restoration
@@ -34,21 +34,18 @@ from self_supervised_3d_tasks.pretraining.run import Plan
 from self_supervised_3d_tasks.training import checkpoints
 from self_supervised_3d_tasks.transfer import decoder as transfer_decoder
 
-USAGE = (
-    "usage: python -m self_supervised_3d_tasks.commands.analyse RUN_DIR [--data_dir FOLDER] [--num_wholes N] "
-    "[--parts_per_whole N] [--seed N]"
-)
+USAGE = "RUN_DIR [--data_dir FOLDER] [--num_wholes N] [--parts_per_whole N] [--seed N]"
 NUM_PICTURES = 4
 MAX_BATCH = 16
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     flags.DEFINE_string("data_dir", None, "Folder of other scans; default: the validation scans of the run.")
     flags.DEFINE_integer("num_wholes", 30, "Images (crops, where it was trained on crops) to analyse.", lower_bound=2)
     flags.DEFINE_integer("parts_per_whole", 20, "Examples of each.", lower_bound=2)
     flags.DEFINE_integer("seed", 0, "Of the choice of scans, crops and parts, and of t-SNE.", lower_bound=0)
-    commands.run(execute)
+    commands.run(execute, usage=USAGE, example="runs/parts2whole_demo", argv=argv)
 
 
 def execute(argv: list[str]) -> None:
@@ -61,7 +58,7 @@ def execute(argv: list[str]) -> None:
         UserError: Not the folder of a finished pretraining of a task with a decoder, or its scans cannot be read.
     """
     if len(argv) != 2:
-        raise UserError(USAGE)
+        raise UserError(commands.usage_line(argv[0], USAGE))
     folder = RunFolder.open(argv[1])
     options = flags.FLAGS
     found = analyse(
@@ -210,7 +207,4 @@ def _other_cases(plan: Plan, data_dir: str) -> list[Case]:
 
 
 if __name__ == "__main__":
-    # By its name, not as __main__: --help lists the flags that the package's modules define.
-    from self_supervised_3d_tasks.commands import analyse as command
-
-    command.main()
+    main()

@@ -1,4 +1,4 @@
-"""What ``train.py`` and ``finetune.py`` have in common: one experiment file, one run folder."""
+"""What ``train`` and ``finetune`` have in common: one experiment file, one run folder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable, Sequence
 
 from absl import flags, logging
 from pydantic import ValidationError
@@ -23,28 +24,36 @@ MODULES = {
 }
 
 
-def define_flags(command: str) -> None:
-    """Define the flags of ``train.py`` or ``finetune.py``."""
+USAGE = "FILE.json [--set key=value] [--resume] [--dry_run] [--print_config]"
+
+
+def run(execute: Callable[[list[str]], None], *, example: str, argv: Sequence[str] | None) -> None:
+    """Define the flags and run the command."""
     flags.DEFINE_multi_string("set", [], "key=value: overrides a key of the experiment file; repeatable.")
     flags.DEFINE_bool("resume", False, "Continue this experiment's newest unfinished run, if there is one.")
-    flags.DEFINE_bool("dry_run", False, f"Check the file and the data, print what {command} would do, and stop.")
+    flags.DEFINE_bool("dry_run", False, "Check the file and the data, print what would be done, and stop.")
+    flags.DEFINE_bool("print_config", False, "Print the file with its bases and all defaults, and stop; reads no data.")
+    commands.run(execute, usage=USAGE, example=example, argv=argv)
 
 
 def execute(command: str, argv: list[str]) -> None:
-    """Run ``python <command>.py FILE.json`` with parsed flags.
+    """Run one experiment file with parsed flags.
 
     Args:
         command: ``"train"`` or ``"finetune"``.
-        argv: Program name and positional arguments.
+        argv: Name of the program and positional arguments.
 
     Raises:
         UserError: The command line, the file or the data cannot be used.
     """
     if len(argv) != 2:
-        raise UserError(f"usage: python {command}.py FILE.json [--set key=value] [--resume] [--dry_run]")
+        raise UserError(commands.usage_line(argv[0], USAGE))
     experiment = load_experiment(command, argv[1], flags.FLAGS["set"].value)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(getattr(logging, experiment.log_level))
+    if flags.FLAGS.print_config:
+        print(json.dumps(experiment.model_dump(mode="json"), indent=2))
+        return
     if experiment.use_gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, experiment.use_gpu))
     # The module that trains pulls in everything else, so it is imported only once the file is known to be right.
@@ -121,9 +130,3 @@ def discard_unstarted(folder: RunFolder) -> None:
     """Remove a run folder in which no epoch has finished: after a mistake in the data there is nothing to keep."""
     if not any(folder.path.rglob("state.json")):
         shutil.rmtree(folder.path)
-
-
-def main(command: str) -> None:
-    """Entry point of ``train.py`` and ``finetune.py``."""
-    define_flags(command)
-    commands.run(lambda argv: execute(command, argv))

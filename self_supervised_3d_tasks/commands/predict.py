@@ -1,4 +1,4 @@
-"""``python predict.py RUN_DIR INPUT OUTPUT``: new scans → masks on the original grid, or a table of classes.
+"""New scans → masks on the original grid, or a table of classes.
 
 INPUT is a scan, or a folder of scans, like those that the model was trained on; of an archive, <archive>.npz/<part>. A
 model of masks writes NIfTI masks for NIfTI scans, which a model of .npy arrays takes too, .npy masks for .npy arrays,
@@ -8,6 +8,7 @@ line per scan.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags, logging
@@ -16,33 +17,31 @@ from self_supervised_3d_tasks import commands
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.prediction import Predictor
 
-USAGE = (
-    "usage: python predict.py RUN_DIR INPUT OUTPUT [--job NAME] [--set key=value] [--overlay] [--resume] [--dry_run]"
-)
+USAGE = "RUN_DIR INPUT OUTPUT [--job NAME] [--set key=value] [--overlay] [--resume] [--dry_run]"
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     flags.DEFINE_string("job", None, "Folder name under RUN_DIR/jobs; default: most labels, then best validation.")
     flags.DEFINE_multi_string("set", [], "key=value: overrides a key of the run, such as overlap; repeatable.")
     flags.DEFINE_bool("overlay", False, "Also write a picture of the mask on the scan beside each mask; masks only.")
     flags.DEFINE_bool("resume", False, "Leave out scans whose mask, or whose line of the table, exists already.")
     flags.DEFINE_bool("dry_run", False, "Check model and headers, print what would be written, and stop.")
-    commands.run(execute)
+    commands.run(execute, usage=USAGE, example="runs/cpc_demo_test demo_data/test masks --overlay", argv=argv)
 
 
 def execute(argv: list[str]) -> None:
     """Predict a scan or a folder of scans with the parsed flags.
 
     Args:
-        argv: Program name, run folder of a finetuning, input file, folder or part of an archive, output file or folder
-            (CSV file for classes).
+        argv: Name of the program, run folder of a finetuning, input (a file, a folder or a part of an archive), and
+            output (a file or a folder; a CSV file for classes).
 
     Raises:
         UserError: The run is not finished, or an input cannot be read.
     """
     if len(argv) != 4:
-        raise UserError(USAGE)
+        raise UserError(commands.usage_line(argv[0], USAGE))
     run, source, target = (Path(item).expanduser() for item in argv[1:])
     predictor = Predictor.load(run, job=flags.FLAGS.job, overrides=flags.FLAGS["set"].value)
     logging.info("model: %s", predictor.name)
@@ -53,3 +52,7 @@ def execute(argv: list[str]) -> None:
     options = {"overlay": flags.FLAGS.overlay, "resume": flags.FLAGS.resume}
     for written in predictor.predict_path(source, target, **options):
         print(written)
+
+
+if __name__ == "__main__":
+    main()

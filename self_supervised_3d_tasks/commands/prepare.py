@@ -1,10 +1,11 @@
-"""``python prepare.py NAME --output DIR``: a data set made ready for training."""
+"""A data set made ready for training."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -23,16 +24,22 @@ DEFINE = {
 }
 
 
-def main() -> None:
+USAGE = "NAME --output DIR [--flag value]"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name not in known():
+    argv = sys.argv if argv is None else argv
+    name, options = (argv[1] if len(argv) > 1 else ""), {"example": "demo --output demo_data", "argv": argv}
+    if name in known():
+        module = importlib.import_module(f"{preparation.__name__}.{name}")
+        define_flags(module.Options)
+        usage = USAGE.replace("NAME", name)
+        commands.run(lambda given: execute(module, given), usage=usage, text=module.__doc__, **options)
+    else:
         # The flags belong to the data set, so that without one none of them can be parsed.
-        commands.run(_refuse, usage=_usage("NAME"), argv=sys.argv[:2])
-        return
-    module = importlib.import_module(f"{preparation.__name__}.{name}")
-    define_flags(module.Options)
-    commands.run(lambda argv: execute(module, argv), usage=f"{_usage(name)}\n\n{module.__doc__.strip()}")
+        usage = f"{USAGE} (NAME: {', '.join(known())})"
+        commands.run(lambda given: _refuse(given, usage), usage=usage, **options | {"argv": argv[:2]})
 
 
 def known() -> list[str]:
@@ -61,9 +68,9 @@ def execute(module: ModuleType, argv: list[str]) -> None:
         UserError: A flag is missing or out of range, or the preparation refuses.
     """
     if len(argv) != 2:
-        raise UserError(f"unexpected argument {argv[2]!r}; {_usage(argv[1])}")
+        raise UserError(f"unexpected argument {argv[2]!r}; {commands.usage_line(argv[0], USAGE)}")
     if not flags.FLAGS["output"].value:
-        raise UserError(f"--output is missing; {_usage(argv[1])}")
+        raise UserError(f"--output is missing; {commands.usage_line(argv[0], USAGE)}")
     values = {name: flags.FLAGS[name].value for name in module.Options.model_fields}
     for item in flags.FLAGS["set"].value:
         override(values, item)
@@ -81,13 +88,12 @@ def execute(module: ModuleType, argv: list[str]) -> None:
     logging.info("ready: %s", output)
 
 
-def _refuse(argv: list[str]) -> None:
+def _refuse(argv: list[str], usage: str) -> None:
     if len(argv) < 2:
-        raise UserError(f"the data set is missing; {_usage('NAME')}")
+        raise UserError(f"the data set is missing; {commands.usage_line(argv[0], usage)}")
     hint = nearest(argv[1], known())
     raise UserError(f"no data set {argv[1]!r} can be prepared; known: {', '.join(known())}.{hint}")
 
 
-def _usage(name: str) -> str:
-    choices = f" (NAME: {', '.join(known())})" if name == "NAME" else ""
-    return f"usage: python prepare.py {name} --output DIR [--flag value]{choices}"
+if __name__ == "__main__":
+    main()

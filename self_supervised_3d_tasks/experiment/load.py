@@ -11,7 +11,7 @@ from absl import logging
 from pydantic import ValidationError, create_model
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import build, checks, legacy, registry
+from self_supervised_3d_tasks.experiment import bases, build, checks, legacy, pretrained, registry
 from self_supervised_3d_tasks.experiment.keys import Experiment, FinetuneExperiment, TrainExperiment
 
 COMMANDS: dict[str, type[Experiment]] = {"train": TrainExperiment, "finetune": FinetuneExperiment}
@@ -20,28 +20,36 @@ COMMANDS: dict[str, type[Experiment]] = {"train": TrainExperiment, "finetune": F
 def load_experiment(command: Literal["train", "finetune"], path: str | Path, overrides: list[str] = ()) -> Experiment:
     """Read, complete and check an experiment file.
 
+    A finetuning takes the pretext task and the keys of the encoder from the run of its ``model_checkpoint``, see
+    `pretrained`; the ``config.json`` of a run is complete and takes nothing.
+
     Args:
         command: Which command the file is for.
-        path: JSON file; the predecessor's files are accepted (see `legacy_keys`).
+        path: JSON file, which may name others as its ``"base"``; the predecessor's files are accepted, see `legacy`.
         overrides: ``key=value`` items; the value is JSON, or else a string. ``a.b=value`` reaches into ``a``.
 
     Raises:
         UserError: The file cannot be read, or a key is unknown, mistyped, out of range or in conflict with another.
     """
-    raw = _read(Path(path))
+    path = Path(path)
+    raw, others = bases.read(path)
+    name = f"{path} (with {', '.join(others)})" if others else str(path)
     for item in overrides:
         override(raw, item)
     try:
         values, warnings = legacy.translate(command, raw)
+        if command == "finetune" and not _is_of_a_run(path):
+            values, more = pretrained.inherit(values)
+            warnings += more
         for warning in warnings:
-            logging.warning("%s: %s", path, warning)
+            logging.warning("%s: %s", name, warning)
         return _validate(command, values)
     except ValidationError as error:
         # A default that follows from a wrong key is no mistake of its own.
         items = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
-        raise UserError(f"{path}: " + "; ".join(_sentence(item) for item in items)) from None
+        raise UserError(f"{name}: " + "; ".join(_sentence(item) for item in items)) from None
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{name}: {error}") from None
 
 
 def experiment_model(command: str, algorithm: str, encoder: str, prediction: str | None) -> type[Experiment]:
@@ -68,6 +76,7 @@ def experiment_model(command: str, algorithm: str, encoder: str, prediction: str
 
 def _validate(command: str, values: dict[str, Any]) -> Experiment:
     if not isinstance(values.get("algorithm"), str):
+        pretrained.require_checkpoint(values)
         names = ", ".join(registry.known("algorithm"))
         raise UserError(f"algorithm: this key is required and names a pretext task ({names})")
     values["algorithm"] = registry.canonical("algorithm", values["algorithm"], "algorithm")
@@ -77,8 +86,18 @@ def _validate(command: str, values: dict[str, Any]) -> Experiment:
     legacy.reject_unknown(values, set(model.model_fields), command)
     experiment = model.model_validate_json(json.dumps(values))
     checks.check(experiment)
-    build.check_geometry(experiment)
+    try:
+        build.check_geometry(experiment)
+    except UserError as error:
+        pretrained.require_checkpoint(
+            values, because=f"{error}; the encoder's keys can come from model_checkpoint, but "
+        )
+        raise
     return experiment
+
+
+def _is_of_a_run(path: Path) -> bool:
+    return path.name == "config.json" and path.with_name("status.json").exists()
 
 
 def _sentence(error: dict[str, Any]) -> str:
@@ -90,20 +109,6 @@ def _sentence(error: dict[str, Any]) -> str:
     if not error["loc"]:
         return message
     return f"{key}: {message[0].lower()}{message[1:]}, received {json.dumps(error['input'], default=str)}"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such experiment file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected a JSON object of keys, found {type(values).__name__}")
-    return values
 
 
 def override(values: dict[str, Any], item: str) -> None:

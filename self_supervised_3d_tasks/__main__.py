@@ -1,0 +1,46 @@
+"""``ss3d COMMAND …`` and ``python -m self_supervised_3d_tasks COMMAND …``: every command under one name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from self_supervised_3d_tasks.errors import nearest
+
+COMMANDS = {
+    "prepare": "make a data set ready for training",
+    "train": "unlabelled scans → a pretrained encoder",
+    "finetune": "few labels → scores, pretrained against from scratch",
+    "predict": "new scans → masks on the original grid, or a table of classes",
+    "analyse": "what a pretraining with a decoder has learned",
+    "example": "list the experiment files of the package, or write one into the current folder",
+    "schema": "write JSON Schemas of the experiment files, by which editors complete and check them",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command that the first argument names with the arguments behind it.
+
+    Args:
+        argv: Program name and arguments; default: those of the process.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    program = "ss3d" if Path(argv[0]).stem == "ss3d" else f"python -m {__package__}"
+    name = argv[1] if len(argv) > 1 else "--help"
+    if name in ("--help", "-help", "-h"):
+        lines = [f"  {command:<10}{summary}" for command, summary in COMMANDS.items()]
+        print(f"usage: {program} COMMAND ...\nexample: {program} example cpc_demo\n")
+        print("\n".join([*lines, "", f"{program} COMMAND --help says how a command is used."]))
+    elif name in COMMANDS:
+        module = importlib.import_module(f"self_supervised_3d_tasks.commands.{name}")
+        module.main([f"{program} {name}", *argv[2:]])
+    else:
+        hint = nearest(name, COMMANDS)
+        print(f"error: no command is called {name!r}; known: {', '.join(COMMANDS)}.{hint}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Write a JSON Schema for the experiment files of ``train`` and of ``finetune`` into a folder.
+
+An editor that knows JSON Schema completes and checks the files that name it in their ``"$schema"``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from self_supervised_3d_tasks import commands
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import schema
+from self_supervised_3d_tasks.experiment.load import COMMANDS
+
+USAGE = "FOLDER"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    commands.run(execute, usage=USAGE, example="configs_json/schema", argv=argv)
+
+
+def execute(argv: list[str]) -> None:
+    """Write ``train.json`` and ``finetune.json``.
+
+    Args:
+        argv: Name of the program and the folder.
+
+    Raises:
+        UserError: There is no folder, or more than one.
+    """
+    if len(argv) != 2:
+        raise UserError(commands.usage_line(argv[0], USAGE))
+    for command in COMMANDS:
+        path = Path(argv[1]) / f"{command}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(schema.json_schema(command), indent=2) + "\n", encoding="utf-8")
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

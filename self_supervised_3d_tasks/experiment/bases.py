@@ -1,0 +1,60 @@
+"""Experiment files that build on others: ``"base"`` names one file or several, whose keys they take over."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from self_supervised_3d_tasks.errors import UserError
+
+
+def read(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return the keys of an experiment file and of its bases together, and the names of these bases.
+
+    A base lies relative to the file that names it, and can have bases itself. Later keys win: those of a file over
+    those of its bases, and in a list those of a later base. Groups and lists are replaced, not merged.
+
+    Raises:
+        UserError: One of the files is missing, is no JSON object, or is its own base; the message names the files that
+            lead there.
+    """
+    bases: list[str] = []
+    return _read((path,), bases), list(dict.fromkeys(bases))
+
+
+def _read(chain: tuple[Path, ...], seen: list[str]) -> dict[str, Any]:
+    values = _json_object(chain)
+    bases = values.pop("base", [])
+    if isinstance(bases, str):
+        bases = [bases]
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise UserError(f"{_names(chain)}: base: expected the name of a file or a list of names, received {bases!r}")
+    merged: dict[str, Any] = {}
+    for base in bases:
+        path = chain[-1].parent / Path(base).expanduser()
+        if path.resolve() in [file.resolve() for file in chain]:
+            raise UserError(f"{_names((*chain, path))}: no file can be its own base; remove one of these")
+        seen.append(os.path.normpath(path))
+        merged |= _read((*chain, path), seen)
+    return merged | values
+
+
+def _json_object(chain: tuple[Path, ...]) -> dict[str, Any]:
+    where = _names(chain)
+    try:
+        values = json.loads(chain[-1].read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{where}: no such experiment file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{where}: cannot be read ({error})") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: expected a JSON object of keys, found {type(values).__name__}")
+    return values
+
+
+def _names(chain: tuple[Path, ...]) -> str:
+    return " → ".join(os.path.normpath(path) for path in chain)
