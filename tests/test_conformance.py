@@ -330,6 +330,25 @@ def test_every_training_file_builds(path):
     assert model.get_layer("encoder").input_shape == (None, *algorithm.encoder_shape)
 
 
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """A folder with the ``config.json`` of a run of every training file."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    for path in FILES:
+        experiment = load_experiment("train", path)
+        base, name = experiment.run_location()
+        (folder / base / name).mkdir(parents=True)
+        (folder / base / name / "config.json").write_text(experiment.model_dump_json())
+    return folder
+
+
+@pytest.fixture
+def load(pretrained, monkeypatch):
+    """Load a file beside the runs that it can be finetuned from."""
+    monkeypatch.chdir(pretrained)
+    return lambda path: load_experiment("finetune" if path.parent.name == "finetune" else "train", path)
+
+
 NETWORKS: dict[str, tuple] = {}
 
 
@@ -345,8 +364,8 @@ def network_of(experiment) -> tuple:
 
 
 @pytest.mark.parametrize("path", FINETUNE_FILES, ids=lambda path: path.stem)
-def test_every_finetuning_file_builds(path):
-    experiment = load_experiment("finetune", path)
+def test_every_finetuning_file_builds(path, load):
+    experiment = load(path)
     input_shape, output_shape = network_of(experiment)
     assert input_shape == (None, *experiment.input_shape)
     spatial = experiment.input_shape[:-1] if experiment.task == "segmentation" else ()
@@ -354,11 +373,11 @@ def test_every_finetuning_file_builds(path):
 
 
 @pytest.mark.parametrize("path", [*FILES, *FINETUNE_FILES], ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_every_file_survives_its_own_resolution(path, tmp_path, caplog):
+def test_every_file_survives_its_own_resolution(path, load, tmp_path, caplog):
     """The resolved file alone repeats the run: it loads without a warning and resolves to itself."""
-    command = "finetune" if path.parent.name == "finetune" else "train"
-    resolved = load_experiment(command, path).model_dump_json()
-    (tmp_path / "config.json").write_text(resolved)
+    resolved = load(path).model_dump_json()
+    (tmp_path / path.parent.name).mkdir()
+    (tmp_path / path.parent.name / "config.json").write_text(resolved)
     caplog.clear()
-    assert load_experiment(command, tmp_path / "config.json").model_dump_json() == resolved
+    assert load(tmp_path / path.parent.name / "config.json").model_dump_json() == resolved
     assert caplog.records == []

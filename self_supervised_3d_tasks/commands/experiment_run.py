@@ -29,11 +29,16 @@ USAGE = "FILE.json [--set key=value] [--resume] [--dry_run] [--print_config]"
 
 def run(execute: Callable[[list[str]], None], *, example: str, argv: Sequence[str] | None) -> None:
     """Define the flags and run the command."""
+    define_flags()
+    commands.run(execute, usage=USAGE, example=example, argv=argv)
+
+
+def define_flags() -> None:
+    """Define the flags of both commands."""
     flags.DEFINE_multi_string("set", [], "key=value: overrides a key of the experiment file; repeatable.")
     flags.DEFINE_bool("resume", False, "Continue this experiment's newest unfinished run, if there is one.")
     flags.DEFINE_bool("dry_run", False, "Check the file and the data, print what would be done, and stop.")
     flags.DEFINE_bool("print_config", False, "Print the file with its bases and all defaults, and stop; reads no data.")
-    commands.run(execute, usage=USAGE, example=example, argv=argv)
 
 
 def execute(command: str, argv: list[str]) -> None:

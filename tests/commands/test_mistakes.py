@@ -146,8 +146,8 @@ def execute():
     names = []
 
     def call(command: str, *arguments: str) -> None:
-        experiment_run.define_flags(command)
-        names.extend(("set", "resume", "dry_run"))
+        experiment_run.define_flags()
+        names.extend(("set", "resume", "dry_run", "print_config"))
         experiment_run.execute(command, flags.FLAGS([f"{command}.py", *arguments]))
 
     yield call

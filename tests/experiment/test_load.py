@@ -14,7 +14,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build, legacy, registry, schema
 from self_supervised_3d_tasks.experiment.load import load_experiment
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 TRAIN = {"algorithm": "rotation", "dataset_name": "nifti", "data_dir": "scans", "data_dim": 32, "number_channels": 1}
 FINETUNE = {
     "algorithm": "cpc",
