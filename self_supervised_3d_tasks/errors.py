@@ -1,4 +1,4 @@
-"""The one exception that users are meant to see."""
+"""The exceptions that users are meant to see."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ class UserError(ValueError):
 
     The message names the file or key, what was expected, what was received and what to do. Commands print it without a
     traceback and exit with code 2.
+    """
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss or a weight became NaN or infinite: no later step can be trusted, so training stops.
+
+    Commands print the message, which names the epoch, without a traceback and exit with code 1.
     """
 
 

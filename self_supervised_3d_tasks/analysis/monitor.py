@@ -34,7 +34,7 @@ def sample_size(scans_per_epoch: int) -> tuple[int, int]:
 
 
 class RestorationMonitor:
-    """Similarities, the contrastive probe and pictures of restorations; an observer of `training.fit`.
+    """Similarities, the contrastive probe and pictures of restorations.
 
     The images are read once, here, and always drawn with the same seeds, so that epochs can be compared.
 

@@ -13,7 +13,7 @@ from absl import flags, logging
 from pydantic import ValidationError
 
 from self_supervised_3d_tasks import commands
-from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.errors import TrainingDiverged, UserError
 from self_supervised_3d_tasks.experiment.keys import Experiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.run_folder import RunFolder
@@ -78,7 +78,7 @@ def execute(command: str, argv: list[str]) -> None:
         except UserError:
             discard_unstarted(folder)
             raise
-        except module.TrainingDiverged as error:
+        except TrainingDiverged as error:
             print(f"error: training diverged: {error}", file=sys.stderr)
             sys.exit(1)
         folder.mark("finished")

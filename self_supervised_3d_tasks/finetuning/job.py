@@ -16,7 +16,6 @@ from absl import logging
 from self_supervised_3d_tasks import plots, training, transfer
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
-from self_supervised_3d_tasks.data.stream import pipeline
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
 from self_supervised_3d_tasks.downstream.classification import ClassificationTask
 from self_supervised_3d_tasks.downstream.findings import FindingsTask
@@ -85,19 +84,19 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
         _load(experiment, encoder, model)
     task = task_of(experiment)
     train_store, validation_store = store.subset(task.training_cases(job.split)), store.subset(job.split.validation)
-    clock = pipeline.WaitClock()
-    history = training.fit(
-        model,
-        phases=_phases(task, job, encoder),
-        train=lambda first: clock.attach(task.dataset(train_store, seed=seed, first_step=first, training=True)),
+    data = training.TrainingData(
+        train=lambda first: task.dataset(train_store, seed=seed, first_step=first, training=True),
         validation=task.dataset(validation_store, seed=seed, first_step=0, training=False),
         steps_per_epoch=steps_per_epoch(experiment, job),
-        folder=folder,
-        resume=(folder / "state.json").exists(),
-        save_every=experiment.save_checkpoint_every_n_epochs,
-        clock=clock,
         samples_per_step=experiment.batch_size,
-        tensorboard=experiment.tensorboard,
+    )
+    history = training.fit(
+        model,
+        data=data,
+        phases=_phases(task, job, encoder),
+        folder=folder,
+        save_every=experiment.save_checkpoint_every_n_epochs,
+        callbacks=training.tensorboard_callbacks(folder) if experiment.tensorboard else [],
     )
     training.restore_best(model, folder)
     training.save_model(model, folder / "model.keras")

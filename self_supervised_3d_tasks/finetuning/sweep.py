@@ -23,7 +23,7 @@ from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
 from self_supervised_3d_tasks.downstream.base import DownstreamTask
-from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.errors import TrainingDiverged, UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
@@ -31,10 +31,9 @@ from self_supervised_3d_tasks.files.run_folder import RunFolder, environment, re
 from self_supervised_3d_tasks.finetuning import job as finetuning
 from self_supervised_3d_tasks.scores import results
 from self_supervised_3d_tasks.scores.results import ScoreRow
-from self_supervised_3d_tasks.training.trainer import TrainingDiverged
 from self_supervised_3d_tasks.transfer import decoder
 
-__all__ = ["Plan", "TrainingDiverged", "plan", "run", "write_results"]
+__all__ = ["Plan", "plan", "run", "write_results"]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,11 @@ from self_supervised_3d_tasks.models.encoders import keras_applications
 from self_supervised_3d_tasks.ops import augment
 from self_supervised_3d_tasks.pretraining import scores as pretext_scores
 from self_supervised_3d_tasks.training import batch_statistics, optimizers
-from self_supervised_3d_tasks.training.trainer import TrainingDiverged
+from self_supervised_3d_tasks.training.callbacks import add_columns, tensorboard_callbacks
 from self_supervised_3d_tasks.transfer import decoder as transfer_decoder
 
-__all__ = ["Plan", "Scans", "TrainingDiverged", "build_model", "plan", "read_scans", "run", "wholes"]
+__all__ = ["Plan", "Scans", "build_model", "plan", "read_scans", "run", "wholes"]
 
-Observer = Callable[[int], dict[str, float]]
 NUM_PREVIEWS = 3
 NUM_EXAMPLES = 16  # that a task may object to
 NUM_STATISTICS = 50  # training batches that running statistics are recomputed over
@@ -135,8 +134,6 @@ def run(plan: Plan, folder: RunFolder) -> None:
     training.set_precision(experiment.mixed_precision)
     logging.info("\n%s", plan.describe())
 
-    clock = pipeline.WaitClock()
-
     def stream(scans: Scans, *, first_step: int, training: bool):
         return pipeline.pretraining_dataset(
             scans.store,
@@ -157,22 +154,20 @@ def run(plan: Plan, folder: RunFolder) -> None:
     _look_at_examples(plan, train, folder.path / "plots" / "pretext.png")
     model = build_model(experiment, algorithm)
     batches = stream(validation, first_step=0, training=False)
-    scheduled = isinstance(algorithm, ScheduledAlgorithm)
-    history = training.fit(
-        model,
-        phases=[_phase(plan)],
-        train=lambda first_step: clock.attach(stream(train, first_step=first_step, training=True)),
+    data = training.TrainingData(
+        train=lambda first_step: stream(train, first_step=first_step, training=True),
         validation=batches,
         steps_per_epoch=plan.steps_per_epoch,
-        folder=folder.path,
-        resume=(folder.path / "state.json").exists(),
-        monitor=None if scheduled else "val_loss",
-        save_every=experiment.save_checkpoint_every_n_epochs,
-        clock=clock,
         samples_per_step=plan.scans_per_step,
-        observe=_observe(_observers(plan, model, validation, batches, folder.path)),
-        callbacks=algorithm.callbacks(model, experiment.epochs) if scheduled else [],
-        tensorboard=experiment.tensorboard,
+    )
+    history = training.fit(
+        model,
+        data=data,
+        phases=[_phase(plan)],
+        folder=folder.path,
+        monitor=None if isinstance(algorithm, ScheduledAlgorithm) else "val_loss",
+        save_every=experiment.save_checkpoint_every_n_epochs,
+        callbacks=_callbacks(plan, model, validation, batches, folder.path),
     )
     kept = training.restore_best(model, folder.path)
     _write_models(plan, model, functools.partial(stream, train, first_step=0, training=True), folder.path)
@@ -222,13 +217,13 @@ def _phase(plan: Plan) -> training.Phase:
     return training.Phase(experiment.epochs, prepare)
 
 
-def _observers(plan: Plan, model: keras.Model, scans: Scans, batches: Any, folder: Path) -> list[Observer]:
-    """Return what looks at the model after an epoch, each with columns of the history."""
+def _callbacks(plan: Plan, model: keras.Model, scans: Scans, batches: Any, folder: Path) -> list:
+    """Return what changes in the course of the training, and what looks at the model after an epoch."""
     algorithm, experiment = plan.algorithm, plan.experiment
-    observers: list[Observer] = []
+    callbacks = algorithm.callbacks(model, experiment.epochs) if isinstance(algorithm, ScheduledAlgorithm) else []
     if isinstance(algorithm, ComparingAlgorithm):
-        history = training.read_history(folder)
-        observers.append(CollapseMonitor(model, algorithm.codes(model), batches, history=history))
+        monitor = CollapseMonitor(model, algorithm.codes(model), batches, history=training.read_history(folder))
+        callbacks.append(add_columns(monitor))
     if isinstance(algorithm, RestoringAlgorithm):
         monitor = RestorationMonitor(
             algorithm,
@@ -240,13 +235,8 @@ def _observers(plan: Plan, model: keras.Model, scans: Scans, batches: Any, folde
             picture_every=experiment.restoration_picture_every_n_epochs,
             folder=folder / "plots",
         )
-        observers.append(monitor)
-    return observers
-
-
-def _observe(observers: Sequence[Observer]) -> Observer:
-    """Return all observers as one."""
-    return lambda epoch: {name: value for observer in observers for name, value in observer(epoch).items()}
+        callbacks.append(add_columns(monitor))
+    return callbacks + (tensorboard_callbacks(folder) if experiment.tensorboard else [])
 
 
 def _augmentation(experiment: TrainExperiment) -> Callable | None:

@@ -8,20 +8,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from absl import logging
 from tqdm import tqdm
 
+from self_supervised_3d_tasks.data.stream.wait_clock import WaitClock
+from self_supervised_3d_tasks.errors import TrainingDiverged
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.training.checkpoints import Row
 
 Logs = dict[str, float] | None
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss or a weight became NaN or infinite: no later step can be trusted, so training stops."""
 
 
 def check_weights(model: keras.Model, epoch: int) -> None:
@@ -35,41 +32,32 @@ def check_weights(model: keras.Model, epoch: int) -> None:
             raise TrainingDiverged(f"the weight {variable.path} became NaN or infinite in epoch {epoch}")
 
 
-class Clock(Protocol):
-    """Tells how long training steps have waited for data."""
-
-    def seconds(self) -> float:
-        """Return the seconds waited so far."""
-
-
 @dataclass
 class EpochRecorder:
     """Turns every epoch into one row of the history and hands it to ``save``.
 
-    Its methods go into one `keras.callbacks.LambdaCallback`, so that their order is fixed: an epoch is
-    checked before it is saved, and saved before it is reported.
+    An epoch is checked before it is saved, and saved before it is reported. It stands behind the callbacks that add
+    columns to the logs of an epoch.
 
     Attributes:
         phase: Number of the phase, from 1.
         steps_per_epoch: Training steps per epoch.
+        samples_per_step: Number of scans in a step, for the column ``samples_per_second``.
+        clock: Measures the waiting for data, for the column ``wait_share``.
         save: Receives the row when the epoch and its validation are over.
         progress: Bar over epochs; where it is disabled (no terminal) an epoch gives one line of log instead.
-        clock: Gives ``wait_share``, None for no such column.
-        samples_per_step: Gives ``samples_per_second``, None for no such column.
-        observe: Gives further columns of an epoch, counted from 1, when its validation is over.
     """
 
     phase: int
     steps_per_epoch: int
+    samples_per_step: int
+    clock: WaitClock
     save: Callable[[Row], object]
     progress: tqdm
-    clock: Clock | None = None
-    samples_per_step: int | None = None
-    observe: Callable[[int], Row] | None = None
-    _epoch: int = field(default=0, init=False)
     _started: float = field(default=0.0, init=False)
     _trained: float = field(default=0.0, init=False)
     _waited: float = field(default=0.0, init=False)
+    _epoch: int = field(default=0, init=False)
 
     def callback(self) -> keras.callbacks.Callback:
         """Return the Keras callback."""
@@ -79,8 +67,7 @@ class EpochRecorder:
 
     def _begin_epoch(self, epoch: int, logs: Logs = None) -> None:
         self._epoch = epoch + 1
-        self._started = time.perf_counter()
-        self._waited = self.clock.seconds() if self.clock else 0.0
+        self._started, self._waited = time.perf_counter(), self.clock.seconds()
 
     def _end_step(self, step: int, logs: Logs = None) -> None:
         # Keras logs the mean over the epoch so far: it stays non-finite from the first bad step on, so none
@@ -96,23 +83,18 @@ class EpochRecorder:
         if not math.isfinite(metrics.get("val_loss", 0.0)):
             place = f"epoch {self._epoch}, after step {self.steps_per_epoch}"
             raise TrainingDiverged(f"the validation loss became {metrics['val_loss']} in {place}")
-        timing = self._timing()
-        observed = self.observe(self._epoch) if self.observe else {}
-        if logs is not None:
-            logs.update(observed)  # for the callbacks behind this one: TensorBoard draws what it finds here
-        row = {"epoch": self._epoch, "phase": self.phase, **metrics, **observed, **timing}
+        row = {"epoch": self._epoch, "phase": self.phase, **metrics, **self._timing()}
         self.save(row)
         self._report(row)
 
     def _timing(self) -> Row:
         """Return the epoch's seconds, and throughput and waiting relative to its training part alone."""
-        timing = {"seconds": time.perf_counter() - self._started}
         trained = max(self._trained - self._started, 1e-9)
-        if self.samples_per_step is not None:
-            timing["samples_per_second"] = self.steps_per_epoch * self.samples_per_step / trained
-        if self.clock is not None:
-            timing["wait_share"] = min(max((self.clock.seconds() - self._waited) / trained, 0.0), 1.0)
-        return timing
+        return {
+            "seconds": time.perf_counter() - self._started,
+            "samples_per_second": self.steps_per_epoch * self.samples_per_step / trained,
+            "wait_share": min(max((self.clock.seconds() - self._waited) / trained, 0.0), 1.0),
+        }
 
     def _report(self, row: Row) -> None:
         losses = {name: f"{row[name]:.4g}" for name in ("loss", "val_loss") if name in row}
@@ -123,8 +105,20 @@ class EpochRecorder:
             logging.info("epoch %d/%d  %s", row["epoch"], self.progress.total, columns)
 
 
+def add_columns(measure: Callable[[int], Row]) -> keras.callbacks.Callback:
+    """Return the callback that adds columns to the logs of every epoch when its validation is over.
+
+    Args:
+        measure: Is given the number of the epoch, counted from 1, and returns the values by column.
+    """
+    return keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(measure(epoch + 1)))
+
+
 def tensorboard_callbacks(folder: Path) -> list[keras.callbacks.Callback]:
-    """Return the callback that logs into ``folder/tensorboard``, or none without that package."""
+    """Return the callback that logs into ``folder/tensorboard``, or none without that package.
+
+    It draws what it finds in the logs of an epoch, so it stands behind the callbacks that add columns to them.
+    """
     if importlib.util.find_spec("tensorboard") is None:
         logging.info("no TensorBoard logs are written: the package tensorboard is not installed")
         return []

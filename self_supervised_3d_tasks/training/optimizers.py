@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras
 
 __all__ = ["make_optimizer"]
@@ -45,12 +44,8 @@ def make_optimizer(
         clipvalue: Each gradient entry is clipped to ± this value.
 
     Raises:
-        UserError: Both kinds of clipping were given.
-        ValueError: "cosine" without a number of steps.
+        ValueError: Both kinds of clipping were given, or "cosine" without a number of steps.
     """
-    if clipnorm is not None and clipvalue is not None:
-        received = f"received {clipnorm} and {clipvalue}"
-        raise UserError(f"clipnorm, clipvalue: only one can be in force, {received}; remove one")
     options: dict[str, Any] = {"clipnorm": clipnorm, "clipvalue": clipvalue}
     if optimizer == "sgd":
         options["momentum"] = momentum or 0.0

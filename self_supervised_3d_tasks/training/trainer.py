@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,36 +10,11 @@ from pathlib import Path
 from absl import logging
 from tqdm import tqdm
 
-from self_supervised_3d_tasks.errors import UserError, nearest
-from self_supervised_3d_tasks.files.models import load_model, save_model
+from self_supervised_3d_tasks.data.stream.wait_clock import WaitClock
+from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
-from self_supervised_3d_tasks.training.callbacks import (
-    Clock,
-    EpochRecorder,
-    TrainingDiverged,
-    check_weights,
-    tensorboard_callbacks,
-)
-from self_supervised_3d_tasks.training.checkpoints import (
-    Row,
-    read_history,
-    read_state,
-    restore_best,
-    restore_state,
-    write_state,
-)
-
-__all__ = [
-    "Phase",
-    "TrainingDiverged",
-    "fit",
-    "load_model",
-    "read_history",
-    "restore_best",
-    "save_model",
-    "set_determinism",
-    "set_precision",
-]
+from self_supervised_3d_tasks.training.callbacks import EpochRecorder, check_weights
+from self_supervised_3d_tasks.training.checkpoints import Row, read_history, read_state, restore_state, write_state
 
 _POLICIES = {"none": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
@@ -58,6 +32,23 @@ class Phase:
     prepare: Callable[[keras.Model], None]
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """What a training reads.
+
+    Attributes:
+        train: ``train(n)`` gives the endless stream of batches from step n on, counted from 0 over all phases.
+        validation: A finite dataset, the same batches every time.
+        steps_per_epoch: Training steps per epoch.
+        samples_per_step: Number of scans in a training step, for the throughput.
+    """
+
+    train: Callable[[int], tf.data.Dataset]
+    validation: tf.data.Dataset
+    steps_per_epoch: int
+    samples_per_step: int
+
+
 def set_determinism(seed: int, deterministic: bool) -> None:
     """Seed Python, NumPy and the backend; with ``deterministic`` also choose deterministic kernels.
 
@@ -72,94 +63,69 @@ def set_precision(mixed_precision: str) -> None:
     """Choose the compute type of layers built from now on: ``"none"``, ``"bfloat16"`` or ``"float16"``.
 
     Variables stay float32. "float16" scales the loss automatically once a model is compiled.
-
-    Raises:
-        UserError: Another name.
     """
-    if mixed_precision not in _POLICIES:
-        raise UserError(
-            f"mixed_precision: expected one of {', '.join(_POLICIES)}, received {mixed_precision!r}."
-            + nearest(str(mixed_precision), _POLICIES)
-        )
     keras.config.set_dtype_policy(_POLICIES[mixed_precision])
 
 
 def fit(
     model: keras.Model,
     *,
+    data: TrainingData,
     phases: Sequence[Phase],
-    train: Callable[[int], tf.data.Dataset],
-    validation: tf.data.Dataset | None,
-    steps_per_epoch: int,
     folder: Path,
-    resume: bool = False,
     monitor: str | None = "val_loss",
     save_every: int | None = None,
-    clock: Clock | None = None,
-    samples_per_step: int | None = None,
-    observe: Callable[[int], Row] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    tensorboard: bool = True,
 ) -> list[Row]:
-    """Train a model through its phases; killed at any moment and resumed, it ends with the same weights.
+    """Train a model through its phases; killed at any moment and called again, it ends with the same weights.
 
-    After every epoch, behind its validation, ``state.json``, ``history.csv`` and ``checkpoints/`` are brought
-    up to date in ``folder`` (see `checkpoints`).
+    After every epoch, behind its validation, ``state.json``, ``history.csv`` and ``checkpoints/`` are brought up to
+    date in ``folder`` (see `checkpoints`). Where the folder holds a training already, that one goes on.
 
     Args:
         model: Built; need not be compiled.
+        data: What it is trained and validated on.
         phases: Run one after the other, epochs numbered through.
-        train: ``train(n)`` gives the endless stream of batches from step n on, counted from 0 over all phases.
-        validation: Finite, the same batches every time; None for no validation.
-        steps_per_epoch: Training steps per epoch.
         folder: Run folder; made if it does not exist.
-        resume: Go on after the last finished epoch in ``folder``; from the start where there is none.
-        monitor: Column of the history that chooses the best weights, lower is better; without validation, of training.
-            None: the weights of the last epoch count as the best.
+        monitor: Column of the history that chooses the best weights, lower is better. None: the weights of the last
+            epoch count as the best.
         save_every: Also keep the weights of every this many epochs.
-        clock: Gives the column ``wait_share``: the share of the training time spent on waiting for data.
-        samples_per_step: Gives the column ``samples_per_second``.
-        observe: Gives further columns of an epoch, counted from 1, when its validation is over.
-        callbacks: Keras callbacks, whose epochs are counted from 0 over all phases.
-        tensorboard: Write TensorBoard logs, if the package tensorboard is installed.
+        callbacks: Keras callbacks, whose epochs are counted from 0 over all phases. What they add to the logs of an
+            epoch becomes columns of the history.
 
     Returns:
-        One row per epoch, those before the interruption included: ``epoch`` and ``phase`` (from 1), the logs
-        of Keras, ``seconds`` (validation included), ``samples_per_second``, ``wait_share``. The model has the
-        weights of the last epoch.
+        One row per epoch, those before the interruption included: ``epoch`` and ``phase`` (from 1), the logs of Keras,
+        ``seconds`` (validation included), ``samples_per_second`` and ``wait_share``, the share of the training time
+        that was spent on waiting for data. The model has the weights of the last epoch.
 
     Raises:
         TrainingDiverged: A loss or a weight became NaN or infinite. The folder holds the epoch before.
         UserError: ``folder`` holds a training that does not fit the arguments, or its files are damaged.
     """
-    if validation is None and monitor is not None:
-        monitor = monitor.removeprefix("val_")
-    finished, ready = _resume(model, phases, steps_per_epoch, folder) if resume else _begin(folder)
+    finished, ready = _resume(model, phases, data.steps_per_epoch, folder)
+    clock = WaitClock()
 
     def save(row: Row) -> None:
         check_weights(model, row["epoch"])
-        write_state(folder, model, row, steps_per_epoch=steps_per_epoch, monitor=monitor, save_every=save_every)
+        write_state(folder, model, row, steps_per_epoch=data.steps_per_epoch, monitor=monitor, save_every=save_every)
 
-    watched = {"clock": clock, "samples_per_step": samples_per_step, "observe": observe}
-    record = functools.partial(EpochRecorder, steps_per_epoch=steps_per_epoch, save=save, **watched)
     total = sum(phase.epochs for phase in phases)
     with tqdm(total=total, initial=finished, unit="epoch", disable=not sys.stderr.isatty()) as progress:
         for number, phase, first, end in _remaining(phases, finished):
             if number != ready:
                 phase.prepare(model)
-            own = [record(number, progress=progress).callback()]
-            own += tensorboard_callbacks(folder) if tensorboard else []
-            epochs = {"initial_epoch": first, "epochs": end, "steps_per_epoch": steps_per_epoch}
-            # The stream has its order; Keras warns where it is asked to shuffle a Dataset.
-            options = {"validation_data": validation, "shuffle": False, "callbacks": [*callbacks, *own], "verbose": 0}
-            model.fit(train(first * steps_per_epoch), **epochs, **options)
+            recorder = EpochRecorder(number, data.steps_per_epoch, data.samples_per_step, clock, save, progress)
+            model.fit(
+                clock.attach(data.train(first * data.steps_per_epoch)),
+                initial_epoch=first,
+                epochs=end,
+                steps_per_epoch=data.steps_per_epoch,
+                validation_data=data.validation,
+                shuffle=False,  # the stream has its order; Keras warns where it is asked to shuffle a Dataset
+                callbacks=[*callbacks, recorder.callback()],
+                verbose=0,
+            )
     return read_history(folder)
-
-
-def _begin(folder: Path) -> tuple[int, int]:
-    if read_state(folder) is not None:
-        raise UserError(f"{folder}: holds a training already; resume it, or choose a new folder")
-    return 0, 0
 
 
 def _resume(model: keras.Model, phases: Sequence[Phase], steps_per_epoch: int, folder: Path) -> tuple[int, int]:

@@ -90,8 +90,8 @@ def test_every_stream_has_the_background_of_the_experiment(run, no_training, mon
         backgrounds.append(options["background"])
         return original(store, **options)
 
-    def fit(*args, train, **options):
-        train(0)
+    def fit(*args, data, **options):
+        data.train(0)
         return HISTORY
 
     monkeypatch.setattr(pipeline, "pretraining_dataset", spy)
@@ -152,9 +152,9 @@ def test_chance_of_validation_is_that_of_its_batches(run, no_training):
 def test_the_optimizer_is_that_of_the_file_and_its_schedule_as_long_as_the_training(run, no_training, monkeypatch):
     seen = []
 
-    def compile_only(model, *, phases, steps_per_epoch, **options):
+    def compile_only(model, *, phases, data, **options):
         phases[0].prepare(model)
-        seen.append((model.optimizer, phases[0].epochs * steps_per_epoch))
+        seen.append((model.optimizer, phases[0].epochs * data.steps_per_epoch))
         return HISTORY
 
     monkeypatch.setattr(training, "fit", compile_only)

@@ -22,9 +22,10 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from self_supervised_3d_tasks import training
-from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.data.stream.wait_clock import WaitClock
+from self_supervised_3d_tasks.errors import TrainingDiverged, UserError
 from self_supervised_3d_tasks.training import callbacks, optimizers
-from self_supervised_3d_tasks.training.trainer import Phase, TrainingDiverged
+from self_supervised_3d_tasks.training.trainer import Phase, TrainingData
 
 STEPS = 3
 BATCH = 4
@@ -71,11 +72,10 @@ def validation():
     return tf.data.Dataset.range(1000, 1002).map(example)
 
 
-def fit(folder, phases, model=None, **options):
+def fit(folder, phases, model=None, train=stream, validation_data=None, **options):
     model = model or make_model()
-    options = {"train": stream, "validation": validation(), "tensorboard": False, **options}
-    history = training.fit(model, phases=phases, steps_per_epoch=STEPS, folder=folder, **options)
-    return model, history
+    data = TrainingData(train, validation_data or validation(), steps_per_epoch=STEPS, samples_per_step=BATCH)
+    return model, training.fit(model, data=data, phases=phases, folder=folder, **options)
 
 
 def snapshot(model):
@@ -91,7 +91,8 @@ def assert_identical(one, other):
 
 
 def without_timing(history):
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
+    timing = {"seconds", "samples_per_second", "wait_share"}
+    return [{name: value for name, value in row.items() if name not in timing} for row in history]
 
 
 def validation_loss(model):
@@ -109,7 +110,7 @@ def uninterrupted(tmp_path_factory):
 def test_resumed_is_bit_identical_to_uninterrupted(tmp_path, uninterrupted, first_part):
     _, whole, history = uninterrupted
     fit(tmp_path, [make(epochs) for make, epochs in zip((warmup, main_phase), first_part, strict=False)])
-    model, resumed = fit(tmp_path, [warmup(2), main_phase(3)], resume=True)
+    model, resumed = fit(tmp_path, [warmup(2), main_phase(3)])
     assert_identical(snapshot(whole), snapshot(model))
     assert without_timing(resumed) == without_timing(history)
     assert training.read_history(tmp_path) == resumed
@@ -124,14 +125,14 @@ def test_a_resumed_schedule_goes_on_where_it_was(tmp_path):
 
     whole, history = fit(tmp_path / "whole", [phase(3)])
     fit(tmp_path / "parts", [phase(2)])
-    model, resumed = fit(tmp_path / "parts", [phase(3)], resume=True)
+    model, resumed = fit(tmp_path / "parts", [phase(3)])
     assert float(model.optimizer.learning_rate) == 0.0
     assert_identical(snapshot(whole), snapshot(model))
     assert without_timing(resumed) == without_timing(history)
 
 
 def test_resume_in_a_new_folder_starts_from_the_beginning(tmp_path):
-    _, history = fit(tmp_path / "new", [main_phase(1)], resume=True, validation=None)
+    _, history = fit(tmp_path / "new", [main_phase(1)])
     assert [row["epoch"] for row in history] == [1]
 
 
@@ -152,7 +153,7 @@ def test_steps_are_those_of_the_stream(tmp_path):
         options.experimental_optimization.inject_prefetch = False  # it reads ahead of what is trained on
         return tf.data.Dataset.counter(first_step).map(batch).with_options(options)
 
-    fit(tmp_path, [warmup(1), main_phase(2)], train=recorded, validation=None)
+    fit(tmp_path, [warmup(1), main_phase(2)], train=recorded)
     assert seen == list(range(3 * STEPS))
 
 
@@ -160,9 +161,19 @@ def test_history_columns(uninterrupted):
     folder, _, history = uninterrupted
     with open(folder / "history.csv", newline="") as file:
         table = list(csv.DictReader(file))
-    assert list(table[0]) == ["epoch", "phase", "loss", "mae", "val_loss", "val_mae", "seconds"]
+    assert list(table[0]) == [
+        *("epoch", "phase", "loss", "mae", "val_loss", "val_mae"),
+        *("seconds", "samples_per_second", "wait_share"),
+    ]
     assert [(row["epoch"], row["phase"]) for row in history] == [(1, 1), (2, 1), (3, 2), (4, 2), (5, 2)]
     assert [float(row["val_loss"]) for row in table] == [row["val_loss"] for row in history]
+
+
+def test_what_is_measured_after_an_epoch_becomes_a_column(tmp_path):
+    columns = callbacks.add_columns(lambda epoch: {"val_measured": 10.0 * epoch})
+    _, history = fit(tmp_path, [warmup(1), main_phase(1)], monitor="val_measured", callbacks=[columns])
+    assert [row["val_measured"] for row in history] == [10.0, 20.0]
+    assert training.restore_best(make_model(), tmp_path) == 1
 
 
 def test_validation_of_the_last_epoch_is_that_of_the_final_weights(uninterrupted):
@@ -177,7 +188,7 @@ def test_timing_of_an_epoch(monkeypatch):
     waited = iter([100.0, 101.0])
     clock = types.SimpleNamespace(seconds=lambda: next(waited))
     rows = []
-    recorder = callbacks.EpochRecorder(2, 2, rows.append, tqdm(disable=True), clock, samples_per_step=8)
+    recorder = callbacks.EpochRecorder(2, 2, 8, clock, rows.append, tqdm(disable=True))
     callback = recorder.callback()
     callback.on_epoch_begin(4)
     callback.on_train_batch_end(0, {"loss": 2.0})
@@ -190,7 +201,7 @@ def test_timing_of_an_epoch(monkeypatch):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_bad_loss_names_its_step(bad):
-    callback = callbacks.EpochRecorder(1, 9, pytest.fail, tqdm(disable=True)).callback()
+    callback = callbacks.EpochRecorder(1, 9, 4, WaitClock(), pytest.fail, tqdm(disable=True)).callback()
     callback.on_epoch_begin(6)
     with pytest.raises(TrainingDiverged, match=f"the loss became {bad} in epoch 7, step 3 of 9"):
         callback.on_train_batch_end(2, {"loss": bad})
@@ -200,7 +211,7 @@ def test_frozen_encoder_is_bit_identical_after_the_warmup(tmp_path):
     model = make_model()
     before = [weight.numpy() for weight in model.get_layer("encoder").weights]
     head = model.get_layer("head").kernel.numpy()
-    fit(tmp_path, [warmup(2)], model, validation=None)
+    fit(tmp_path, [warmup(2)], model)
     assert_identical(before, [weight.numpy() for weight in model.get_layer("encoder").weights])
     assert not np.array_equal(head, model.get_layer("head").kernel.numpy())
 
@@ -225,7 +236,7 @@ def test_without_a_monitor_the_last_epoch_is_the_best(tmp_path):
     """After a resume too, though the learning rate of the second phase ruins the model."""
     phases = [main_phase(1), Phase(2, lambda model: prepare(model, learning_rate=30.0))]
     for parts in (phases[:1], phases):
-        model, history = fit(tmp_path, parts, monitor=None, resume=True)
+        model, history = fit(tmp_path, parts, monitor=None)
         state = json.loads((tmp_path / "state.json").read_text())
         assert state["best"] == state["last"]
         assert state["best"]["epoch"] == len(history)
@@ -240,19 +251,12 @@ def test_without_a_monitor_the_last_epoch_is_the_best(tmp_path):
 def test_every_nth_checkpoint_is_kept_and_leftovers_are_not(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / ".unfinished-1234-epoch_0001.weights.h5").touch()
-    fit(tmp_path, [main_phase(5)], save_every=2, validation=None)
+    fit(tmp_path, [main_phase(5)], save_every=2)
     state = json.loads((tmp_path / "state.json").read_text())
     files = {path.relative_to(tmp_path).as_posix() for path in (tmp_path / "checkpoints").iterdir()}
     regular = {"checkpoints/epoch_0002.weights.h5", "checkpoints/epoch_0004.weights.h5"}
     assert files == regular | {state["last"]["file"], state["best"]["file"]}
     assert state["last"]["epoch"] == 5
-
-
-def test_without_validation_the_training_loss_chooses(tmp_path):
-    model, history = fit(tmp_path, [main_phase(2)], validation=None)
-    assert "val_loss" not in history[0]
-    losses = [row["loss"] for row in history]
-    assert training.restore_best(model, tmp_path) == 1 + losses.index(min(losses))
 
 
 def test_no_epoch_at_all(tmp_path):
@@ -267,10 +271,13 @@ def test_an_unknown_monitor_is_named(tmp_path):
         fit(tmp_path, [main_phase(1)], monitor="val_los")
 
 
-def test_a_used_folder_is_not_overwritten(uninterrupted):
-    folder, _, _ = uninterrupted
+def test_a_finished_training_is_left_as_it_is(uninterrupted):
+    folder, whole, history = uninterrupted
     before = (folder / "state.json").read_text()
-    with pytest.raises(UserError, match="holds a training already"):
+    model, again = fit(folder, [warmup(2), main_phase(3)])
+    assert again == history
+    assert_identical(snapshot(whole), snapshot(model))
+    with pytest.raises(UserError, match="Resume with the same data and settings"):
         fit(folder, [main_phase(1)])
     assert (folder / "state.json").read_text() == before
 
@@ -286,7 +293,7 @@ def copied(tmp_path, uninterrupted):
             target.write_bytes(path.read_bytes())
 
     def resume(phases=None, model=None):
-        return fit(tmp_path, phases or [warmup(2), main_phase(4)], model, resume=True)
+        return fit(tmp_path, phases or [warmup(2), main_phase(4)], model)
 
     return tmp_path, tmp_path / "checkpoints" / "epoch_0005.weights.h5", resume
 
@@ -347,17 +354,17 @@ def test_divergence_keeps_the_epoch_before(tmp_path):
         return tf.data.Dataset.counter(first_step).map(batch)
 
     with pytest.raises(TrainingDiverged, match=r"epoch 2, step 2 of 3"):
-        fit(tmp_path, [main_phase(3)], train=poisoned, validation=None)
+        fit(tmp_path, [main_phase(3)], train=poisoned)
     assert [row["epoch"] for row in training.read_history(tmp_path)] == [1]
     assert not list(tmp_path.rglob(".unfinished-*"))
-    _, history = fit(tmp_path, [main_phase(2)], resume=True, validation=None)
+    _, history = fit(tmp_path, [main_phase(2)])
     assert len(history) == 2
 
 
 def test_a_bad_validation_loss_is_not_saved(tmp_path):
     poisoned = validation().map(lambda x, y: (x, y * math.nan))
     with pytest.raises(TrainingDiverged, match="validation loss became nan in epoch 1"):
-        fit(tmp_path, [main_phase(2)], validation=poisoned)
+        fit(tmp_path, [main_phase(2)], validation_data=poisoned)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -400,7 +407,7 @@ def test_one_log_line_per_epoch_without_a_terminal(tmp_path, caplog, capsys):
 
 
 def test_tensorboard_logs_are_optional(tmp_path):
-    fit(tmp_path, [main_phase(1)], tensorboard=True)
+    fit(tmp_path, [main_phase(1)], callbacks=training.tensorboard_callbacks(tmp_path))
     written = list((tmp_path / "tensorboard").rglob("events.*"))
     assert bool(written) == (importlib.util.find_spec("tensorboard") is not None)
 
@@ -414,11 +421,6 @@ def test_precision_is_that_of_the_layers(name):
         assert model.get_layer("head").kernel.dtype == "float32"
     finally:
         training.set_precision("none")
-
-
-def test_an_unknown_precision_is_named():
-    with pytest.raises(UserError, match="mixed_precision: .*'float61'.*Did you mean 'float16'"):
-        training.set_precision("float61")
 
 
 def child(folder, action):
@@ -437,13 +439,13 @@ def child(folder, action):
 
     training.set_determinism(0, True)
     model = make_model()
-    fit(folder, [warmup(2), main_phase(2)], model, train=slowed, resume=action == "resume")
+    fit(folder, [warmup(2), main_phase(2)], model, train=slowed)
     np.savez(folder / "final.npz", *snapshot(model))
 
 
 def start(folder, action):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    environment["PYTHONPATH"] = str(Path(training.__file__).parents[1])
+    environment["PYTHONPATH"] = str(Path(training.__file__).parents[2])
     return subprocess.Popen([sys.executable, __file__, str(folder), action], env=environment)
 
 
