@@ -12,7 +12,17 @@ VERSION = re.search(r'^__version__ = "(.+)"$', SOURCE, re.MULTILINE)[1]
 README = ROOT / "README.md"
 
 DEMO = ["nilearn>=0.11"]
-DEV = ["pytest>=8", "pytest-xdist", "ruff>=0.12", "pre-commit", "nbclient", "ipykernel", *DEMO]
+DEV = [
+    "pytest>=8",
+    "pytest-xdist",
+    "ruff>=0.12",
+    "pre-commit",
+    "nbclient",
+    "ipykernel",
+    "setuptools>=77",
+    "wheel",
+    *DEMO,
+]
 
 setup(
     name=NAME,

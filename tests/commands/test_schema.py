@@ -1,0 +1,32 @@
+"""The schemas that editors read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from self_supervised_3d_tasks.commands import schema
+from self_supervised_3d_tasks.errors import UserError
+
+SCHEMAS = Path(__file__).resolve().parents[2] / "configs_json" / "schema"
+
+
+def test_the_schemas_of_both_commands_are_written(tmp_path, capsys):
+    schema.execute(["ss3d schema", str(tmp_path / "new")])
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    for name in ("train.json", "finetune.json"):
+        assert (tmp_path / "new" / name).read_text() == (SCHEMAS / name).read_text()
+
+
+def test_the_folder_is_asked_for():
+    with pytest.raises(UserError, match="^usage: ss3d schema FOLDER$"):
+        schema.execute(["ss3d schema"])
+
+
+@pytest.mark.parametrize("name", ["train", "finetune"])
+def test_base_is_a_name_or_a_list_and_no_key_is_required(name):
+    found = json.loads((SCHEMAS / f"{name}.json").read_text())
+    assert [kind["type"] for kind in found["properties"]["base"]["anyOf"]] == ["string", "array"]
+    assert "required" not in found
