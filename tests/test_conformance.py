@@ -279,9 +279,7 @@ def assert_one_step_changes_the_encoder(encoder, model, loss, images, targets):
 
     from self_supervised_3d_tasks import losses
 
-    model.compile(
-        optimizer=keras.optimizers.SGD(1e-2), loss=losses.get(loss, num_classes=3, class_weights=None), run_eagerly=True
-    )
+    model.compile(optimizer=keras.optimizers.SGD(1e-2), loss=losses.get(loss, class_weights=None), run_eagerly=True)
     before = [weight.numpy() for weight in encoder.trainable_variables]
     assert np.isfinite(model.train_on_batch(images, targets))
     assert any(not np.array_equal(a, b.numpy()) for a, b in zip(before, encoder.trainable_variables, strict=True))

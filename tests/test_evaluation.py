@@ -170,7 +170,7 @@ def test_scores_are_those_of_the_kept_models(sweep):
 def test_the_best_weights_are_kept_with_a_checksum(sweep):
     (name,) = sweep.folder.read_json("split.json")["validation"]
     image, mask = read_scan(sweep, name)
-    loss = losses.get("dice_crossentropy", num_classes=2, class_weights=None)
+    loss = losses.get("dice_crossentropy", class_weights=None)
     for job in JOBS:
         folder = sweep.folder.path / "jobs" / job
         verify_checksum(folder / "model.keras")

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from self_supervised_3d_tasks import losses
 from self_supervised_3d_tasks.algorithms.base import Panel
 from self_supervised_3d_tasks.algorithms.kinds import ComparingAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
+from self_supervised_3d_tasks.losses import contrastive
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.ops import geometry, patches, seeds
 from self_supervised_3d_tasks.ops.sampling import Sampling
@@ -230,12 +230,12 @@ class CPC(ComparingAlgorithm):
         """
         logits, own = self._candidates(y_pred)
         if self.cpc_mode == "info_nce":
-            return losses.info_nce(logits, own)
+            return contrastive.info_nce(logits, own)
         ops, num_columns, num_rows = keras.ops, len(self.columns), len(self.target_rows)
         num_candidates = ops.shape(logits)[-1]
         logits = ops.mean(ops.reshape(logits, (-1, num_columns, num_rows, num_candidates)), axis=2)
         own = own[:, ::num_rows]
-        false = losses.other_index(y_true, own, num_candidates)
+        false = contrastive.other_index(y_true, own, num_candidates)
         positive = ops.take_along_axis(logits, own[..., None], axis=-1)
         negative = ops.take_along_axis(logits, false[..., None], axis=-1)
         return ops.mean(ops.softplus(-positive) + ops.softplus(negative), axis=(1, 2)) / 2

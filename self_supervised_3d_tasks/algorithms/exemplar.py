@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from self_supervised_3d_tasks import losses
 from self_supervised_3d_tasks.algorithms.base import Panel
 from self_supervised_3d_tasks.algorithms.kinds import ComparingAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
+from self_supervised_3d_tasks.losses import contrastive
 from self_supervised_3d_tasks.losses import triplet as triplet_losses
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.ops import augment, seeds
@@ -152,7 +152,7 @@ class Exemplar(ComparingAlgorithm):
         # (anchors, originals)
         distances = self._distance(anchor[:, None], original[None])
         if mining == "random":
-            index = losses.other_index(ops.reshape(y_true, (-1,)), own, number)
+            index = contrastive.other_index(ops.reshape(y_true, (-1,)), own, number)
             index = ops.maximum(index, 0)  # of a single scan, whose loss is NaN below
             negative = ops.take_along_axis(distances, index[:, None], axis=1)[:, 0]
         elif mining == "hard":

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from self_supervised_3d_tasks import losses
 from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
+from self_supervised_3d_tasks.losses.classification import categorical_crossentropy
 from self_supervised_3d_tasks.models import heads
 from self_supervised_3d_tasks.ops import patches, seeds
 
@@ -125,7 +125,7 @@ class RelativePatchLocation(Algorithm):
 
     def loss(self, y_true: Any, y_pred: Any) -> Any:
         """Cross-entropy of the class from logits, averaged over a scan's queries, ``(batch,)``."""
-        return losses.categorical_crossentropy(y_true, y_pred)
+        return categorical_crossentropy(y_true, y_pred)
 
     def metrics(self) -> list[Any]:
         """Share of queries whose cell is recognised."""

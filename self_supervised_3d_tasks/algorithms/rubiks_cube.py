@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from self_supervised_3d_tasks import losses
 from self_supervised_3d_tasks.algorithms.base import Panel
 from self_supervised_3d_tasks.algorithms.kinds import SelectiveAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
+from self_supervised_3d_tasks.losses.classification import categorical_crossentropy
 from self_supervised_3d_tasks.models import heads, layers
 from self_supervised_3d_tasks.ops import geometry, intensity, patches, permutations, seeds
 from self_supervised_3d_tasks.ops.sampling import Sampling
@@ -180,7 +180,7 @@ class RubiksCube(SelectiveAlgorithm):
     def loss(self, y_true: Any, y_pred: Any) -> Any:
         """Return the mean of order and turns, see the class, or that of the order alone: ``(batch,)``."""
         ops = keras.ops
-        order = losses.categorical_crossentropy(y_true[:, 0], y_pred[:, : self.num_permutations])
+        order = categorical_crossentropy(y_true[:, 0], y_pred[:, : self.num_permutations])
         order = order * self.complete(y_true, y_pred)
         if not self.turns:
             return order

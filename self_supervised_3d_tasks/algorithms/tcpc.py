@@ -11,12 +11,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from self_supervised_3d_tasks import losses
 from self_supervised_3d_tasks.algorithms.base import Panel
 from self_supervised_3d_tasks.algorithms.kinds import ComparingAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
-from self_supervised_3d_tasks.losses import triplet
+from self_supervised_3d_tasks.losses import contrastive, triplet
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.ops import intensity, patches, seeds, supervoxels
 from self_supervised_3d_tasks.ops.sampling import Sampling
@@ -42,7 +41,7 @@ class TCPC(ComparingAlgorithm):
     InfoNCE picks the true target among them: log(batch · (N + 1)) where all codes are alike, which is chance.
     "binary" takes each comparison by itself, with the logit u = prediction · code / sqrt(code_size):
     softplus(-u) of the target plus the mean softplus(u) of the others; 2 log 2 for logits of 0. It is as close to
-    the printed equation 3 as a loss can be that does its work; see `printed_loss`.
+    the printed equation 3 as a loss can be that does its work.
 
     With cubes that overlap by half, as the paper has them, every voxel of the target lies in the support. What
     keeps a code from being copied: each cube is shifted in the plane on its own, and has its own brightness and
@@ -233,7 +232,7 @@ class TCPC(ComparingAlgorithm):
             negative = ops.sum(weights * ops.softplus(logits), axis=1) / count
             return ops.softplus(-positive[:, 0]) + negative
         logits = ops.concatenate([positive, ops.where(is_negative, logits, _NEVER)], axis=1)
-        return losses.info_nce(logits[:, None], ops.zeros_like(own))
+        return contrastive.info_nce(logits[:, None], ops.zeros_like(own))
 
     def metrics(self) -> list[Any]:
         """Accuracy, whose chance level `chance` tells, and two numbers that show what the codes do."""
@@ -284,30 +283,6 @@ class TCPC(ComparingAlgorithm):
         titles = [f"support {place} {cell}" for place, cell in enumerate(self.path, start=1)]
         titles.append(f"target {self.target}")
         return [Panel(title, np.asarray(cube)) for title, cube in zip(titles, inputs, strict=True)]
-
-
-def printed_loss(prediction: Any, positive: Any, negatives: Any) -> Any:
-    """Return the loss as Zhu et al. 2020 print it, equation 3, ``(batch,)``. Nothing is trained with it.
-
-    With BCE(z, p) = -mean(z log p + (1 - z) log(1 - p)) it is -Σ BCE(positive, p) / BCE(negative, p) over the
-    negatives: a loss that has no lower bound and falls as the prediction p leaves the positive, against the
-    paper's text ("to recognize the target from other representations"), which `TCPC.loss` follows.
-
-    Args:
-        prediction: ``(batch, code_size)`` in (0, 1), which codes are not by themselves.
-        positive: ``(batch, code_size)`` in (0, 1).
-        negatives: ``(batch, negatives, code_size)`` in (0, 1).
-    """
-    ops = keras.ops
-    prediction, positive, negatives = (ops.cast(code, "float32") for code in (prediction, positive, negatives))
-    own = _binary_crossentropy(positive, prediction)
-    others = _binary_crossentropy(negatives, prediction[:, None])
-    return -ops.sum(own[:, None] / others, axis=1)
-
-
-def _binary_crossentropy(target: Any, probability: Any) -> Any:
-    log = keras.ops.log
-    return -keras.ops.mean(target * log(probability) + (1 - target) * log(1 - probability), axis=-1)
 
 
 def _edge(size: int, overlap: float) -> int:

@@ -76,7 +76,7 @@ def spread(codes: np.ndarray) -> float:
 
 
 def unit_length(codes: np.ndarray) -> np.ndarray:
-    """Return codes ``(..., size)`` at unit length, float64: what `triplet_losses.unit_length` does in a training."""
+    """Return codes ``(..., size)`` at unit length, float64: what `losses.triplet.unit_length` does in a training."""
     codes = np.asarray(codes, np.float64)
     squared_norm = np.sum(codes**2, axis=-1, keepdims=True)
     return codes / np.sqrt(np.maximum(squared_norm, LEAST_SQUARED_NORM))

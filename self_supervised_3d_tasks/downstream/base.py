@@ -60,7 +60,6 @@ class DownstreamTask(ABC):
         experiment = self.experiment
         return losses.get(
             experiment.loss,
-            num_classes=experiment.num_classes,
             class_weights=experiment.class_weights,
             choices=self.loss_names,
         )

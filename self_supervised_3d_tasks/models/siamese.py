@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from self_supervised_3d_tasks import losses
 from self_supervised_3d_tasks.lazy import keras
+from self_supervised_3d_tasks.losses.contrastive import negative_cosine
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.shapes import Layer, Model, Tensor
 
@@ -87,7 +87,7 @@ def _over_the_batch(name: str) -> Layer:
 def comparison(a: Branch, b: Branch) -> Tensor:
     """Return −½ [cos(f(v_a), sg v_b) + cos(f(v_b), sg v_a)] along the last axis, in [-1, 1]; the others are broadcast.
 
-    sg lets no gradient pass; see `losses.negative_cosine`.
+    sg lets no gradient pass; see `losses.contrastive.negative_cosine`.
     """
-    forth, back = losses.negative_cosine(a.prediction, b.code), losses.negative_cosine(b.prediction, a.code)
+    forth, back = negative_cosine(a.prediction, b.code), negative_cosine(b.prediction, a.code)
     return (forth + back) / 2

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from self_supervised_3d_tasks import losses
 from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.lazy import keras
+from self_supervised_3d_tasks.losses import segmentation as segmentation_losses
 from self_supervised_3d_tasks.scores import classification as classification_scores
 from self_supervised_3d_tasks.shapes import Tensor
 
@@ -45,8 +45,8 @@ def accuracy(y_true: Tensor, y_pred: Tensor) -> Tensor:
 
 
 def weighted_dice_coefficient(y_true: Tensor, y_pred: Tensor) -> Tensor:
-    """Return the mean soft Dice over all classes, ``(batch,)``: 1 − `losses.weighted_dice_loss`."""
-    return 1 - losses.weighted_dice_loss(y_true, y_pred)
+    """Return the mean soft Dice over all classes, ``(batch,)``: 1 − `segmentation_losses.weighted_dice_loss`."""
+    return 1 - segmentation_losses.weighted_dice_loss(y_true, y_pred)
 
 
 def get(name: str, *, num_classes: int) -> list[Callable[[Tensor, Tensor], Tensor]]:
@@ -245,7 +245,7 @@ def _dice_metric(name: str, labels: tuple[int, ...]) -> Callable[[Tensor, Tensor
         voxels = tuple(range(1, len(y_true.shape)))
         intersection = keras.ops.sum(truth * prediction, axis=voxels)
         total = keras.ops.sum(truth + prediction, axis=voxels)
-        return (2 * intersection + losses.SMOOTH) / (total + losses.SMOOTH)
+        return (2 * intersection + segmentation_losses.SMOOTH) / (total + segmentation_losses.SMOOTH)
 
     metric.__name__ = name
     return metric

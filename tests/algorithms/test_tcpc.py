@@ -9,7 +9,7 @@ import pytest
 import scipy.ndimage
 import tensorflow as tf
 
-from self_supervised_3d_tasks.algorithms.tcpc import PATHS, TCPC, printed_loss
+from self_supervised_3d_tasks.algorithms.tcpc import PATHS, TCPC
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.models import layers
@@ -380,31 +380,6 @@ def test_fifty_steps_on_four_volumes_go_below_chance(mode, shape):
     y_pred = model(inputs, training=False)
     assert np.mean(algorithm.loss(y_true, y_pred)) < 0.9 * chance
     assert np.mean(algorithm.spread(y_true, y_pred)) > 0.1
-
-
-def test_the_printed_loss_rewards_leaving_the_target():
-    def value(prediction):
-        codes = (np.full((2, 1), prediction), np.full((2, 1), 0.9), np.full((2, 5, 1), 0.2))
-        return printed_loss(*(code.astype(np.float32) for code in codes)).numpy()
-
-    np.testing.assert_allclose(value(0.9), [-0.87, -0.87], atol=0.005)
-    np.testing.assert_allclose(value(0.05), [-21.1, -21.1], atol=0.05)
-    falling = [value(prediction)[0] for prediction in (0.9, 0.7, 0.5, 0.3, 0.1, 0.01)]
-    assert (np.diff(falling) < 0).all()
-
-
-def test_the_printed_loss_of_vectors_is_the_formula():
-    rng = np.random.default_rng(0)
-    prediction, positive, negatives = (rng.uniform(0.1, 0.9, size) for size in [(3, 4), (3, 4), (3, 2, 4)])
-
-    def entropy(z, p):
-        return -(z * np.log(p) + (1 - z) * np.log(1 - p)).sum()
-
-    expected = [
-        -sum(entropy(positive[b], prediction[b]) / entropy(negatives[b, n], prediction[b]) for n in range(2))
-        for b in range(3)
-    ]
-    np.testing.assert_allclose(printed_loss(prediction, positive, negatives), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -201,7 +201,7 @@ assert heads.get("softmax") is heads.softmax
 assert "num_layers" in registry.options(registry.encoder("unet"))
 assert "dropout" in registry.options(registry.decoder("unet"))
 registry.encoder_check("unet")((32, 32, 1), decoder=True)
-losses.get("dice_crossentropy", num_classes=2, class_weights=[1, 2])
+losses.get("dice_crossentropy", class_weights=[1, 2])
 metrics.get("accuracy", num_classes=2)
 assert "tensorflow" not in sys.modules and "keras.src" not in sys.modules
 """

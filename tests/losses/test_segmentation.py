@@ -76,7 +76,7 @@ def test_against_the_slow_formula(name, shape):
     mask, logits = example(shape)
     takes_weights = name in WEIGHTED
     weights = (1.0, 5.0, 10.0) if takes_weights else None
-    values = losses.get(name, num_classes=CLASSES, class_weights=weights)(mask, logits)
+    values = losses.get(name, class_weights=weights)(mask, logits)
     expected = [slow_loss(name, *sample, weights or (1, 1, 1)) for sample in zip(mask, logits, strict=True)]
     assert values.shape == (shape[0],)
     assert values.dtype == "float32"
@@ -86,7 +86,7 @@ def test_against_the_slow_formula(name, shape):
 @pytest.mark.parametrize("name", NAMES)
 def test_one_value_per_sample_whatever_else_is_in_the_batch(name):
     mask, logits = example((3, 4, 4, 4))
-    loss = losses.get(name, num_classes=CLASSES)
+    loss = losses.get(name)
     alone = np.concatenate([loss(mask[i : i + 1], logits[i : i + 1]) for i in range(3)])
     np.testing.assert_allclose(loss(mask, logits), alone, rtol=1e-6)
 
@@ -97,7 +97,7 @@ def test_keras_averages_the_samples(name):
     image = keras.Input((4, 4, CLASSES))
     model = keras.Model(image, keras.layers.Identity()(image))
     takes_weights = name in WEIGHTED
-    loss = losses.get(name, num_classes=CLASSES, class_weights=(1, 2, 3) if takes_weights else None)
+    loss = losses.get(name, class_weights=(1, 2, 3) if takes_weights else None)
     model.compile(loss=loss)
     value = model.evaluate(logits, mask, batch_size=2, verbose=0)
     assert value == pytest.approx(float(np.mean(loss(mask, logits))), rel=1e-5)
@@ -106,7 +106,7 @@ def test_keras_averages_the_samples(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_perfect_prediction_and_a_wrong_one(name):
     mask = np.arange(27, dtype="int32").reshape(1, 3, 3, 3) % CLASSES
-    loss = losses.get(name, num_classes=CLASSES)
+    loss = losses.get(name)
     best, worst = loss(mask, certain(mask) - 100), loss(mask, certain((mask + 1) % CLASSES) - 100)
     assert float(best[0]) == pytest.approx(0, abs=1e-5)
     assert float(worst[0]) > 0.9
@@ -127,22 +127,22 @@ def test_a_perfect_prediction_and_a_wrong_one(name):
 )
 def test_by_hand(name, expected):
     truth, prediction = np.array([[0, 0, 1, 1]]), np.array([[0, 1, 1, 1]])
-    value = losses.get(name, num_classes=3)(truth, certain(prediction))
+    value = losses.get(name)(truth, certain(prediction))
     np.testing.assert_allclose(value, [expected], rtol=1e-4)
 
 
 def test_weights_belong_to_the_true_class():
     mask = np.array([[0, 1]])
     logits = np.zeros((1, 2, 2), "float32")
-    loss = losses.get("weighted_categorical_crossentropy", num_classes=2, class_weights=[1, 5])
+    loss = losses.get("weighted_categorical_crossentropy", class_weights=[1, 5])
     np.testing.assert_allclose(loss(mask, logits), [3 * math.log(2)], rtol=1e-6)
 
 
 def test_the_jaccard_term_is_not_scaled_away():
     """The predecessor's was multiplied by 1e-5."""
     mask, logits = example((1, 6, 6))
-    terms = [losses.get(name, num_classes=CLASSES) for name in ("categorical_crossentropy", "jaccard_distance")]
-    total = losses.get("weighted_sum_loss", num_classes=CLASSES)(mask, logits)
+    terms = [losses.get(name) for name in ("categorical_crossentropy", "jaccard_distance")]
+    total = losses.get("weighted_sum_loss")(mask, logits)
     np.testing.assert_allclose(total, 0.5 * sum(np.array(term(mask, logits)) for term in terms), rtol=1e-6)
 
 
@@ -154,7 +154,7 @@ def test_gradients_are_finite_at_the_extremes(name, truth, scale):
     mask = np.full((2, 4, 4, 4), truth, "int32")
     logits = tf.Variable(example(mask.shape)[1] * scale)
     with tf.GradientTape() as tape:
-        value = losses.get(name, num_classes=CLASSES)(mask, logits)
+        value = losses.get(name)(mask, logits)
     gradient = tape.gradient(value, logits)
     assert np.isfinite(value).all()
     assert np.isfinite(gradient).all()
@@ -166,7 +166,7 @@ def test_gradients_are_finite_at_the_extremes(name, truth, scale):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_logits_give_a_float32_loss(name, dtype):
     mask, logits = example((2, 16, 16, 16))
-    loss = losses.get(name, num_classes=CLASSES)
+    loss = losses.get(name)
     value = loss(mask, tf.cast(logits, dtype))
     assert value.dtype == "float32"
     np.testing.assert_allclose(value, loss(mask, logits), rtol=1e-2)
@@ -176,80 +176,17 @@ def test_masks_may_arrive_as_floats():
     """Keras casts targets to float32 before it calls a loss."""
     mask, logits = example((2, 4, 4))
     for name in NAMES:
-        loss = losses.get(name, num_classes=CLASSES)
+        loss = losses.get(name)
         np.testing.assert_array_equal(loss(mask, logits), loss(mask.astype("float32"), logits))
 
 
-def test_crossentropy_of_a_classification():
-    value = losses.categorical_crossentropy(np.array([1, 0]), np.zeros((2, 4), "float32"))
-    np.testing.assert_allclose(value, [math.log(4)] * 2, rtol=1e-6)
-
-
-def test_binary_crossentropy_of_independent_outputs():
-    """Cumulative grades [1, 1, 0] with logits 0, 0, −log 3: (log 2 + log 2 + log 4/3) / 3."""
-    value = losses.binary_crossentropy(np.array([[1, 1, 0]]), np.array([[0, 0, -math.log(3)]], "float32"))
-    np.testing.assert_allclose(value, [(2 * math.log(2) + math.log(4 / 3)) / 3], rtol=1e-6)
-
-
-def test_info_nce_by_hand_and_by_the_slow_formula():
-    uniform = losses.info_nce(np.zeros((2, 3, 16), "float32"), np.zeros((2, 3), "int32"))
-    np.testing.assert_allclose(uniform, [math.log(16)] * 2, rtol=1e-6)
-    generator = np.random.default_rng(1)
-    logits, positives = generator.normal(size=(2, 3, 5)).astype("float32"), generator.integers(0, 5, (2, 3))
-    slow = [
-        np.mean([-math.log(probabilities(row)[positive]) for row, positive in zip(*sample, strict=True)])
-        for sample in zip(logits, positives, strict=True)
-    ]
-    np.testing.assert_allclose(losses.info_nce(logits, positives), slow, rtol=1e-5)
-
-
-def test_negative_cosine_by_hand_and_its_gradient():
-    prediction = tf.constant([[3.0, 4.0], [1.0, 0.0], [-2.0, 0.0], [0.0, 0.0]])
-    code = tf.constant([[4.0, 3.0], [0.0, 5.0], [1.0, 0.0], [1.0, 1.0]])
-    with tf.GradientTape() as tape:
-        tape.watch([prediction, code])
-        values = losses.negative_cosine(prediction, code)
-    np.testing.assert_allclose(values, [-24 / 25, 0, 1, 0], atol=1e-6)
-    to_prediction, to_code = tape.gradient(values, [prediction, code])
-    assert to_code is None
-    # -(c - (p·c) p) / |p| of unit codes c and directions p
-    np.testing.assert_allclose(to_prediction[0], [-(0.8 - 0.96 * 0.6) / 5, -(0.6 - 0.96 * 0.8) / 5], rtol=1e-4)
-    assert np.isfinite(to_prediction).all()
-    assert losses.negative_cosine(tf.cast(prediction, "bfloat16"), tf.cast(code, "bfloat16")).dtype == "float32"
-    assert losses.negative_cosine(prediction[:, None], code[None]).shape == (4, 4)
-
-
 def test_names():
-    loss = losses.get("dice_crossentropy", num_classes=2, class_weights=[1, 2])
+    loss = losses.get("dice_crossentropy", class_weights=[1, 2])
     assert loss.__name__ == "dice_crossentropy"
     with pytest.raises(UserError, match="Did you mean 'weighted_dice_loss'"):
-        losses.get("weighted_dice", num_classes=2)
-    with pytest.raises(UserError, match="expected 2 numbers, received 3"):
-        losses.get("dice_crossentropy", num_classes=2, class_weights=[1, 2, 3])
+        losses.get("weighted_dice")
     takers = "remove them, or use weighted_sum_loss or weighted_categorical_crossentropy or dice_crossentropy"
     with pytest.raises(UserError, match=f"weighted_dice_loss takes none; {takers}$"):
-        losses.get("weighted_dice_loss", num_classes=2, class_weights=[1, 2])
+        losses.get("weighted_dice_loss", class_weights=[1, 2])
     with pytest.raises(UserError, match="binary_crossentropy takes none; remove them$"):
-        losses.get("binary_crossentropy", num_classes=2, class_weights=[1, 2], choices=["binary_crossentropy"])
-
-
-@pytest.mark.parametrize("number", [2, 3, 7, 1000])
-def test_other_index_is_never_the_own_and_hits_every_other(number):
-    edges = [0.0, 1e-8, 0.5, 1 - 1e-7, np.nextafter(np.float32(1), np.float32(0))]
-    for own in {0, 1, number // 2, number - 1}:
-        others = np.delete(np.arange(number), own)
-        centres = ((np.arange(number - 1) + 0.5) / (number - 1)).astype("float32")
-        np.testing.assert_array_equal(losses.other_index(centres, np.full(number - 1, own, "int32"), number), others)
-        indices = losses.other_index(np.float32(edges), np.full(len(edges), own, "int32"), number).numpy()
-        assert own not in indices
-        assert indices.min() == others[0]
-        assert indices.max() == others[-1]
-
-
-def test_other_index_is_uniform_and_takes_a_number_known_at_run_time():
-    own = np.repeat(np.arange(4, dtype="int32"), 3000)
-    quantiles = tf.random.stateless_uniform(own.shape, [0, 1])
-    indices = tf.function(losses.other_index)(quantiles, own, tf.constant(4)).numpy()
-    counts = np.zeros((4, 4))
-    np.add.at(counts, (own, indices), 1)
-    np.testing.assert_allclose(counts, 1000 * (1 - np.eye(4)), atol=120)
+        losses.get("binary_crossentropy", class_weights=[1, 2], choices=["binary_crossentropy"])
