@@ -11,6 +11,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -134,6 +135,14 @@ def options(consumer: Callable) -> dict[str, inspect.Parameter]:
         for name, parameter in parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY and name not in ("seed", "num_classes", "name")
     }
+
+
+def descriptions(consumer: Callable) -> dict[str, str]:
+    """Return what the docstring of a class or function says of its arguments, in the section ``Args:``."""
+    text = inspect.getdoc(getattr(consumer, "func", consumer)) or ""
+    section = text.partition("\nArgs:\n")[2].partition("\n\n")[0]
+    found = re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", section, re.MULTILINE)
+    return {name: " ".join(words.replace("``", "").split()) for name, words in found}
 
 
 def _resolve(kind: str, name: str) -> str:

@@ -9,8 +9,8 @@ import itertools
 from typing import Any
 
 from self_supervised_3d_tasks.data import layouts
-from self_supervised_3d_tasks.experiment import legacy, registry
-from self_supervised_3d_tasks.experiment.load import experiment_model
+from self_supervised_3d_tasks.experiment import registry
+from self_supervised_3d_tasks.experiment.load import COMMANDS, experiment_model
 
 # Which kinds of names a key takes.
 _NAMES = {
@@ -19,6 +19,7 @@ _NAMES = {
     "prediction_architecture": ("decoder", "head"),
 }
 
+_KINDS = ("algorithm", "encoder", "decoder", "head")
 _FILE = {"type": "string"}
 _OF_FILES = {
     "$schema": _FILE,
@@ -44,29 +45,27 @@ def json_schema(command: str) -> dict[str, Any]:
             if value not in variants:
                 variants.append(value)
     merged = {key: variants[0] if len(variants) == 1 else {"anyOf": variants} for key, variants in properties.items()}
+    for key, text in _descriptions(command).items():
+        if key in merged:
+            merged[key] = {**merged[key], "description": text}
     for key, kinds in _NAMES.items():
         if key in merged:
             names = [name for kind in kinds for name in (*registry.known(kind), *registry.ALIASES[kind])]
             merged[key] = {**merged[key], "enum": names + ([None] if key == "encoder_architecture" else [])}
     merged["dataset_name"]["enum"] = sorted(layouts.LAYOUTS)
-    own = {"train": ["val_split"], "finetune": [*legacy.FINETUNE_ALIASES, "load_weights"]}
-    old = {*legacy.ALIASES, *legacy.WITHOUT_EFFECT, *legacy.UPSTREAM_KEYS, *legacy.LOADER_GROUPS, "model_params"}
-    merged |= {key: _OLD for key in {*old, *own[command]} - merged.keys()} | _OF_FILES
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"Experiment file of {command}.py",
-        "type": "object",
-        "properties": dict(sorted(merged.items())),
-        "additionalProperties": False,
-    }
+    texts: dict[str, dict[str, str]] = {}
+    for kind, name in ((kind, name) for kind in _KINDS for name in _distinct(kind)):
+        for key, text in registry.descriptions(getattr(registry, kind)(name)).items():
+            texts.setdefault(key, {}).setdefault(text, name if kind == "algorithm" else f"{kind} {name}")
+    found = {}
+    for key, origins in texts.items():
+        found[key] = " ".join(text if len(origins) == 1 else f"{name}: {text}" for text, name in origins.items())
+    for model in reversed(COMMANDS[command].__mro__):
+        found |= registry.descriptions(model)
+    return found
 
 
 def _distinct(kind: str) -> list[str]:
     """Return one name of a kind for each set of keys: the encoders of a family share theirs."""
-    find = {
-        "algorithm": registry.algorithm,
-        "encoder": registry.encoder,
-        "decoder": registry.decoder,
-        "head": registry.head,
-    }[kind]
+    find = getattr(registry, kind)
     return list({str(registry.options(find(name))): name for name in reversed(registry.known(kind))}.values())[::-1]

@@ -30,3 +30,11 @@ def test_base_is_a_name_or_a_list_and_no_key_is_required(name):
     found = json.loads((SCHEMAS / f"{name}.json").read_text())
     assert [kind["type"] for kind in found["properties"]["base"]["anyOf"]] == ["string", "array"]
     assert "required" not in found
+
+
+@pytest.mark.parametrize("name", ["train", "finetune"])
+def test_every_key_is_explained(name):
+    keys = json.loads((SCHEMAS / f"{name}.json").read_text())["properties"]
+    assert [key for key, value in keys.items() if not value.get("description")] == ["$schema"]
+    assert keys["lr"]["description"].startswith("Learning rate")
+    assert "cpc: Width of" in keys["code_size"]["description"]

@@ -1,0 +1,147 @@
+"""The keys that pretraining and finetuning share, and what is read off them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from self_supervised_3d_tasks.data import layouts
+from self_supervised_3d_tasks.experiment import defaults, registry
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class Experiment(BaseModel):
+    """Keys that pretraining and finetuning share.
+
+    Args:
+        algorithm: Pretext task: the name of a file in algorithms/.
+        dataset_name: Layout of the data folder: what its files are and where labels are found.
+        data_dim: Model input: one edge length or one per axis, in voxels.
+        data_is_3D: Whether the data have three spatial axes; default: as the layout has.
+        number_channels: Channels (modalities) of a scan.
+        batch_size: Examples per step; for cpc pairs of context and target, of which a scan has several.
+        lr: Learning rate; with lr_schedule cosine that of the first step.
+        lr_schedule: constant, or cosine: down to 0 over the training; in finetuning over each phase.
+        optimizer: Optimizer that turns gradients into steps.
+        momentum: Momentum of sgd; default: 0.9. Adam takes none.
+        weight_decay: Factor of the weight decay, on every trainable weight.
+        weight_decay_form: coupled: part of the gradient, as in PyTorch's SGD and Adam, the default; decoupled: as in
+            AdamW.
+        clipnorm: Largest norm of each gradient; not together with clipvalue.
+        clipvalue: Largest absolute value in each gradient; not together with clipnorm.
+        seed: Seed of splits, initial weights, augmentation and dropout.
+        deterministic: Whether to use deterministic kernels: slower on a GPU, but reruns are identical bit for bit.
+        mixed_precision: Type that layers compute in; weights and losses stay float32.
+        encoder_architecture: Encoder: the name of a file in models/encoders/, or of a network in one; default: unet.
+        intensity_window: [low, high]: intensities are clipped to it and scaled by it (CT); default: from least to most
+            of each scan, [0, 255] for photographs.
+        volume_fitting: How a scan is brought to data_dim: resize, crop (at random), or exact (it must already fit);
+            default: as the layout has.
+        patches_per_scan: Random crops of each scan per epoch, with volume_fitting crop.
+        augment: Whether training scans are flipped, in 3D rotated, in 2D zoomed, and changed in brightness and contrast
+            (but not 2D images without masks).
+        augment_zoom_only: Whether training scans are zoomed only, instead of augment.
+        steps_per_epoch: Steps per epoch; default: every scan once.
+        channel_suffixes: One file per channel: <case><suffix>.nii.gz.
+        subject_pattern: Regular expression with one group, searched in a scan's name: the group is the subject.
+        on_bad_file: Whether a scan that cannot be read stops the run, or is skipped and noted in the run folder.
+        cache: Where prepared scans are kept; auto chooses by their size.
+        cache_dir: Folder of the disk cache, which runs can share; default: <base_workspace>/cache.
+        base_workspace: Folder in which run folders are made.
+        run_name: Name of the run folder; default: <algorithm>_<dataset_name>, in finetuning <checkpoint>_test.
+        save_checkpoint_every_n_epochs: Keep a checkpoint every n epochs.
+        tensorboard: Whether TensorBoard logs are written into the run folder.
+        log_level: Least severe messages that are written to stderr.
+        use_gpu: Indices of the GPUs that may be used; default: all.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+    algorithm: str
+    dataset_name: str
+    data_dim: PositiveInt | list[PositiveInt]
+    data_is_3D: bool | None = None
+    number_channels: PositiveInt = 1
+    batch_size: PositiveInt = 2
+    lr: PositiveFloat = 1e-3
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    optimizer: Literal["adam", "sgd"] = "adam"
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = Field(default_factory=defaults.momentum)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay_form: Literal["coupled", "decoupled"] | None = Field(default_factory=defaults.weight_decay_form)
+    clipnorm: PositiveFloat | None = None
+    clipvalue: PositiveFloat | None = None
+    seed: Count = 0
+    deterministic: bool = False
+    mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
+    encoder_architecture: str | None = None
+    intensity_window: tuple[float, float] | None = Field(default_factory=defaults.intensity_window)
+    volume_fitting: Literal["resize", "crop", "exact"] | None = None
+    patches_per_scan: PositiveInt = 1
+    augment: bool = False
+    augment_zoom_only: bool = False
+    steps_per_epoch: PositiveInt | None = None
+    channel_suffixes: list[str] | None = None
+    subject_pattern: str | None = None
+    on_bad_file: Literal["stop", "skip"] = "stop"
+    cache: Literal["auto", "memory", "disk"] = "auto"
+    cache_dir: str | None = None
+    base_workspace: str = "runs"
+    run_name: str | None = None
+    save_checkpoint_every_n_epochs: PositiveInt | None = None
+    tensorboard: bool = True
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    use_gpu: list[Count] | None = None
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes: 2 or 3."""
+        if self.data_is_3D is not None:
+            return 3 if self.data_is_3D else 2
+        return layouts.get(self.dataset_name).rank or (len(self.data_dim) if isinstance(self.data_dim, list) else 3)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """``(*spatial, channels)`` of the model's input."""
+        spatial = self.data_dim if isinstance(self.data_dim, list) else [self.data_dim] * self.rank
+        return (*spatial, self.number_channels)
+
+    @property
+    def fitting(self) -> str:
+        """``volume_fitting``, or what the layout does by default."""
+        return self.volume_fitting or layouts.get(self.dataset_name).volume_fitting
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where prepared scans are kept when they do not fit into memory."""
+        return Path(self.cache_dir or Path(self.base_workspace) / "cache").expanduser()
+
+    @property
+    def crop_shape(self) -> tuple[int, ...] | None:
+        """``(*spatial)`` of a random crop, or None where the whole fitted scan is the input."""
+        return self.input_shape[:-1] if self.fitting == "crop" else None
+
+    @property
+    def crops_per_scan(self) -> int:
+        """How often a scan is drawn per epoch."""
+        return self.patches_per_scan if self.fitting == "crop" else 1
+
+    @property
+    def encoder_name(self) -> str:
+        """Module name of the encoder."""
+        return registry.canonical("encoder", self.encoder_architecture or "unet", "encoder_architecture")
+
+    def preprocessing_options(self) -> dict[str, Any]:
+        """Return the keyword arguments of `data.preprocessing.Preprocessing`."""
+        return {
+            "data_dim": self.input_shape[:-1],
+            "number_channels": self.number_channels,
+            "intensity_window": self.intensity_window,
+            "grey": layouts.get(self.dataset_name).grey,
+            "volume_fitting": self.fitting,
+        }
