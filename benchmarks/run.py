@@ -36,7 +36,7 @@ def measure(name: str, side: int, filters: int, steps: int) -> dict:
     import keras
     import tensorflow as tf
 
-    from self_supervised_3d_tasks.data import layouts
+    from self_supervised_3d_tasks.data.cases import find_cases
     from self_supervised_3d_tasks.data.preprocessing import Preprocessing
     from self_supervised_3d_tasks.data.store.volumes import VolumeStore
     from self_supervised_3d_tasks.data.stream import pipeline
@@ -53,7 +53,7 @@ def measure(name: str, side: int, filters: int, steps: int) -> dict:
         rng = np.random.default_rng(0)
         for index in range(4 * scans):
             np.save(Path(folder) / f"scan_{index:02d}.npy", rng.random((side, side, side, 1), dtype="float32"))
-        cases = layouts.find_cases("npy", folder, labelled=False)
+        cases = find_cases("npy", folder, labelled=False)
         store = VolumeStore(cases, Preprocessing(data_dim=(side,) * 3, number_channels=1, volume_fitting="exact"))
 
         def stream():

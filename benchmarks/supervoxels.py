@@ -19,7 +19,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from self_supervised_3d_tasks.data.formats.readers import read_image
+from self_supervised_3d_tasks.data.formats import read_image
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.ops.supervoxels import PRESETS
 

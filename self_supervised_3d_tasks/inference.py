@@ -14,8 +14,8 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras
 
 if TYPE_CHECKING:
-    from self_supervised_3d_tasks.data.formats.readers import Volume
     from self_supervised_3d_tasks.data.preprocessing import Preprocessing
+    from self_supervised_3d_tasks.data.volumes import Volume
 
 
 # (batch, *window, channels) -> probabilities (batch, *window, num_classes)

@@ -11,9 +11,9 @@ from typing import Any
 from absl import logging
 
 from self_supervised_3d_tasks import inference, plots, training
-from self_supervised_3d_tasks.data import layouts
-from self_supervised_3d_tasks.data.formats import archives, readers
-from self_supervised_3d_tasks.data.layouts import Case
+from self_supervised_3d_tasks.data import formats, layouts
+from self_supervised_3d_tasks.data.cases import Case, find_cases
+from self_supervised_3d_tasks.data.formats import archives, npy
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store.volumes import check_case
 from self_supervised_3d_tasks.downstream import image_table
@@ -24,7 +24,6 @@ from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.run_folder import read_json
 from self_supervised_3d_tasks.finetuning import job as finetuning
 
-NIFTI = (".nii", ".nii.gz")
 _EVERY_FILE = "(.+)"  # is a subject of its own, which needs no warning: nothing is split here
 
 
@@ -96,7 +95,7 @@ class Predictor(ABC):
     def _cases(self, source: Path) -> list[Case]:
         """Return the case of one file, or those of a folder or archive, without masks that lie beside their scans."""
         if source.is_dir() or self._takes_archives:
-            return layouts.find_cases(
+            return find_cases(
                 self.experiment.dataset_name,
                 source,
                 labelled=False,
@@ -107,9 +106,9 @@ class Predictor(ABC):
             )
         if not source.exists():
             raise UserError(f"{source}: no such file or folder")
-        if readers.suffix_of(source) not in self.suffixes:
+        if formats.suffix_of(source) not in self.suffixes:
             raise UserError(f"{source}: expected an image like those it was trained on ({', '.join(self.suffixes)})")
-        return [Case(name=readers.stem_of(source), image=source, mask=None, subject=readers.stem_of(source))]
+        return [Case(name=formats.stem_of(source), image=source, mask=None, subject=formats.stem_of(source))]
 
     def _check_headers(self, cases: Sequence[Case]) -> None:
         preprocessing = Preprocessing(**self.experiment.preprocessing_options())
@@ -120,14 +119,14 @@ class Predictor(ABC):
 class MaskPredictor(Predictor):
     """Scans in, masks on the original grid out: a file into a file or folder, a folder into a folder.
 
-    NIfTI gives NIfTI, an array in an .npy file such a file, a photograph a PNG file.
+    Each mask has the format of its scan, and that of a photograph is a PNG file.
     """
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Those of the layout; a model of arrays takes NIfTI scans too."""
+        """Those of the layout; a model of arrays takes every volume format."""
         suffixes = super().suffixes
-        return (*suffixes, *NIFTI) if suffixes == (".npy",) else suffixes
+        return formats.volume_suffixes() if suffixes == npy.SUFFIXES else suffixes
 
     def predict_path(
         self, source: Path, target: Path, *, overlay: bool = False, resume: bool = False
@@ -143,7 +142,7 @@ class MaskPredictor(Predictor):
         self._say_what_masks_hold([case for case, _ in jobs])
         predict = inference.predictor(self.model)
         for case, path in jobs:
-            volume = readers.read_channels(case.images, self.experiment.rank)
+            volume = formats.read_channels(case.images, self.experiment.rank)
             mask = inference.predict_case(
                 predict,
                 volume,
@@ -152,7 +151,7 @@ class MaskPredictor(Predictor):
                 overlap=self.experiment.overlap,
             )
             path.parent.mkdir(parents=True, exist_ok=True)
-            readers.write_mask(path, mask, reference=volume.path)
+            formats.write_mask(path, mask, reference=volume.path)
             if overlay:
                 plots.overlay(
                     _picture(path),
@@ -184,7 +183,8 @@ class MaskPredictor(Predictor):
             raise UserError(f"--overlay: {taken[0]} is a mask, so that no picture can have that name; rename its scan")
 
     def _say_what_masks_hold(self, cases: Sequence[Case]) -> None:
-        if super().suffixes == (".npy",) and any(readers.suffix_of(case.image) in NIFTI for case in cases):
+        headers = (formats.read_header(case.image, self.experiment.rank) for case in cases)
+        if super().suffixes == npy.SUFFIXES and any(header.affine is not None for header in headers):
             logging.warning(
                 "trained on .npy arrays, whose axes have no directions. A scan is turned to RAS axes before it is "
                 "predicted: check that the arrays were stored in that order."
@@ -196,11 +196,11 @@ class MaskPredictor(Predictor):
 
     def _outputs(self, source: Path, target: Path) -> list[tuple[Case, Path]]:
         cases = self._cases(source)
-        given = readers.suffix_of(target)
+        given = formats.suffix_of(target)
         if source.is_dir() or target.is_dir() or not given:
-            return [(case, target / f"{case.name}{_mask_suffix(case.image)}") for case in cases]
+            return [(case, target / f"{case.name}{formats.of(case.image).MASK_SUFFIXES[0]}") for case in cases]
         (case,) = cases
-        allowed = NIFTI if readers.suffix_of(case.image) in NIFTI else (_mask_suffix(case.image),)
+        allowed = formats.of(case.image).MASK_SUFFIXES
         if given not in allowed:
             raise UserError(f"{target}: the mask of {case.image.name} is a {' or '.join(allowed)} file; change OUTPUT")
         return [(case, target)]
@@ -223,7 +223,7 @@ class TablePredictor(Predictor):
         cases = [case for case, _ in self.plan(source, target, resume=resume)]
         if cases:
             preprocessing = Preprocessing(**self.experiment.preprocessing_options())
-            images = (preprocessing.image(readers.read_channels(case.images, self.experiment.rank)) for case in cases)
+            images = (preprocessing.image(formats.read_channels(case.images, self.experiment.rank)) for case in cases)
             classes, probabilities = self.task.predict(self.model, images)
             names = [_line_name(case) for case in cases]
             rows = image_table.rows(names, classes, probabilities, self.experiment.label_names)
@@ -251,17 +251,10 @@ def _line_name(case: Case) -> str:
     return case.name if archives.is_scan(case.image) else case.image.name
 
 
-def _mask_suffix(scan: Path) -> str:
-    """Return how the mask of a scan ends. That of a photograph is a PNG file, for JPEG changes values."""
-    if readers.is_photograph(scan):
-        return ".png"
-    return ".npy" if readers.suffix_of(scan) == ".npy" else ".nii.gz"
-
-
 def _picture(mask: Path) -> Path:
     """Return where a mask is drawn on its scan."""
-    ending = "_overlay.png" if readers.suffix_of(mask) == ".png" else ".png"
-    return mask.with_name(f"{readers.stem_of(mask)}{ending}")
+    ending = "_overlay.png" if formats.suffix_of(mask) == ".png" else ".png"
+    return mask.with_name(f"{formats.stem_of(mask)}{ending}")
 
 
 def _best_job(run: Path) -> str:

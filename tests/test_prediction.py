@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from self_supervised_3d_tasks import training
-from self_supervised_3d_tasks.data.formats.readers import read_image, read_mask
+from self_supervised_3d_tasks.data.formats import read_image, read_mask
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build

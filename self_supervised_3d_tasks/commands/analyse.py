@@ -21,8 +21,7 @@ from self_supervised_3d_tasks.analysis import embedding, networks, parts, record
 from self_supervised_3d_tasks.analysis.measurement import Measurement, measure
 from self_supervised_3d_tasks.analysis.probe import contrastive_probe
 from self_supervised_3d_tasks.analysis.similarity import similarities
-from self_supervised_3d_tasks.data import layouts
-from self_supervised_3d_tasks.data.layouts import Case
+from self_supervised_3d_tasks.data.cases import Case, find_cases
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.experiment.keys import TrainExperiment
@@ -193,7 +192,7 @@ def _check_task(path: Path, name: str) -> None:
 def _other_cases(plan: Plan, data_dir: str) -> list[Case]:
     """Return the scans of another folder; warn of those that trained the run."""
     experiment = plan.experiment
-    cases = layouts.find_cases(
+    cases = find_cases(
         experiment.dataset_name,
         data_dir,
         labelled=False,

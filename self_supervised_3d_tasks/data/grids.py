@@ -1,33 +1,15 @@
-"""Voxel grids: stored against canonical axes, and whether two files share one."""
+"""Voxel grids: the axes that a file stores against the canonical ones."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-
-from self_supervised_3d_tasks.errors import UserError
-
-
-@dataclass(frozen=True)
-class Header:
-    """What is known of a file without decoding its voxels.
-
-    Args:
-        shape: ``(*spatial, channels)`` on canonical axes.
-        path: the file.
-        affine: ``(4, 4)``, canonical voxel index to mm; None for .npy.
-    """
-
-    shape: tuple[int, ...]
-    path: Path
-    affine: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class StoredGrid:
-    """The three stored axes of a NIfTI file and their way to the closest canonical (RAS) axes and back.
+    """The three stored axes of a scan and their way to the closest canonical (RAS) axes and back.
 
     Args:
         shape: voxels along the three stored axes.
@@ -88,30 +70,3 @@ class StoredGrid:
         if self.rank == 2:
             mask = np.expand_dims(mask, self._stored_axes.index(2))
         return np.flip(mask.transpose(self.orientation[:, 0].astype(int)), self._flipped_axes)
-
-
-def check_same_grid(image: Header, other: Header) -> None:
-    """Check that a mask, or another channel, lies on the voxel grid of an image.
-
-    Affines are compared by where they place the corners of the grid: headers of different programs differ by
-    rounding, and a mask that is wrong by a whole voxel is further away than half of one.
-
-    Raises:
-        UserError: The shapes differ, or a corner lies more than half a voxel away.
-    """
-    shape = image.shape[:-1]
-    if shape != other.shape[:-1]:
-        raise UserError(
-            f"{other.path}: its grid is {other.shape[:-1]}, but {image.path} has {shape}; expected the same "
-            "grid. Resample one onto the other."
-        )
-    if image.affine is None or other.affine is None or len(shape) < 3:
-        return
-    corners = np.indices((2, 2, 2)).reshape(3, -1) * (np.array(shape)[:, None] - 1)
-    offsets = (image.affine - other.affine) @ np.vstack([corners, np.ones(8)])
-    distance = np.linalg.norm(offsets[:3], axis=0).max()
-    if distance > 0.5 * np.linalg.norm(image.affine[:3, :3], axis=0).min():
-        raise UserError(
-            f"{other.path}: its affine places voxels up to {distance:.3g} mm from those of {image.path}. "
-            "Expected the same grid: resample one onto the other, or copy the affine if only that is wrong."
-        )

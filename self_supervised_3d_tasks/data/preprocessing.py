@@ -10,8 +10,8 @@ import numpy as np
 from absl import logging
 
 from self_supervised_3d_tasks.data.formats import photographs
-from self_supervised_3d_tasks.data.formats.readers import Volume, is_photograph
 from self_supervised_3d_tasks.data.resampling import resize_linear, resize_nearest
+from self_supervised_3d_tasks.data.volumes import Volume
 from self_supervised_3d_tasks.errors import UserError, nearest
 
 VOLUME_FITTINGS = ("resize", "crop", "exact")
@@ -134,7 +134,7 @@ class Preprocessing:
         return np.pad(array, [*_padding(array.shape[:-1], shape), (0, 0)])
 
     def _counts_as_grey(self, channels: int, path: Path) -> bool:
-        return self.grey and self.number_channels == 1 and channels == 3 and is_photograph(path)
+        return self.grey and self.number_channels == 1 and channels == 3 and photographs.is_photograph(path)
 
     def _grey_values(self, volume: Volume) -> np.ndarray:
         """Return the array, with one channel instead of three equal ones where it counts as grey."""
@@ -150,7 +150,7 @@ class Preprocessing:
 
     def _check_depth(self, volume: Volume) -> None:
         """Raise where a window for 8 bits, which layouts of photographs set by themselves, would cut off 16."""
-        if self.intensity_window != photographs.WINDOW or not is_photograph(volume.path):
+        if self.intensity_window != photographs.WINDOW or not photographs.is_photograph(volume.path):
             return
         highest = volume.array.max()
         if highest > photographs.WINDOW[1]:

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from absl import logging
 
 from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.labels.tables import Label
-from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.errors import UserError
 
 model_selection = lazy.load("sklearn.model_selection")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from self_supervised_3d_tasks import losses
-from self_supervised_3d_tasks.data.layouts import Case
+from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore

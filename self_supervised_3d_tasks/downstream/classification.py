@@ -12,7 +12,7 @@ import numpy as np
 
 from self_supervised_3d_tasks import plots
 from self_supervised_3d_tasks.data import splits
-from self_supervised_3d_tasks.data.layouts import Case
+from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.stream import pipeline
 from self_supervised_3d_tasks.downstream.predictions import CasePredictions, Columns

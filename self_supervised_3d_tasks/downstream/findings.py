@@ -13,8 +13,8 @@ import numpy as np
 from absl import logging
 
 from self_supervised_3d_tasks import plots
+from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.labels.findings import as_text
-from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.data.stream import pipeline

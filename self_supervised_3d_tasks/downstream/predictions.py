@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from self_supervised_3d_tasks.data.layouts import Case
+from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.run_folder import atomic_write
 

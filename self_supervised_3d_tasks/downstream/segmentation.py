@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from self_supervised_3d_tasks import inference, plots
-from self_supervised_3d_tasks.data.formats import readers
-from self_supervised_3d_tasks.data.formats.readers import Volume
-from self_supervised_3d_tasks.data.layouts import Case
+from self_supervised_3d_tasks.data import formats
+from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
 from self_supervised_3d_tasks.data.stream import pipeline
+from self_supervised_3d_tasks.data.volumes import Volume
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.ops import augment
@@ -109,5 +109,5 @@ def read_labelled(case: Case, preprocessing: Preprocessing, num_classes: int) ->
         UserError: A file cannot be read or does not fit the experiment, or the grids differ.
     """
     check_case(case, preprocessing, num_classes=num_classes)
-    volume = readers.read_channels(case.images, preprocessing.rank)
-    return volume, preprocessing.labels(readers.read_mask(case.mask, preprocessing.rank), num_classes)
+    volume = formats.read_channels(case.images, preprocessing.rank)
+    return volume, preprocessing.labels(formats.read_mask(case.mask, preprocessing.rank), num_classes)

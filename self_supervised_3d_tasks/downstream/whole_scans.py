@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from self_supervised_3d_tasks.data.layouts import Case
+from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask

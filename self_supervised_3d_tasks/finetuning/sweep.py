@@ -16,10 +16,10 @@ from pathlib import Path
 from absl import logging
 
 from self_supervised_3d_tasks import plots, training, transfer
-from self_supervised_3d_tasks.data import layouts, splits
+from self_supervised_3d_tasks.data import splits
+from self_supervised_3d_tasks.data.cases import Case, find_cases
 from self_supervised_3d_tasks.data.labels.findings import FindingTable
 from self_supervised_3d_tasks.data.labels.tables import Classes, LabelTable
-from self_supervised_3d_tasks.data.layouts import Case
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
 from self_supervised_3d_tasks.downstream.base import DownstreamTask
@@ -228,7 +228,7 @@ def _unique(cases: Iterable[Case]) -> list[Case]:
 def _find(experiment: FinetuneExperiment, *, test: bool = False) -> list[Case]:
     """List the labelled scans of the training folder, or of the test set that has a folder or a table of its own."""
     own_folder = test and experiment.data_dir_test
-    return layouts.find_cases(
+    return find_cases(
         experiment.dataset_name,
         experiment.data_dir_test if own_folder else experiment.data_dir_train,
         label_dir=experiment.label_dir_test if own_folder else experiment.label_dir_train,

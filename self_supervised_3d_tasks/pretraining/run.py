@@ -18,8 +18,8 @@ from self_supervised_3d_tasks.algorithms.kinds import ComparingAlgorithm, Schedu
 from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
 from self_supervised_3d_tasks.analysis.collapse import CollapseMonitor
 from self_supervised_3d_tasks.analysis.monitor import RestorationMonitor
-from self_supervised_3d_tasks.data import layouts, splits
-from self_supervised_3d_tasks.data.layouts import Case
+from self_supervised_3d_tasks.data import splits
+from self_supervised_3d_tasks.data.cases import Case, find_cases
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import centres
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
@@ -90,7 +90,7 @@ def plan(experiment: TrainExperiment) -> Plan:
     """
     if weights := getattr(experiment, "encoder_weights", None):
         keras_applications.check_weight_file(weights)
-    cases = layouts.find_cases(
+    cases = find_cases(
         experiment.dataset_name,
         experiment.data_dir,
         labelled=False,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks.data.layouts import find_cases
+from self_supervised_3d_tasks.data.cases import find_cases
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks.data.formats.readers import Volume
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
+from self_supervised_3d_tasks.data.volumes import Volume
 from self_supervised_3d_tasks.errors import UserError
 
 DRAWS = np.random.default_rng(1)

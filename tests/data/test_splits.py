@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks.data.layouts import Case
+from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.splits import balanced, finetuning_split, pretraining_split
 from self_supervised_3d_tasks.errors import UserError
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks.data.layouts import Case
+from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.downstream.predictions import CasePredictions, Columns
 from self_supervised_3d_tasks.errors import UserError
 

@@ -1,1 +1,190 @@
-"""File formats: each file here reads and writes one of them."""
+"""File formats: each file in this folder is one of them, and a new file is a new format.
+
+A format offers
+
+- ``SUFFIXES``: the endings of its files, in lower case;
+- ``MASK_SUFFIXES``: the endings that the mask of such a scan may have, the usual one first; they may be those of
+  another format;
+- ``HOLDS_VOLUMES``: whether its files can have three spatial axes;
+- ``read_header(path, rank)``: a `volumes.Header`, no voxel decoded; ``rank`` is the number of spatial axes;
+- ``read_image(path, rank)``: a `volumes.Volume` with ``(*spatial, channels)`` float32;
+- ``read_mask(path, rank)``: a `volumes.Volume` with ``(*spatial)`` int32;
+- ``write_mask(path, mask, reference)``: writes ``(*spatial)``, uint8 or int32, on the grid of the scan with the header
+  ``reference``, and raises ValueError for a mask that the format cannot hold;
+- and where they differ from an image's, ``read_mask_header(path, rank)``.
+
+Whatever its library raises about a damaged file becomes one message here. A format whose scans are no files of their
+own says by ``is_scan(path)`` which paths are theirs.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from self_supervised_3d_tasks.data.volumes import Header, Volume, check_finite, check_same_grid, readable, wrong_rank
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.files.run_folder import atomic_write
+
+
+@functools.cache
+def known() -> list[ModuleType]:
+    """Return the formats, sorted by name."""
+    return [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+
+
+def suffixes() -> tuple[str, ...]:
+    """Return the endings of all files that can be read."""
+    return tuple(suffix for module in known() for suffix in module.SUFFIXES)
+
+
+def volume_suffixes() -> tuple[str, ...]:
+    """Return the endings of the files that can have three spatial axes."""
+    return tuple(suffix for module in known() if module.HOLDS_VOLUMES for suffix in module.SUFFIXES)
+
+
+def suffix_of(path: Path) -> str:
+    """Return the one of `suffixes` that a file has, in upper or lower case, or an empty string."""
+    return next((suffix for suffix in suffixes() if path.name.lower().endswith(suffix)), "")
+
+
+def stem_of(path: Path) -> str:
+    """Return the file name without its suffix; ``.nii.gz`` is one suffix."""
+    return path.name[: len(path.name) - len(suffix_of(path))]
+
+
+def of(path: Path) -> ModuleType:
+    """Return the format of a scan.
+
+    Raises:
+        UserError: No format has files that end so.
+    """
+    suffix = suffix_of(path)
+    for module in known():
+        if suffix in module.SUFFIXES or (hasattr(module, "is_scan") and module.is_scan(path)):
+            return module
+    raise UserError(f"{path}: expected a file that ends in {' or '.join(suffixes())}. Convert the file.")
+
+
+def list_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Return the files of a flat folder with one of the suffixes, sorted by name; hidden files are ignored.
+
+    Raises:
+        UserError: The folder does not exist or holds no such file.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: this folder of scans does not exist. Check the path.")
+    visible = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    files = sorted(path for path in visible if suffix_of(path) in suffixes)
+    if not files:
+        raise UserError(
+            f"{folder}: expected a flat folder with {' or '.join(suffixes)} files, found none "
+            f"({len(visible)} other files; sub-folders are not searched)."
+        )
+    return files
+
+
+def read_header(path: Path, rank: int) -> Header:
+    """Return shape and affine of an image without decoding its voxels.
+
+    Args:
+        path: a file with one of `suffixes`, or a scan in an archive.
+        rank: number of spatial axes, 2 or 3.
+
+    Raises:
+        UserError: The file cannot be read or has another rank.
+    """
+    with readable(path):
+        return _with_rank(of(path).read_header(path, rank), rank)
+
+
+def read_mask_header(path: Path, rank: int) -> Header:
+    """Return shape ``(*spatial, 1)`` and affine of a mask without decoding its voxels.
+
+    Raises:
+        UserError: As `read_header`, or the mask has several channels.
+    """
+    module = of(path)
+    with readable(path):
+        header = _with_rank(getattr(module, "read_mask_header", module.read_header)(path, rank), rank)
+    if header.shape[-1] != 1:
+        raise UserError(f"{path}: has {header.shape[-1]} channels, expected one integer label per voxel.")
+    return header
+
+
+def read_image(path: Path, rank: int) -> Volume:
+    """Read an image as float32 ``(*spatial, channels)``, values as stored.
+
+    Raises:
+        UserError: The file cannot be read, has another rank, or holds NaN or infinite voxels.
+    """
+    with readable(path):
+        volume = of(path).read_image(path, rank)
+    _with_rank(volume.header, rank)
+    check_finite(volume)
+    return volume
+
+
+def read_channels(paths: Sequence[Path], rank: int) -> Volume:
+    """Read images on one grid and concatenate their channels in the given order.
+
+    Raises:
+        UserError: As `read_image`, or the files lie on different grids.
+    """
+    volumes = [read_image(path, rank) for path in paths]
+    first = volumes[0]
+    for volume in volumes[1:]:
+        check_same_grid(first.header, volume.header)
+    if len(volumes) == 1:
+        return first
+    return replace(first, array=np.concatenate([volume.array for volume in volumes], axis=-1))
+
+
+def read_mask(path: Path, rank: int) -> Volume:
+    """Read a mask as int32 ``(*spatial)``, stored so or as ``(*spatial, 1)``; fractions are rounded.
+
+    Raises:
+        UserError: The file cannot be read, has another rank, or holds values that are no labels.
+    """
+    read_mask_header(path, rank)
+    with readable(path):
+        return of(path).read_mask(path, rank)
+
+
+def write_mask(path: Path, mask: np.ndarray, reference: Path) -> None:
+    """Write a mask, given on the canonical grid of ``reference``, on that file's original axes; atomic.
+
+    Args:
+        path: its ending chooses the format, which keeps of the grid what it can hold.
+        mask: ``(*spatial)``, non-negative integers, on the grid that `read_image` gives for ``reference``.
+        reference: the scan that the mask belongs to.
+
+    Raises:
+        UserError: ``reference`` cannot be read, the shapes differ, or ``path`` has a suffix that cannot hold the
+            mask.
+    """
+    writable = tuple(dict.fromkeys(suffix for module in known() for suffix in module.MASK_SUFFIXES))
+    if suffix_of(path) not in writable:
+        raise UserError(f"{path}: expected a mask file that ends in {' or '.join(writable)}. Change its name.")
+    header = read_header(reference, mask.ndim)
+    if header.shape[:-1] != mask.shape:
+        raise UserError(f"{path}: the mask has shape {mask.shape}, but {reference} has {header.shape[:-1]}.")
+    mask = mask.astype(np.uint8 if mask.max(initial=0) < 256 else np.int32)
+    try:
+        with atomic_write(path) as temporary:
+            of(path).write_mask(temporary, mask, header)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _with_rank(header: Header, rank: int) -> Header:
+    if header.rank != rank:
+        raise wrong_rank(header.shape, header.path, rank)
+    return header

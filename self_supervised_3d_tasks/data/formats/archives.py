@@ -7,21 +7,23 @@ has the path ``<archive>.npz/train/00017``, which is no file of its own: `file_o
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
 import threading
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 
+from self_supervised_3d_tasks.data.volumes import Header, Volume, as_float32, readable, with_channels
 from self_supervised_3d_tasks.errors import UserError, nearest
 
 SUFFIX = ".npz"
+SUFFIXES = ()  # of files; a scan is a part of one
+MASK_SUFFIXES = ()
+HOLDS_VOLUMES = True
 _IMAGES, _LABELS, _SUBJECTS = "_images", "_labels", ("_subject", "_patient")
 _MIN_DIGITS = 5
 
@@ -157,30 +159,32 @@ def file_of(path: Path) -> Path:
     return path.parent.parent if is_scan(path) else path
 
 
-def read_shape(path: Path) -> tuple[int, ...]:
-    """Return the stored shape of a scan, ``(*spatial)`` or ``(*spatial, channels)``; no voxel is decompressed.
-
-    Raises:
-        UserError: The archive cannot be read.
-    """
+def read_header(path: Path, rank: int) -> Header:
+    """Return the shape of a scan; no voxel is decompressed."""
     archive = file_of(path)
     shape, _ = _header(archive, _stamp(archive), f"{path.parent.name}{_IMAGES}")
-    return shape[1:]
+    return Header(with_channels(shape[1:], path, rank), path)
 
 
-def read(path: Path) -> np.ndarray:
-    """Return a scan as stored, a view of its part: shared, do not write to it.
+def read_image(path: Path, rank: int) -> Volume:
+    """Read ``(*spatial, channels)`` float32.
 
     One scan cannot be decompressed alone. Its part stays decoded, for the other scans, until `release`, or until two
     more have been read.
-
-    Raises:
-        UserError: The archive cannot be read.
     """
     archive = file_of(path)
     with _DECODING:  # the others wait for the first one that wants a part
         images = _decoded(archive, _stamp(archive), f"{path.parent.name}{_IMAGES}")
-    return images[int(path.name)]
+    shape = with_channels(images.shape[1:], path, rank)
+    return Volume.without_affine(as_float32(images[int(path.name)]).reshape(shape), rank, path)
+
+
+def read_mask_header(path: Path, rank: int) -> Header:
+    """Raise `UserError`, because archives of this form hold no masks."""
+    raise UserError(f"{path}: an archive has no masks, but masks are needed here. Use a folder of masks.")
+
+
+read_mask = read_mask_header
 
 
 def release() -> None:
@@ -199,7 +203,7 @@ def _decoded(archive: Path, stamp: Stamp, name: str) -> np.ndarray:
 @functools.lru_cache(maxsize=32)
 def _header(archive: Path, stamp: Stamp, name: str) -> tuple[tuple[int, ...], np.dtype]:
     """Return shape and type of an array; no more than its first bytes is decompressed."""
-    with _readable(archive), zipfile.ZipFile(archive) as file, file.open(f"{name}.npy") as member:
+    with readable(archive), zipfile.ZipFile(archive) as file, file.open(f"{name}.npy") as member:
         version = np.lib.format.read_magic(member)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(member)
@@ -213,34 +217,20 @@ def _header(archive: Path, stamp: Stamp, name: str) -> tuple[tuple[int, ...], np
 
 @functools.lru_cache(maxsize=8)
 def _names(archive: Path, stamp: Stamp) -> list[str]:
-    with _readable(archive), zipfile.ZipFile(archive) as file:
+    with readable(archive), zipfile.ZipFile(archive) as file:
         return [name.removesuffix(".npy") for name in file.namelist() if name.endswith(".npy")]
 
 
 def _array(archive: Path, name: str) -> np.ndarray:
-    with _readable(archive), np.load(archive, allow_pickle=False) as file:
+    with readable(archive), np.load(archive, allow_pickle=False) as file:
         return file[name]
 
 
 def _stamp(archive: Path) -> Stamp:
-    with _readable(archive):
+    with readable(archive):
         state = archive.stat()
         return state.st_mtime_ns, state.st_size
 
 
 def _is_archive(path: Path) -> bool:
     return path.suffix.lower() == SUFFIX
-
-
-@contextlib.contextmanager
-def _readable(archive: Path) -> Iterator[None]:
-    """Turn what zipfile, zlib and numpy raise about a damaged archive into one message with its name."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise UserError(f"{archive}: this archive does not exist. Check the path.") from error
-    except Exception as error:
-        raise UserError(
-            f"{archive}: cannot be read ({type(error).__name__}: {error}). Expected a complete {SUFFIX} file, as "
-            "numpy.savez writes it: copy it again."
-        ) from error

@@ -1,4 +1,4 @@
-"""PNG, JPEG and TIFF files to arrays ``(rows, columns, channels)``, as the camera meant them to be seen.
+"""PNG, JPEG and TIFF files as arrays ``(rows, columns, channels)``, as the camera meant them to be seen.
 
 What a reader could only guess at (colours of a print, several pages, pixels that are partly transparent) is refused.
 """
@@ -6,19 +6,21 @@ What a reader could only guess at (colours of a print, several pages, pixels tha
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.data.volumes import Header, Volume, as_float32, as_labels
 from self_supervised_3d_tasks.errors import UserError
 
 Image = lazy.load("PIL.Image")
 ImageOps = lazy.load("PIL.ImageOps")
 
 SUFFIXES = (".jpg", ".jpeg", ".tif", ".tiff", ".png")
+MASK_SUFFIXES = (".png",)  # for JPEG changes values
+HOLDS_VOLUMES = False
 WINDOW = (0.0, 255.0)
 """Intensities from black to white of 8-bit pixels."""
 
@@ -29,31 +31,48 @@ _CONVERTED = {"1": "L", "LA": "L", "P": "RGB", "PA": "RGB", "RGBA": "RGB", "RGBX
 _MASKS = ("1", "P", *_GREYSCALE)
 
 
-def read_shape(path: Path, *, labels: bool = False) -> tuple[int, int, int]:
-    """Return ``(rows, columns, channels)`` of what `read_pixels` gives, without decoding a pixel.
-
-    Raises:
-        UserError: The file is of a kind that is refused. What Pillow raises about a damaged one passes.
-    """
-    with _opened(path, labels) as image:
-        columns, rows = image.size
-        if _is_turned(image) and image.getexif().get(_ORIENTATION, 1) >= 5 and image.format != "TIFF":
-            columns, rows = rows, columns  # of a TIFF file Pillow gives the turned size
-        return rows, columns, 1 if labels or _mode(image) in _GREYSCALE else 3
+def is_photograph(path: Path) -> bool:
+    """Return whether a file is a PNG, JPEG or TIFF file, by its name."""
+    return path.name.lower().endswith(SUFFIXES)
 
 
-def read_pixels(path: Path, *, labels: bool = False) -> np.ndarray:
-    """Return the pixels ``(rows, columns, channels)`` as stored: 0 to 255, or more where greyscale has 16 bits.
+def read_header(path: Path, rank: int) -> Header:
+    """Return the shape ``(rows, columns, channels)``; no pixel is decoded."""
+    with _opened(path, labels=False) as image:
+        return Header((*_size(image), 1 if _mode(image) in _GREYSCALE else 3), path)
+
+
+def read_mask_header(path: Path, rank: int) -> Header:
+    """Return the shape ``(rows, columns, 1)``; no pixel is decoded."""
+    with _opened(path, labels=True) as image:
+        return Header((*_size(image), 1), path)
+
+
+def read_image(path: Path, rank: int) -> Volume:
+    """Read ``(rows, columns, channels)`` float32: 0 to 255, or more where greyscale has 16 bits."""
+    return Volume.without_affine(as_float32(_read_pixels(path, labels=False)), 2, path)
+
+
+def read_mask(path: Path, rank: int) -> Volume:
+    """Read ``(rows, columns)`` int32: grey values, or of a palette the indices."""
+    return Volume.without_affine(as_labels(_read_pixels(path, labels=True), path)[..., 0], 2, path)
+
+
+def write_mask(path: Path, mask: np.ndarray, reference: Header) -> None:
+    """Write a PNG file of labels ``(rows, columns)``, uint8: the grey value of a pixel is its label."""
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        raise ValueError(
+            f"a PNG file holds 2 axes and labels up to 255, but the mask has {mask.ndim} axes and labels up to "
+            f"{mask.max(initial=0)}. Write .npy or .nii.gz."
+        )
+    Image.fromarray(mask).save(path, format="PNG", optimize=True)
+
+
+def _read_pixels(path: Path, *, labels: bool) -> np.ndarray:
+    """Return the pixels ``(rows, columns, channels)`` as stored.
 
     EXIF orientation is applied, colours of a palette are looked up, an opaque alpha channel is dropped. 16-bit colours
-    come as 8-bit ones, which is how Pillow decodes them.
-
-    Args:
-        path: PNG, JPEG or TIFF file.
-        labels: The pixels are labels: one channel, of a palette the indices; JPEG, which changes values, is refused.
-
-    Raises:
-        UserError: The file is of a kind that is refused. What Pillow raises about a damaged one passes.
+    come as 8-bit ones, which is how Pillow decodes them. With ``labels`` there is one channel, and JPEG is refused.
     """
     with _opened(path, labels) as image:
         is_turned = _is_turned(image)
@@ -65,13 +84,6 @@ def read_pixels(path: Path, *, labels: bool = False) -> np.ndarray:
             image = image.convert(_mode(image)) if image.mode in _CONVERTED else image
         pixels = np.array(image)
         return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
-
-
-def encode_png(mask: np.ndarray) -> bytes:
-    """Return a PNG file of labels ``(rows, columns)``, uint8: the grey value of a pixel is its label."""
-    buffer = io.BytesIO()
-    Image.fromarray(mask).save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
 
 
 @contextlib.contextmanager
@@ -92,6 +104,14 @@ def _opened(path: Path, labels: bool) -> Iterator[Image.Image]:
         elif _mode(image) not in (*_GREYSCALE, "RGB"):
             raise UserError(f"{path}: has colours of type {image.mode}, expected greyscale or RGB. Convert the file.")
         yield image
+
+
+def _size(image: Image.Image) -> tuple[int, int]:
+    """Return rows and columns after the turn that EXIF data ask for."""
+    columns, rows = image.size
+    turned = _is_turned(image) and image.getexif().get(_ORIENTATION, 1) >= 5
+    # Of a TIFF file Pillow gives the turned size.
+    return (columns, rows) if turned and image.format != "TIFF" else (rows, columns)
 
 
 def _mode(image: Image.Image) -> str:

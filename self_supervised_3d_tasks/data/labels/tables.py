@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from absl import logging
 
-from self_supervised_3d_tasks.data.formats.readers import stem_of, suffix_of
+from self_supervised_3d_tasks.data.formats import stem_of, suffix_of
 from self_supervised_3d_tasks.errors import UserError, nearest
 
 Label = int | tuple[int, ...]

@@ -11,8 +11,8 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from self_supervised_3d_tasks.data.formats.readers import read_header
-from self_supervised_3d_tasks.data.layouts import Case
+from self_supervised_3d_tasks.data.cases import Case
+from self_supervised_3d_tasks.data.formats import read_header
 from self_supervised_3d_tasks.data.store import disk
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.errors import UserError
@@ -85,17 +85,9 @@ def _find_one(store: VolumeStore, index: int, finder: Finder, folder: Path) -> n
 
     return disk.recall(
         folder / f"{case.name}-{key}.centres.npy",
-        lambda: finder(store.image(index), _spacing(case, rank)),
+        lambda: finder(store.image(index), read_header(case.image, rank).spacing),
         is_valid,
     )
-
-
-def _spacing(case: Case, rank: int) -> tuple[float, ...]:
-    """Return the size of a voxel in mm; ones where the file does not say it, and in 2D."""
-    affine = read_header(case.image, rank).affine
-    if affine is None or rank < 3:
-        return (1.0,) * rank
-    return tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
 
 
 def _nothing_found(case: Case, image: np.ndarray) -> str:

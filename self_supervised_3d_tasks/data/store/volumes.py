@@ -15,12 +15,11 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from self_supervised_3d_tasks.data.formats import archives
-from self_supervised_3d_tasks.data.formats.readers import read_channels, read_header, read_mask, read_mask_header
-from self_supervised_3d_tasks.data.grids import check_same_grid
-from self_supervised_3d_tasks.data.layouts import Case
+from self_supervised_3d_tasks.data.cases import Case
+from self_supervised_3d_tasks.data.formats import archives, read_channels, read_header, read_mask, read_mask_header
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import disk
+from self_supervised_3d_tasks.data.volumes import check_same_grid
 from self_supervised_3d_tasks.errors import UserError
 
 MEMORY_LIMIT = 4 * 2**30  # bytes

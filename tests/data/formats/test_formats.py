@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks.data.formats import readers
+from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.errors import UserError
 
 # Canonical array of the same anatomy, whatever the order and direction in which it was stored.
@@ -34,12 +34,12 @@ def save(image: nib.Nifti1Image, path: Path) -> Path:
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_stored_axes_become_canonical(tmp_path: Path, axes: str, suffix: str) -> None:
     path = save(stored_as(axes), tmp_path / f"a{suffix}")
-    volume = readers.read_image(path, 3)
+    volume = formats.read_image(path, 3)
     np.testing.assert_array_equal(volume.array, CANONICAL[..., None])
     np.testing.assert_allclose(volume.affine, CANONICAL_AFFINE)
     assert volume.spacing == (1.5, 2, 3)
     assert volume.array.dtype == np.float32 and volume.array.flags.c_contiguous
-    header = readers.read_header(path, 3)
+    header = formats.read_header(path, 3)
     assert header.shape == (2, 3, 4, 1)
     np.testing.assert_allclose(header.affine, CANONICAL_AFFINE)
 
@@ -52,7 +52,7 @@ def test_written_mask_lies_on_the_original_grid(tmp_path: Path, axes: str, suffi
     reference = save(scan, tmp_path / "scan.nii.gz")
     labels = (CANONICAL > 10).astype(int)
     path = tmp_path / "out" / f"mask{suffix}"
-    readers.write_mask(path, labels, reference)
+    formats.write_mask(path, labels, reference)
     written = nib.load(path)
     np.testing.assert_array_equal(np.asarray(written.dataobj), np.asarray(scan.dataobj) > 10)
     np.testing.assert_allclose(written.affine, scan.affine)
@@ -61,7 +61,7 @@ def test_written_mask_lies_on_the_original_grid(tmp_path: Path, axes: str, suffi
     assert written.header["cal_max"] == 0
     assert written.header["qform_code"] == nib.load(reference).header["qform_code"]
     assert written.header["sform_code"] == nib.load(reference).header["sform_code"]
-    np.testing.assert_array_equal(readers.read_mask(path, 3).array, labels)
+    np.testing.assert_array_equal(formats.read_mask(path, 3).array, labels)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -69,10 +69,10 @@ def test_mask_of_a_scaled_scan_with_channels_and_nifti2(tmp_path: Path) -> None:
     scan = nib.Nifti2Image(np.zeros((2, 3, 4, 2), np.int16), np.diag([-1, 1, 1, 1]))
     scan.header.set_slope_inter(0.5, 100)
     reference = save(scan, tmp_path / "scan.nii.gz")
-    assert readers.read_image(reference, 3).array.shape == (2, 3, 4, 2)
+    assert formats.read_image(reference, 3).array.shape == (2, 3, 4, 2)
     labels = np.zeros((2, 3, 4), int)
     labels[0] = 300  # no uint8
-    readers.write_mask(tmp_path / "mask.nii", labels, reference)
+    formats.write_mask(tmp_path / "mask.nii", labels, reference)
     written = nib.load(tmp_path / "mask.nii")
     assert isinstance(written, nib.Nifti2Image) and written.shape == (2, 3, 4)
     np.testing.assert_array_equal(np.asarray(written.dataobj), labels[::-1])
@@ -81,23 +81,23 @@ def test_mask_of_a_scaled_scan_with_channels_and_nifti2(tmp_path: Path) -> None:
 def test_same_mask_gives_same_bytes(tmp_path: Path) -> None:
     reference = save(stored_as("LPS"), tmp_path / "scan.nii")
     for name in ("a", "b"):
-        readers.write_mask(tmp_path / f"{name}.nii.gz", np.ones((2, 3, 4), int), reference)
+        formats.write_mask(tmp_path / f"{name}.nii.gz", np.ones((2, 3, 4), int), reference)
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
 
 
 def test_npy_reference(tmp_path: Path) -> None:
     np.save(tmp_path / "scan.npy", CANONICAL)
     for name in ("mask.npy", "mask.nii"):
-        readers.write_mask(tmp_path / name, CANONICAL > 5, tmp_path / "scan.npy")
-        np.testing.assert_array_equal(readers.read_mask(tmp_path / name, 3).array, CANONICAL > 5)
+        formats.write_mask(tmp_path / name, CANONICAL > 5, tmp_path / "scan.npy")
+        np.testing.assert_array_equal(formats.read_mask(tmp_path / name, 3).array, CANONICAL > 5)
 
 
 def test_mask_of_another_shape_or_format_is_refused(tmp_path: Path) -> None:
     reference = save(stored_as("RAS"), tmp_path / "scan.nii")
     with pytest.raises(UserError, match=r"mask.nii.*\(4, 3, 2\).*\(2, 3, 4\)"):
-        readers.write_mask(tmp_path / "mask.nii", np.zeros((4, 3, 2), int), reference)
+        formats.write_mask(tmp_path / "mask.nii", np.zeros((4, 3, 2), int), reference)
     with pytest.raises(UserError, match="mask.png"):
-        readers.write_mask(tmp_path / "mask.png", np.zeros((2, 3, 4), int), reference)
+        formats.write_mask(tmp_path / "mask.png", np.zeros((2, 3, 4), int), reference)
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_mask_of_another_shape_or_format_is_refused(tmp_path: Path) -> None:
 def test_nifti_shapes(tmp_path: Path, shape: tuple, rank: int, expected: tuple) -> None:
     array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     path = save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "a.nii.gz")
-    assert readers.read_header(path, rank).shape == expected
-    np.testing.assert_array_equal(readers.read_image(path, rank).array, array.reshape(expected))
+    assert formats.read_header(path, rank).shape == expected
+    np.testing.assert_array_equal(formats.read_image(path, rank).array, array.reshape(expected))
 
 
 @pytest.mark.parametrize("axes", AXES)
@@ -124,11 +124,11 @@ def test_slice_of_any_orientation(tmp_path: Path, axes: str) -> None:
     image = stored_as(axes)
     image = image.slicer[:, :, 1:2]
     path = save(image, tmp_path / "a.nii")
-    volume = readers.read_image(path, 2)
+    volume = formats.read_image(path, 2)
     canonical = nib.as_closest_canonical(image)
     np.testing.assert_array_equal(volume.array[..., 0], np.squeeze(canonical.get_fdata()))
     labels = (volume.array[..., 0] > 10).astype(int)
-    readers.write_mask(tmp_path / "mask.nii", labels, path)
+    formats.write_mask(tmp_path / "mask.nii", labels, path)
     np.testing.assert_array_equal(nib.load(tmp_path / "mask.nii").get_fdata(), image.get_fdata() > 10)
 
 
@@ -137,7 +137,7 @@ def test_slice_of_any_orientation(tmp_path: Path, axes: str) -> None:
 def test_npy(tmp_path: Path, shape: tuple, expected: tuple, dtype: str) -> None:
     array = np.asfortranarray(np.arange(np.prod(shape)).reshape(shape).astype(dtype))
     np.save(tmp_path / "a.npy", array)
-    volume = readers.read_image(tmp_path / "a.npy", 3)
+    volume = formats.read_image(tmp_path / "a.npy", 3)
     np.testing.assert_array_equal(volume.array, array.reshape(expected).astype(np.float32))
     assert volume.array.dtype == np.float32 and volume.array.flags.c_contiguous
     assert volume.affine is None and volume.spacing == (1, 1, 1)
@@ -146,16 +146,16 @@ def test_npy(tmp_path: Path, shape: tuple, expected: tuple, dtype: str) -> None:
 def test_masks_are_rounded_and_lose_their_channel_axis(tmp_path: Path) -> None:
     stored = np.array([[0.2, 0.9], [1.6, 2.4]])
     np.save(tmp_path / "a.npy", stored[..., None])
-    array = readers.read_mask(tmp_path / "a.npy", 2).array
+    array = formats.read_mask(tmp_path / "a.npy", 2).array
     assert array.dtype == np.int32
     np.testing.assert_array_equal(array, [[0, 1], [2, 2]])
     path = save(nib.Nifti1Image(stored[..., None], np.eye(4)), tmp_path / "a.nii")
-    np.testing.assert_array_equal(readers.read_mask(path, 2).array, array)
+    np.testing.assert_array_equal(formats.read_mask(path, 2).array, array)
 
 
 def test_channels_are_concatenated_in_order(tmp_path: Path) -> None:
     paths = [save(nib.Nifti1Image(CANONICAL + shift, np.eye(4)), tmp_path / f"{shift}.nii") for shift in (5, 0)]
-    volume = readers.read_channels(paths, 3)
+    volume = formats.read_channels(paths, 3)
     np.testing.assert_array_equal(volume.array, np.stack([CANONICAL + 5, CANONICAL], axis=-1))
     assert volume.path == paths[0]
 
@@ -165,27 +165,35 @@ def test_channels_on_other_grids_are_refused(tmp_path: Path) -> None:
     smaller = save(nib.Nifti1Image(CANONICAL[1:], np.eye(4)), tmp_path / "smaller.nii")
     shifted = save(nib.Nifti1Image(CANONICAL, nib.affines.from_matvec(np.eye(3), [0, 0, 2])), tmp_path / "shifted.nii")
     rounded = save(nib.Nifti1Image(CANONICAL, np.eye(4) + 1e-4 * np.eye(4, k=1)), tmp_path / "rounded.nii")
-    readers.read_channels([one, rounded], 3)
+    formats.read_channels([one, rounded], 3)
     with pytest.raises(UserError, match=r"smaller.nii.*\(1, 3, 4\).*one.nii.*\(2, 3, 4\)"):
-        readers.read_channels([one, smaller], 3)
+        formats.read_channels([one, smaller], 3)
     with pytest.raises(UserError, match=r"shifted.nii.*2 mm.*one.nii"):
-        readers.read_channels([one, shifted], 3)
+        formats.read_channels([one, shifted], 3)
 
 
 def test_list_files_is_sorted_and_ignores_the_rest(tmp_path: Path) -> None:
     for name in ("b.nii.gz", "a.NII", "c.npy", ".hidden.npy", "notes.txt"):
         (tmp_path / name).touch()
     (tmp_path / "folder.npy").mkdir()
-    assert [path.name for path in readers.list_files(tmp_path)] == ["a.NII", "b.nii.gz", "c.npy"]
-    assert [readers.stem_of(path) for path in readers.list_files(tmp_path)] == ["a", "b", "c"]
+    assert [path.name for path in formats.list_files(tmp_path, formats.volume_suffixes())] == [
+        "a.NII",
+        "b.nii.gz",
+        "c.npy",
+    ]
+    assert [formats.stem_of(path) for path in formats.list_files(tmp_path, formats.volume_suffixes())] == [
+        "a",
+        "b",
+        "c",
+    ]
 
 
 def test_missing_and_empty_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere.*does not exist"):
-        readers.list_files(tmp_path / "nowhere")
+        formats.list_files(tmp_path / "nowhere", (".npy",))
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(UserError, match=r"expected a flat folder with .npy.*found none \(1 other"):
-        readers.list_files(tmp_path)
+    with pytest.raises(UserError, match=r"expected a flat folder with .nii.*found none \(1 other"):
+        formats.list_files(tmp_path, formats.volume_suffixes())
 
 
 def _nifti_bytes(array: np.ndarray) -> bytes:
@@ -208,7 +216,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-@pytest.mark.parametrize("read", [readers.read_image, readers.read_mask])
+@pytest.mark.parametrize("read", [formats.read_image, formats.read_mask])
 def test_damaged_files_are_named(tmp_path: Path, name: str, read) -> None:
     (tmp_path / name).write_bytes(DAMAGED[name])
     with pytest.raises(UserError, match=f"{name}: cannot be read"):
@@ -221,7 +229,7 @@ def test_flipped_bit_fails_the_checksum(tmp_path: Path) -> None:
     content[1000] ^= 1
     (tmp_path / "a.nii.gz").write_bytes(content)
     with pytest.raises(UserError, match="a.nii.gz.*CRC"):
-        readers.read_image(tmp_path / "a.nii.gz", 3)
+        formats.read_image(tmp_path / "a.nii.gz", 3)
 
 
 def test_truncated_and_object_npy(tmp_path: Path) -> None:
@@ -231,13 +239,13 @@ def test_truncated_and_object_npy(tmp_path: Path) -> None:
     np.save(tmp_path / "b.npy", np.array([{"a": 1}] * 8).reshape(2, 2, 2), allow_pickle=True)
     for name in ("a.npy", "b.npy"):
         with pytest.raises(UserError, match=f"{name}: cannot be read"):
-            readers.read_header(tmp_path / name, 3)
+            formats.read_header(tmp_path / name, 3)
 
 
 def test_missing_file(tmp_path: Path) -> None:
     for name in ("a.npy", "a.nii", "a.nii.gz"):
         with pytest.raises(UserError, match=f"{name}: this file does not exist"):
-            readers.read_image(tmp_path / name, 3)
+            formats.read_image(tmp_path / name, 3)
 
 
 @pytest.mark.parametrize(
@@ -246,11 +254,11 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_wrong_rank(tmp_path: Path, shape: tuple, rank: int) -> None:
     np.save(tmp_path / "a.npy", np.zeros(shape))
     with pytest.raises(UserError, match="a.npy"):
-        readers.read_header(tmp_path / "a.npy", rank)
+        formats.read_header(tmp_path / "a.npy", rank)
     if len(shape) > 1 and min(shape) > 0:
         path = save(nib.Nifti1Image(np.zeros(shape), np.eye(4)), tmp_path / "a.nii.gz")
         with pytest.raises(UserError, match=rf"a.nii.gz: has shape .*expected {rank} spatial axes"):
-            readers.read_header(path, rank)
+            formats.read_header(path, rank)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
@@ -261,9 +269,9 @@ def test_voxels_that_are_not_finite_float32(tmp_path: Path, value: float) -> Non
     nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "a.nii.gz")
     for name in ("a.npy", "a.nii.gz"):
         with pytest.raises(UserError, match=f"{name}: 1 of 64 voxels"):
-            readers.read_image(tmp_path / name, 3)
+            formats.read_image(tmp_path / name, 3)
         with pytest.raises(UserError, match=f"{name}: values range"):
-            readers.read_mask(tmp_path / name, 3)
+            formats.read_mask(tmp_path / name, 3)
 
 
 def test_values_that_are_no_numbers(tmp_path: Path) -> None:
@@ -272,13 +280,13 @@ def test_values_that_are_no_numbers(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(rgb, np.eye(4)), tmp_path / "a.nii")
     for name in ("a.npy", "a.nii"):
         with pytest.raises(UserError, match=f"{name}: voxels are of type"):
-            readers.read_image(tmp_path / name, 3)
+            formats.read_image(tmp_path / name, 3)
 
 
 def test_mask_with_channels(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((4, 4, 4, 2)))
     with pytest.raises(UserError, match="a.npy: has 2 channels"):
-        readers.read_mask(tmp_path / "a.npy", 3)
+        formats.read_mask(tmp_path / "a.npy", 3)
 
 
 def test_degenerate_affine(tmp_path: Path) -> None:
@@ -286,4 +294,4 @@ def test_degenerate_affine(tmp_path: Path) -> None:
     image.header.set_sform(np.diag([1, 1, 0, 1]), 1)
     (tmp_path / "a.nii").write_bytes(nib.Nifti1Image(CANONICAL, np.diag([1, 1, 0, 1]), image.header).to_bytes())
     with pytest.raises(UserError, match="a.nii: its affine is degenerate"):
-        readers.read_header(tmp_path / "a.nii", 3)
+        formats.read_header(tmp_path / "a.nii", 3)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from self_supervised_3d_tasks.data.cases import find_cases
 from self_supervised_3d_tasks.data.labels.tables import LabelTable
-from self_supervised_3d_tasks.data.layouts import LAYOUTS, find_cases
+from self_supervised_3d_tasks.data.layouts import LAYOUTS
 from self_supervised_3d_tasks.errors import UserError
 
 
@@ -113,6 +114,7 @@ def test_upstream_layouts() -> None:
         "ukb2d": (2, "exact", ""),
         "images": (2, "resize", ""),
         "chestxray": (2, "resize", ""),
+        "volumes": (None, "resize", ""),
         "nifti": (3, "resize", ""),
         "npy": (None, "exact", ""),
         "medmnist": (None, "exact", ""),
@@ -191,7 +193,7 @@ def test_layouts_say_where_labels_come_from(tmp_path: Path) -> None:
     table = LabelTable(write_table(tmp_path / "t.csv", "id,label", "a,0"), 3, "id", "label")
     with pytest.raises(UserError, match="csv_file: kaggle_retina needs"):
         find_cases("kaggle_retina", scans, labelled=True)
-    with pytest.raises(UserError, match="csv_file: pancreas3d takes labels from masks.*images, nifti, npy"):
+    with pytest.raises(UserError, match="csv_file: pancreas3d takes labels from masks.*images, volumes, nifti, npy"):
         find_cases("pancreas3d", scans, labelled=True, table=table)
     with pytest.raises(UserError, match="csv_file: medmnist takes labels from the archive.*Remove csv_file"):
         find_cases("medmnist", scans, labelled=True, table=table)

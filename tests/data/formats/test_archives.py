@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from self_supervised_3d_tasks.data import splits
-from self_supervised_3d_tasks.data.formats import archives
-from self_supervised_3d_tasks.data.formats.readers import read_header, read_image, read_mask
+from self_supervised_3d_tasks.data.cases import find_cases
+from self_supervised_3d_tasks.data.formats import archives, read_header, read_image, read_mask
 from self_supervised_3d_tasks.data.labels.tables import Classes
-from self_supervised_3d_tasks.data.layouts import find_cases
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import disk
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
+from self_supervised_3d_tasks.data.volumes import Volume
 from self_supervised_3d_tasks.errors import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 4096, (5, 4, 5, 6)).astype(np.int16)
@@ -149,23 +149,23 @@ def test_a_part_is_decompressed_once_for_all_threads(archive: Path, decoded: lis
     assert decoded == ["train_labels"]  # no image for a header
     barrier = threading.Barrier(4)
 
-    def read(path: Path) -> np.ndarray:
+    def read(path: Path) -> Volume:
         if path in paths[:4]:
             barrier.wait(timeout=10)
-        return archives.read(path)
+        return archives.read_image(path, 3)
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(read, [*paths[:4], *paths[4::5]]))
-    np.testing.assert_array_equal(found[:4], IMAGES[:4])
+    np.testing.assert_array_equal([volume.array[..., 0] for volume in found[:4]], IMAGES[:4])
     assert decoded == ["train_labels", "train_images"]
 
 
 def test_two_parts_stay_decoded_until_they_are_released(archive: Path, decoded: list[str]) -> None:
     for part in ("train", "val", "train", "val"):
-        archives.read(archive / part / "00000")
+        archives.read_image(archive / part / "00000", 3)
     assert decoded == ["train_images", "val_images"]
     archives.release()
-    archives.read(archive / "val" / "00000")
+    archives.read_image(archive / "val" / "00000", 3)
     assert decoded == ["train_images", "val_images", "val_images"]
 
 
@@ -228,7 +228,7 @@ def test_a_scan_with_nan_is_named(tmp_path: Path) -> None:
             r"is a single scan of an archive\. Give the part that it is in: .*organ\.npz/train\.",
         ),
         ("scans", "scans: expected an archive of MedMNIST form .*dataset_name"),
-        ("other.npz/train", r"other\.npz: this archive does not exist"),
+        ("other.npz/train", r"other\.npz: this file does not exist"),
     ],
 )
 def test_a_path_that_is_no_part_is_named(archive: Path, path: str, message: str) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from self_supervised_3d_tasks.data.formats import readers
-from self_supervised_3d_tasks.data.layouts import find_cases
+from self_supervised_3d_tasks.data import formats
+from self_supervised_3d_tasks.data.cases import find_cases
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import volumes
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
@@ -28,7 +28,7 @@ def count_reads(monkeypatch) -> Counter:
     """Count decoded files by name."""
     counter: Counter = Counter()
     for name in ("read_channels", "read_mask"):
-        original = getattr(readers, name)
+        original = getattr(formats, name)
 
         def read(files, rank, original=original):
             counter[str(files)] += 1

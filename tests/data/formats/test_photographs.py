@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from self_supervised_3d_tasks.data.formats import readers
+from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.errors import UserError
 
@@ -51,28 +51,28 @@ IMAGES = {
 @pytest.mark.parametrize(("image", "expected"), IMAGES.values(), ids=IMAGES)
 def test_pixels_are_kept(tmp_path: Path, suffix: str, image, expected: np.ndarray) -> None:
     path = save(tmp_path / f"a{suffix}", image)
-    volume = readers.read_image(path, 2)
+    volume = formats.read_image(path, 2)
     expected = expected.reshape(5, 7, -1)
     np.testing.assert_array_equal(volume.array, expected)
     assert volume.array.dtype == np.float32
     assert volume.affine is None and volume.spacing == (1, 1)
-    assert readers.read_header(path, 2).shape == expected.shape
+    assert formats.read_header(path, 2).shape == expected.shape
 
 
 def test_real_numbers_of_tiff_are_kept(tmp_path: Path) -> None:
     path = save(tmp_path / "a.tif", DEEP.astype(np.float32) / 7)
-    np.testing.assert_array_equal(readers.read_image(path, 2).array[..., 0], DEEP.astype(np.float32) / 7)
+    np.testing.assert_array_equal(formats.read_image(path, 2).array[..., 0], DEEP.astype(np.float32) / 7)
     path = save(tmp_path / "b.tif", np.full((5, 7), np.nan, np.float32))
     with pytest.raises(UserError, match="b.tif: 35 of 35 voxels are NaN"):
-        readers.read_image(path, 2)
+        formats.read_image(path, 2)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".JPEG"])
 def test_jpeg(tmp_path: Path, suffix: str) -> None:
     smooth = np.add.outer(np.arange(32), np.arange(48)).astype(np.uint8)
     path = save(tmp_path / f"a{suffix}", np.stack([smooth] * 3, axis=-1), quality=95)
-    array = readers.read_image(path, 2).array
-    assert array.shape == (32, 48, 3) == readers.read_header(path, 2).shape
+    array = formats.read_image(path, 2).array
+    assert array.shape == (32, 48, 3) == formats.read_header(path, 2).shape
     np.testing.assert_allclose(array, np.stack([smooth] * 3, axis=-1), atol=4)
 
 
@@ -100,16 +100,16 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: s
     exif[0x0112] = orientation
     options = {"compression": compression} if compression else {}
     path = save(tmp_path / f"a{suffix}", pixels, exif=exif, **options)
-    array = readers.read_image(path, 2).array
+    array = formats.read_image(path, 2).array
     np.testing.assert_allclose(array[..., 0], TURNED[orientation](pixels), atol=2 if suffix == ".jpg" else 0)
-    assert readers.read_header(path, 2).shape == array.shape
+    assert formats.read_header(path, 2).shape == array.shape
 
 
 def test_headers_decode_nothing(tmp_path: Path, monkeypatch) -> None:
     path = save(tmp_path / "a.png", COLOUR)
     monkeypatch.setattr(Image.Image, "load", None)
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)
-    assert readers.read_header(path, 2).shape == (5, 7, 3)
+    assert formats.read_header(path, 2).shape == (5, 7, 3)
 
 
 def several_pages() -> dict:
@@ -133,14 +133,14 @@ def test_refused_kinds_are_named(tmp_path: Path, name: str) -> None:
     image, options, message = REFUSED[name]
     save(tmp_path / name, image, **options)
     with pytest.raises(UserError, match=f"{name}: .*{message}"):
-        readers.read_image(tmp_path / name, 2)
+        formats.read_image(tmp_path / name, 2)
 
 
 def test_decompression_bombs(tmp_path: Path, monkeypatch) -> None:
     path = save(tmp_path / "bomb.png", GREY)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 17)
     with pytest.raises(UserError, match="bomb.png: .*35 pixels.*Shrink"):
-        readers.read_header(path, 2)
+        formats.read_header(path, 2)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
@@ -150,25 +150,25 @@ def test_damaged_files(tmp_path: Path, suffix: str) -> None:
     for name, damaged in (("cut", content[: len(content) // 2]), ("empty", b""), ("text", b"no image" * 50)):
         path = tmp_path / f"{name}{suffix}"
         path.write_bytes(damaged)
-        for read in (readers.read_image, *([readers.read_mask] if suffix != ".jpg" else [])):
+        for read in (formats.read_image, *([formats.read_mask] if suffix != ".jpg" else [])):
             with pytest.raises(UserError, match=rf"{name}{suffix}: cannot be read .*complete {suffix} file: copy"):
                 read(path, 2)
     with pytest.raises(UserError, match="nowhere.png: this file does not exist"):
-        readers.read_image(tmp_path / "nowhere.png", 2)
+        formats.read_image(tmp_path / "nowhere.png", 2)
 
 
 def test_other_formats_are_not_tried(tmp_path: Path) -> None:
     save(tmp_path / "a.png", GREY, format="BMP")
     with pytest.raises(UserError, match="a.png: cannot be read"):
-        readers.read_header(tmp_path / "a.png", 2)
+        formats.read_header(tmp_path / "a.png", 2)
 
 
 def test_photographs_have_two_axes(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", COLOUR)
-    for read in (readers.read_header, readers.read_image, readers.read_mask):
+    for read in (formats.read_header, formats.read_image, formats.read_mask):
         mask = save(tmp_path / "mask.png", GREY)
         with pytest.raises(UserError, match=r"has shape \(5, 7, .\), expected 3 spatial axes"):
-            read(mask if read is readers.read_mask else path, 3)
+            read(mask if read is formats.read_mask else path, 3)
 
 
 @pytest.mark.parametrize(
@@ -179,10 +179,10 @@ def test_photographs_have_two_axes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_masks(tmp_path: Path, image, expected: np.ndarray, suffix: str) -> None:
     path = save(tmp_path / f"a{suffix}", image)
-    volume = readers.read_mask(path, 2)
+    volume = formats.read_mask(path, 2)
     np.testing.assert_array_equal(volume.array, expected)
     assert volume.array.dtype == np.int32
-    assert readers.read_mask_header(path, 2).shape == (5, 7, 1)
+    assert formats.read_mask_header(path, 2).shape == (5, 7, 1)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_masks(tmp_path: Path, image, expected: np.ndarray, suffix: str) -> None
 )
 def test_images_that_are_no_masks(tmp_path: Path, name: str, image, message: str) -> None:
     save(tmp_path / name, image)
-    for read in (readers.read_mask_header, readers.read_mask):
+    for read in (formats.read_mask_header, formats.read_mask):
         with pytest.raises(UserError, match=f"{name}: {message}"):
             read(tmp_path / name, 2)
 
@@ -203,7 +203,7 @@ def test_images_that_are_no_masks(tmp_path: Path, name: str, image, message: str
 def test_a_jpeg_under_another_name_is_no_mask(tmp_path: Path) -> None:
     save(tmp_path / "a.png", GREY, format="JPEG")
     with pytest.raises(UserError, match="a.png: JPEG changes"):
-        readers.read_mask(tmp_path / "a.png", 2)
+        formats.read_mask(tmp_path / "a.png", 2)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".npy", ".nii.gz"])
@@ -213,8 +213,8 @@ def test_masks_of_photographs_are_written(tmp_path: Path, suffix: str) -> None:
     reference = save(tmp_path / "photo.jpg", COLOUR, exif=exif)
     path = tmp_path / "out" / f"mask{suffix}"
     labels = DRAWS.integers(0, 256, (7, 5))
-    readers.write_mask(path, labels, reference)
-    np.testing.assert_array_equal(readers.read_mask(path, 2).array, labels)
+    formats.write_mask(path, labels, reference)
+    np.testing.assert_array_equal(formats.read_mask(path, 2).array, labels)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     if suffix == ".png":
         with Image.open(path) as image:
@@ -224,29 +224,29 @@ def test_masks_of_photographs_are_written(tmp_path: Path, suffix: str) -> None:
 def test_masks_that_a_png_cannot_hold(tmp_path: Path) -> None:
     reference = save(tmp_path / "photo.png", GREY)
     with pytest.raises(UserError, match="mask.png: .*labels up to 256"):
-        readers.write_mask(tmp_path / "mask.png", np.full((5, 7), 256), reference)
+        formats.write_mask(tmp_path / "mask.png", np.full((5, 7), 256), reference)
     with pytest.raises(UserError, match="mask.jpg: expected a mask file"):
-        readers.write_mask(tmp_path / "mask.jpg", np.zeros((5, 7), int), reference)
+        formats.write_mask(tmp_path / "mask.jpg", np.zeros((5, 7), int), reference)
     np.save(tmp_path / "scan.npy", np.zeros((2, 3, 4)))
     with pytest.raises(UserError, match="mask.png: a PNG file holds 2 axes.*3 axes"):
-        readers.write_mask(tmp_path / "mask.png", np.zeros((2, 3, 4), int), tmp_path / "scan.npy")
+        formats.write_mask(tmp_path / "mask.png", np.zeros((2, 3, 4), int), tmp_path / "scan.npy")
 
 
 def test_a_window_for_8_bits_does_not_cut_off_16(tmp_path: Path) -> None:
     path = save(tmp_path / "deep.png", np.full((5, 7), 1000, np.uint16))
-    volume = readers.read_image(path, 2)
+    volume = formats.read_image(path, 2)
     with pytest.raises(UserError, match=r"deep.png: has values up to 1000.*intensity_window is \[0, 255\].*65535"):
         Preprocessing((5, 7), 1, intensity_window=(0, 255)).image(volume)
     np.testing.assert_allclose(Preprocessing((5, 7), 1, intensity_window=(0, 2000)).image(volume), 0.5)
     np.save(tmp_path / "ct.npy", np.full((5, 7), 1000))
-    image = Preprocessing((5, 7), 1, intensity_window=(0, 255)).image(readers.read_image(tmp_path / "ct.npy", 2))
+    image = Preprocessing((5, 7), 1, intensity_window=(0, 255)).image(formats.read_image(tmp_path / "ct.npy", 2))
     np.testing.assert_array_equal(image, 1)  # a window of the user's own clips
 
 
 def test_colours_and_greys_do_not_mix(tmp_path: Path) -> None:
     preprocessing = Preprocessing((5, 7), 3, intensity_window=(0, 255))
-    grey = readers.read_header(save(tmp_path / "grey.png", GREY), 2)
+    grey = formats.read_header(save(tmp_path / "grey.png", GREY), 2)
     with pytest.raises(UserError, match=r"grey.png: has 1 channels.*number_channels = 3"):
         preprocessing.fitted_shape(grey.shape, grey.path)
-    image = preprocessing.image(readers.read_image(save(tmp_path / "a.png", COLOUR), 2))
+    image = preprocessing.image(formats.read_image(save(tmp_path / "a.png", COLOUR), 2))
     np.testing.assert_allclose(image, COLOUR / 255, atol=1e-6)

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from self_supervised_3d_tasks.data.cases import find_cases
 from self_supervised_3d_tasks.data.labels.findings import NIH_FINDINGS, FindingTable, as_text, parse
-from self_supervised_3d_tasks.data.layouts import LAYOUTS, find_cases
+from self_supervised_3d_tasks.data.layouts import LAYOUTS
 from self_supervised_3d_tasks.errors import UserError
 
 KNOWN = ("Mass", "Edema", "Lung Opacity")

@@ -1,0 +1,44 @@
+"""NumPy arrays, ``(*spatial)`` or ``(*spatial, channels)``, which say nothing of directions and voxel sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from self_supervised_3d_tasks.data.volumes import Header, Volume, as_float32, as_labels, check_numbers, with_channels
+
+SUFFIXES = (".npy",)
+MASK_SUFFIXES = (".npy",)
+HOLDS_VOLUMES = True
+
+
+def read_header(path: Path, rank: int) -> Header:
+    """Return the shape; an array of ``rank`` axes has one channel."""
+    return Header(with_channels(_open(path).shape, path, rank), path)
+
+
+def read_image(path: Path, rank: int) -> Volume:
+    """Read ``(*spatial, channels)`` float32."""
+    stored = _open(path)
+    return Volume.without_affine(as_float32(stored).reshape(with_channels(stored.shape, path, rank)), rank, path)
+
+
+def read_mask(path: Path, rank: int) -> Volume:
+    """Read ``(*spatial)`` int32."""
+    stored = _open(path)
+    return Volume.without_affine(as_labels(stored, path).reshape(stored.shape[:rank]), rank, path)
+
+
+def write_mask(path: Path, mask: np.ndarray, reference: Header) -> None:
+    """Write the array as it is."""
+    np.save(path, mask, allow_pickle=False)
+
+
+def _open(path: Path) -> np.ndarray:
+    """Return the array as a read-only map: opening checks the header and the length, not the voxels."""
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise ValueError("this is an .npz archive")
+    check_numbers(array.dtype, path)
+    return array

@@ -1,0 +1,173 @@
+"""Decoded files and what is known of them before: what every format gives, and the checks that the formats share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from self_supervised_3d_tasks.errors import UserError
+
+_LARGEST_LABEL = np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of a file without decoding its voxels.
+
+    Args:
+        shape: ``(*spatial, channels)`` on canonical axes.
+        path: the file.
+        affine: ``(4, 4)``, canonical voxel index to mm; None where the format does not say where voxels lie.
+    """
+
+    shape: tuple[int, ...]
+    path: Path
+    affine: np.ndarray | None = None
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes."""
+        return len(self.shape) - 1
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Voxel size along each spatial axis in mm; ones without an affine and in 2D, whose third axis is left out."""
+        if self.affine is None or self.rank < 3:
+            return (1.0,) * self.rank
+        return tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A decoded file.
+
+    Args:
+        array: image ``(*spatial, channels)`` float32, or mask ``(*spatial)`` int32, on canonical axes.
+        affine: ``(4, 4)``, canonical voxel index to mm; None where the format does not say where voxels lie.
+        spacing: voxel size in mm, one number per spatial axis; ones where the format does not say it.
+        path: the file (of several, the first).
+    """
+
+    array: np.ndarray
+    affine: np.ndarray | None
+    spacing: tuple[float, ...]
+    path: Path
+
+    @classmethod
+    def without_affine(cls, array: np.ndarray, rank: int, path: Path) -> Volume:
+        """Return the volume of a format that knows neither directions nor the size of a voxel."""
+        return cls(array, None, (1.0,) * rank, path)
+
+    @property
+    def header(self) -> Header:
+        """Shape and affine of an image."""
+        return Header(self.array.shape, self.path, self.affine)
+
+
+def check_same_grid(image: Header, other: Header) -> None:
+    """Check that a mask, or another channel, lies on the voxel grid of an image.
+
+    Affines are compared by where they place the corners of the grid: headers of different programs differ by
+    rounding, and a mask that is wrong by a whole voxel is further away than half of one.
+
+    Raises:
+        UserError: The shapes differ, or a corner lies more than half a voxel away.
+    """
+    shape = image.shape[:-1]
+    if shape != other.shape[:-1]:
+        raise UserError(
+            f"{other.path}: its grid is {other.shape[:-1]}, but {image.path} has {shape}; expected the same "
+            "grid. Resample one onto the other."
+        )
+    if image.affine is None or other.affine is None or image.rank < 3:
+        return
+    corners = np.indices((2, 2, 2)).reshape(3, -1) * (np.array(shape)[:, None] - 1)
+    offsets = (image.affine - other.affine) @ np.vstack([corners, np.ones(8)])
+    distance = np.linalg.norm(offsets[:3], axis=0).max()
+    if distance > 0.5 * min(image.spacing):
+        raise UserError(
+            f"{other.path}: its affine places voxels up to {distance:.3g} mm from those of {image.path}. "
+            "Expected the same grid: resample one onto the other, or copy the affine if only that is wrong."
+        )
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what a library raises about a damaged file into one message with its name.
+
+    Libraries agree on no exception: bytes changed at random in small files raised ten unrelated types.
+
+    Raises:
+        UserError: The block raised an exception.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: this file does not exist. Check the path.") from error
+    except Exception as error:
+        raise UserError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}). Expected a complete {path.suffix.lower()} "
+            'file: copy it again, remove it, or set on_bad_file to "skip".'
+        ) from error
+
+
+def with_channels(shape: tuple[int, ...], path: Path, rank: int) -> tuple[int, ...]:
+    """Return ``(*spatial, channels)`` of a stored shape ``(*spatial)`` or ``(*spatial, channels)``.
+
+    Raises:
+        UserError: The shape has another number of axes, or an axis of length 0.
+    """
+    if len(shape) not in (rank, rank + 1) or min(shape) < 1:
+        raise wrong_rank(shape, path, rank)
+    return shape if len(shape) == rank + 1 else (*shape, 1)
+
+
+def wrong_rank(shape: tuple[int, ...], path: Path, rank: int) -> UserError:
+    """Return the error of a file whose shape does not have ``rank`` spatial axes."""
+    return UserError(
+        f"{path}: has shape {shape}, expected {rank} spatial axes, with or without one axis of channels "
+        "after. Convert the file, or change data_dim (its length is the number of spatial axes)."
+    )
+
+
+def check_numbers(dtype: np.dtype, path: Path) -> None:
+    """Raise `UserError` if the voxels of a file are neither integers nor real numbers."""
+    if dtype.kind not in "biuf":
+        raise UserError(f"{path}: voxels are of type {dtype}, expected integers or real numbers.")
+
+
+def check_finite(volume: Volume) -> None:
+    """Raise `UserError` if an image has NaN or infinite voxels."""
+    bad = volume.array.size - np.count_nonzero(np.isfinite(volume.array))
+    if bad:
+        raise UserError(
+            f"{volume.path}: {bad} of {volume.array.size} voxels are NaN or infinite; expected finite float32 "
+            'values. Repair the file, remove it, or set on_bad_file to "skip".'
+        )
+
+
+def as_float32(array: np.ndarray) -> np.ndarray:
+    """Return a copy in memory (``array`` may map a file); what float32 cannot hold becomes infinite."""
+    with np.errstate(over="ignore"):
+        return np.array(array, np.float32, order="C", subok=False)
+
+
+def as_labels(array: np.ndarray, path: Path) -> np.ndarray:
+    """Return an int32 copy of stored labels, fractions rounded.
+
+    Raises:
+        UserError: A value is no label: NaN, infinite or beyond int32.
+    """
+    if array.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            array = np.rint(array)
+    # NaN fails both comparisons, so it is refused as well.
+    if not (array.min() >= -_LARGEST_LABEL and array.max() <= _LARGEST_LABEL):
+        raise UserError(f"{path}: values range from {array.min()} to {array.max()}, expected integer labels.")
+    return np.array(array, np.int32, order="C", subok=False)
