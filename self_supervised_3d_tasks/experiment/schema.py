@@ -9,7 +9,7 @@ import itertools
 from typing import Any
 
 from self_supervised_3d_tasks.data import layouts
-from self_supervised_3d_tasks.experiment import registry
+from self_supervised_3d_tasks.experiment import legacy, registry
 from self_supervised_3d_tasks.experiment.load import COMMANDS, experiment_model
 
 # Which kinds of names a key takes.
@@ -45,16 +45,30 @@ def json_schema(command: str) -> dict[str, Any]:
             if value not in variants:
                 variants.append(value)
     merged = {key: variants[0] if len(variants) == 1 else {"anyOf": variants} for key, variants in properties.items()}
-    for key, text in _descriptions(command).items():
-        if key in merged:
-            merged[key] = {**merged[key], "description": text}
+    texts = _descriptions(command)
+    merged = {key: {**value, "description": texts[key]} for key, value in merged.items()}
     for key, kinds in _NAMES.items():
         if key in merged:
             names = [name for kind in kinds for name in (*registry.known(kind), *registry.ALIASES[kind])]
             merged[key] = {**merged[key], "enum": names + ([None] if key == "encoder_architecture" else [])}
     merged["dataset_name"]["enum"] = sorted(layouts.LAYOUTS)
+    own = {"train": ["val_split"], "finetune": [*legacy.FINETUNE_ALIASES, "load_weights"]}
+    old = {*legacy.ALIASES, *legacy.WITHOUT_EFFECT, *legacy.UPSTREAM_KEYS, *legacy.LOADER_GROUPS, "model_params"}
+    merged |= {key: _OLD for key in {*old, *own[command]} - merged.keys()} | _OF_FILES
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"Experiment file of {command}.py",
+        "type": "object",
+        "properties": dict(sorted(merged.items())),
+        "additionalProperties": False,
+    }
+
+
+def _descriptions(command: str) -> dict[str, str]:
+    """Return what each key means; of one that means several things, what it means where."""
     texts: dict[str, dict[str, str]] = {}
-    for kind, name in ((kind, name) for kind in _KINDS for name in _distinct(kind)):
+    consumers = [(kind, name) for kind in _KINDS for name in _distinct(kind)]
+    for kind, name in consumers:
         for key, text in registry.descriptions(getattr(registry, kind)(name)).items():
             texts.setdefault(key, {}).setdefault(text, name if kind == "algorithm" else f"{kind} {name}")
     found = {}
