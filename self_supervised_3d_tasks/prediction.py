@@ -21,7 +21,8 @@ from self_supervised_3d_tasks.downstream.whole_scans import WholeScanTask
 from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
-from self_supervised_3d_tasks.files.run_folder import read_json
+from self_supervised_3d_tasks.files.atomic import read_json
+from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.finetuning import job as finetuning
 
 _EVERY_FILE = "(.+)"  # is a subject of its own, which needs no warning: nothing is split here
@@ -48,14 +49,15 @@ class Predictor(ABC):
         Raises:
             UserError: Not the run folder of a finetuning, no such finished job, or a damaged model file.
         """
-        if not (run / "jobs").is_dir():
+        folder = RunFolder(run)
+        if not folder.jobs.is_dir():
             raise UserError(f"{run}: not the run folder of a finetuning; give the folder that finetune.py printed")
-        experiment = load_experiment("finetune", run / "config.json", overrides)
+        experiment = load_experiment("finetune", folder.config, overrides)
         name = job or _best_job(run)
-        if not (run / "jobs" / name / "model.keras").exists():
-            finished = sorted(path.parent.name for path in run.glob("jobs/*/model.keras"))
-            raise UserError(f"--job: {run / 'jobs' / name} holds no model.keras.{nearest(name, finished)}")
-        model = training.load_model(run / "jobs" / name / "model.keras")
+        if not folder.job(name).model.exists():
+            finished = sorted(path.parent.name for path in folder.jobs.glob(f"*/{RunFolder.model}"))
+            raise UserError(f"--job: {folder.job(name).path} holds no {RunFolder.model}.{nearest(name, finished)}")
+        model = training.load_model(folder.job(name).model)
         predictor = MaskPredictor if experiment.task == "segmentation" else TablePredictor
         return predictor(name, experiment, model)
 
@@ -260,7 +262,7 @@ def _picture(mask: Path) -> Path:
 def _best_job(run: Path) -> str:
     """Return the job with most labels and, among those, the lowest validation loss."""
     jobs = []
-    for path in run.glob("jobs/*/scores.json"):
+    for path in RunFolder(run).jobs.glob(f"*/{RunFolder.scores}"):
         percent = float(path.parent.name.split("_")[0])
         jobs.append((-percent, read_json(path)["best_val_loss"], path.parent.name))
     if not jobs:

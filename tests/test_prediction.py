@@ -16,7 +16,7 @@ from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
-from self_supervised_3d_tasks.files.run_folder import write_json
+from self_supervised_3d_tasks.files.atomic import write_json
 from self_supervised_3d_tasks.prediction import Predictor
 
 EXPERIMENT = {

@@ -31,7 +31,6 @@ from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.pretraining import run as pretraining
 from self_supervised_3d_tasks.pretraining.run import Plan
 from self_supervised_3d_tasks.training import checkpoints
-from self_supervised_3d_tasks.transfer import decoder as transfer_decoder
 
 USAGE = "RUN_DIR [--data_dir FOLDER] [--num_wholes N] [--parts_per_whole N] [--seed N]"
 NUM_PICTURES = 4
@@ -87,7 +86,7 @@ def analyse(folder: RunFolder, *, data_dir: str | None, num_wholes: int, parts_p
     plan = _finished_plan(folder)
     training.set_precision(plan.experiment.mixed_precision)
     cases = plan.validation if data_dir is None else _other_cases(plan, data_dir)
-    restorer = training.load_model(folder.path / transfer_decoder.FILE_NAME)
+    restorer = training.load_model(folder.encoder_decoder)
     found, mean = _measure(plan, restorer, cases, num_wholes, parts_per_whole, seed)
     alike, probe = similarities(found.codes), contrastive_probe(found.codes, seed=seed)
     scans = record.scan_errors(found)
@@ -97,7 +96,7 @@ def analyse(folder: RunFolder, *, data_dir: str | None, num_wholes: int, parts_p
     source = "validation scans" if data_dir is None else f"scans of {Path(data_dir).name}"
     title = f"{plan.algorithm.name}, epoch {epoch}: {wholes} wholes of {len(scans)} {source}"
 
-    target = folder.path / "analysis"
+    target = folder.analysis
     plots.similarity_histogram(target / "similarity.png", *alike)
     points = embedding.embed(found.codes.reshape(-1, found.codes.shape[-1]), seed=seed)
     plots.embedding(target / "embedding.png", points, np.repeat(np.arange(wholes), parts_per_whole))
@@ -159,21 +158,21 @@ def _measure(
 def _finished_plan(folder: RunFolder) -> Plan:
     """Return what the run trained, with the scans of its own split."""
     path = folder.path
-    if not (path / "config.json").is_file():
+    if not folder.config.is_file():
         raise UserError(f"{path}: no config.json here: expected the run folder of a pretraining, as train.py prints it")
-    if "data_dir_train" in folder.read_json("config.json"):
+    if "data_dir_train" in folder.read_json(RunFolder.config):
         raise UserError(f"{path}: the run folder of a finetuning; give that of the pretraining before it")
-    experiment: TrainExperiment = load_experiment("train", path / "config.json")
+    experiment: TrainExperiment = load_experiment("train", folder.config)
     _check_task(path, experiment.algorithm)
     if not folder.is_finished:
         raise UserError(f"{path}: this pretraining has not finished; continue it with train.py --resume")
     plan = pretraining.plan(experiment)
-    split = folder.read_json("split.json")
+    split = folder.read_json(RunFolder.split)
     cases = {case.name: case for case in (*plan.train, *plan.validation)}
     missing = [name for part in ("train", "validation") for name in split[part] if name not in cases]
     if missing:
         raise UserError(
-            f"{experiment.data_dir}: {len(missing)} scans of {path / 'split.json'} are not there any more, the first "
+            f"{experiment.data_dir}: {len(missing)} scans of {folder.split} are not there any more, the first "
             f"is {missing[0]!r}; put them back"
         )
     train, validation = ([cases[name] for name in split[part]] for part in ("train", "validation"))

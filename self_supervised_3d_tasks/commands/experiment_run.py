@@ -97,9 +97,10 @@ def claim(experiment: Experiment, *, resume: bool) -> RunFolder:
     base, name = experiment.run_location()
     config = experiment.model_dump(mode="json")
     if resume:
-        found = [folder for folder in RunFolder.all(base, name) if (folder.path / "config.json").exists()]
+        found = [folder for folder in RunFolder.all(base, name) if folder.config.exists()]
         changes = {
-            folder.path: _changed(_completed(experiment, folder.read_json("config.json")), config) for folder in found
+            folder.path: _changed(_completed(experiment, folder.read_json(RunFolder.config)), config)
+            for folder in found
         }
         same = [folder for folder in found if not changes[folder.path]]
         others = [folder for folder in found if changes[folder.path] and not folder.is_finished]
@@ -112,7 +113,7 @@ def claim(experiment: Experiment, *, resume: bool) -> RunFolder:
                 f"{', '.join(changes[folder.path])}; restore them, or start a new run without --resume"
             )
     folder = RunFolder.create(base, name)
-    folder.write_json("config.json", config)
+    folder.write_json(RunFolder.config, config)
     return folder
 
 
@@ -133,5 +134,5 @@ def _changed(before: dict, after: dict) -> list[str]:
 
 def discard_unstarted(folder: RunFolder) -> None:
     """Remove a run folder in which no epoch has finished: after a mistake in the data there is nothing to keep."""
-    if not any(folder.path.rglob("state.json")):
+    if not any(folder.path.rglob(str(RunFolder.state))):
         shutil.rmtree(folder.path)

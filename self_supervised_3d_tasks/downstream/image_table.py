@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from self_supervised_3d_tasks.downstream.predictions import Columns
-from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.run_folder import atomic_write
+from self_supervised_3d_tasks.files.tables import read_table, write_table
 
 Row = list[str]
 """Image, then of classes the most fitting one and its name, then the probabilities."""
@@ -41,10 +39,7 @@ def rows(
 
 def write(path: Path, lines: Sequence[Row], columns: Row) -> None:
     """Write a table; killed at any moment, there is the old file or the new one."""
-    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(lines)
+    write_table(path, columns, lines)
 
 
 def read(path: Path, columns: Row) -> list[Row]:
@@ -53,11 +48,4 @@ def read(path: Path, columns: Row) -> list[Row]:
     Raises:
         UserError: The file has other columns.
     """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            lines = list(csv.reader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read ({error}); choose another OUTPUT") from error
-    if any(len(line) != len(columns) for line in lines) or lines[:1] != [columns]:
-        raise UserError(f"{path}: expected a table with the columns {','.join(columns)}; choose another OUTPUT")
-    return lines[1:]
+    return read_table(path, columns, "choose another OUTPUT")

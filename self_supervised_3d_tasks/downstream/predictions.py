@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,7 @@ import numpy as np
 
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.run_folder import atomic_write
-
-FILE_NAME = "predictions.csv"
+from self_supervised_3d_tasks.files.tables import read_table, write_table
 
 
 @dataclass(frozen=True)
@@ -71,12 +68,10 @@ class CasePredictions:
     def write(self, path: Path, columns: Columns) -> None:
         """Write a table: case, subject, then the labels, then the probabilities."""
         labels = self.truth if self.prediction is None else np.stack([self.truth, self.prediction], axis=1)
-        with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns.header)
-            for name, subject, whole, values in zip(self.names, self.subjects, labels, self.probabilities, strict=True):
-                # All digits: rounded, different probabilities could become ties, and the scores other scores.
-                writer.writerow([name, subject, *map(int, whole), *map(float, values)])
+        cases = zip(self.names, self.subjects, labels, self.probabilities, strict=True)
+        # All digits: rounded, different probabilities could become ties, and the scores other scores.
+        rows = ([name, subject, *map(int, whole), *map(float, values)] for name, subject, whole, values in cases)
+        write_table(path, columns.header, rows)
 
     @classmethod
     def read(cls, path: Path, columns: Columns) -> CasePredictions:
@@ -85,21 +80,16 @@ class CasePredictions:
         Raises:
             UserError: The file is not such a table.
         """
+        remedy = (
+            f"these are not the predictions of a job on the {'classes' if columns.exclusive else 'findings'} "
+            f"{', '.join(columns.outputs)}: delete the job's scores.json and resume to score it again"
+        )
+        lines = read_table(path, columns.header, remedy)
         try:
-            with open(path, newline="", encoding="utf-8") as file:
-                header, *lines = list(csv.reader(file))
-            if header != columns.header:
-                raise ValueError(f"its columns are {','.join(header)}")
-            if any(len(line) != len(header) for line in lines):
-                raise ValueError("a line is too short or too long")
             names, subjects, *cells = zip(*lines, strict=True)
             labels = np.array(cells[: len(columns.labels)], int)
             probabilities = np.array(cells[len(columns.labels) :], float).T
-        except (OSError, ValueError, csv.Error) as error:
-            kind = "classes" if columns.exclusive else "findings"
-            raise UserError(
-                f"{path}: expected the predictions of a job on the {kind} {', '.join(columns.outputs)} ({error}); "
-                "delete the job's scores.json and resume to score it again"
-            ) from error
+        except ValueError as error:
+            raise UserError(f"{path}: expected rows of numbers, received other values ({error}); {remedy}") from error
         truth, prediction = labels if columns.exclusive else (labels.T, None)
         return cls(list(names), list(subjects), truth, prediction, probabilities)

@@ -19,7 +19,8 @@ from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
-from self_supervised_3d_tasks.downstream.predictions import FILE_NAME, CasePredictions, Columns
+from self_supervised_3d_tasks.downstream.predictions import CasePredictions, Columns
+from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.ops import augment
 from self_supervised_3d_tasks.scores.results import WHOLE_SET
@@ -102,12 +103,12 @@ class WholeScanTask(DownstreamTask):
         """Score the test cases as one set, and keep what was predicted for each as ``predictions.csv``."""
         part = store.subset(cases)
         found = CasePredictions.of(part.cases, *self.predict(model, (part.image(index) for index in range(len(part)))))
-        found.write(folder / FILE_NAME, self.columns)
+        found.write(RunFolder(folder).predictions, self.columns)
         return [CaseScore(WHOLE_SET, name, value) for name, value in self.evaluate(found).items()]
 
     def predictions(self, job: Path) -> CasePredictions:
         """Return what `score` kept in the folder of a job."""
-        return CasePredictions.read(job / FILE_NAME, self.columns)
+        return CasePredictions.read(RunFolder(job).predictions, self.columns)
 
 
 def _batches(images: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:

@@ -15,6 +15,7 @@ from pydantic import Field
 from self_supervised_3d_tasks.data import layouts
 from self_supervised_3d_tasks.experiment import defaults, registry
 from self_supervised_3d_tasks.experiment.shared_keys import Count, Experiment, PositiveFloat, PositiveInt
+from self_supervised_3d_tasks.files.run_folder import RunFolder
 
 Share = Annotated[float, Field(ge=0, le=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
@@ -159,7 +160,7 @@ class FinetuneExperiment(Experiment):
         if self.run_name or not self.model_checkpoint:
             return Path(self.base_workspace).expanduser(), self.run_name or "random_test"
         checkpoint = Path(self.model_checkpoint).expanduser()
-        if checkpoint.name in ("encoder.keras", "encoder_decoder.keras"):
+        if checkpoint.name in map(str, (RunFolder.encoder, RunFolder.encoder_decoder)):
             checkpoint = checkpoint.parent
         return checkpoint.parent, f"{checkpoint.name.removesuffix('.keras')}_test"
 

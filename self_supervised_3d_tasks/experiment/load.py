@@ -13,6 +13,7 @@ from pydantic import ValidationError, create_model
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import bases, build, checks, legacy, pretrained, registry
 from self_supervised_3d_tasks.experiment.keys import Experiment, FinetuneExperiment, TrainExperiment
+from self_supervised_3d_tasks.files.run_folder import RunFolder
 
 COMMANDS: dict[str, type[Experiment]] = {"train": TrainExperiment, "finetune": FinetuneExperiment}
 
@@ -97,7 +98,7 @@ def _validate(command: str, values: dict[str, Any]) -> Experiment:
 
 
 def _is_of_a_run(path: Path) -> bool:
-    return path.name == "config.json" and path.with_name("status.json").exists()
+    return path.name == str(RunFolder.config) and RunFolder(path.parent).status.exists()
 
 
 def _sentence(error: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry
+from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.transfer.encoder import find_encoder
 
 # Keys of encoders that change no tensor: finetuning may choose them anew.
@@ -65,7 +66,7 @@ def _config(values: dict[str, Any]) -> Path | None:
     if not isinstance(checkpoint, str):
         return None
     source = Path(checkpoint).expanduser()
-    path = (source if source.is_dir() else source.parent) / "config.json"
+    path = RunFolder(source if source.is_dir() else source.parent).config
     return path if source.exists() and path.is_file() else None
 
 

@@ -1,160 +1,77 @@
-"""Run folders, and files in them that are never half written."""
+"""The folder of a run: every file of it by name, and how far the run is."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import re
-import secrets
 import shlex
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.files.atomic import read_json, write_json
 
-TEMPORARY_PREFIX = ".unfinished-"
 _RECORDED_PACKAGES = (
-    "self_supervised_3d_tasks",
-    "keras",
-    "tensorflow",
-    "tensorflow-cpu",
-    "numpy",
-    "nibabel",
-    "scikit-image",
+    *("self_supervised_3d_tasks", "keras", "tensorflow", "tensorflow-cpu", "numpy", "nibabel", "scikit-image"),
     "SimpleITK",
 )
 
 
-@contextlib.contextmanager
-def atomic_write(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path that becomes ``path`` when the block ends without an error.
+class _Name:
+    """The path of a file or folder that has this name in every run folder."""
 
-    A process killed at any moment leaves the old file or the new one, never a part: the temporary file lies
-    in the same folder, so that the rename cannot cross file systems, and is on the disk before it is renamed.
-    It keeps the suffixes of ``path``, because many writers choose the format by them. Missing parent folders
-    are made.
+    def __init__(self, name: str):
+        self._name = name
 
-    Args:
-        path: File to write or replace.
-
-    Yields:
-        Path to write to. After an error it is removed and the old file is as it was.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}-{path.name}")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, where the file system offers that."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write ``data`` atomically as indented JSON."""
-    text = json.dumps(data, indent=2) + "\n"
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        UserError: The file is missing or is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; is {path.parent} a run folder?") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: expected a JSON file, but it cannot be read ({error})") from error
-
-
-def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def checksum_path(path: Path) -> Path:
-    """Return where the checksum of ``path`` is kept: ``<name>.sha256`` beside it."""
-    return path.with_name(f"{path.name}.sha256")
-
-
-def write_checksum(path: Path) -> Path:
-    """Write ``<name>.sha256`` in the format of the ``sha256sum`` program and return its path."""
-    target = checksum_path(path)
-    line = f"{checksum(path)}  {path.name}\n"
-    with atomic_write(target) as temporary:
-        temporary.write_text(line, encoding="utf-8")
-    return target
-
-
-def verify_checksum(path: Path) -> None:
-    """Compare a file with its ``<name>.sha256``.
-
-    Raises:
-        UserError: Either file is missing, or the file is not the one that was written.
-    """
-    sidecar = checksum_path(path)
-    for file in (path, sidecar):
-        if not file.is_file():
-            raise UserError(f"{file}: no such file; it is needed to check {path.name}")
-    expected = (sidecar.read_text(encoding="utf-8", errors="replace").split() or [""])[0]
-    received = checksum(path)
-    if received != expected:
-        raise UserError(
-            f"{path}: damaged or changed since it was written: its SHA-256 is {received}, but {sidecar.name} "
-            f"says {expected or 'nothing'}. Copy it again; delete {sidecar.name} if the change was meant"
-        )
-
-
-def environment(*, seed: int | None = None) -> dict[str, Any]:
-    """Return what a run needs to be repeated: package versions, Python, platform, seed and command line."""
-    versions = {}
-    for package in _RECORDED_PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return {
-        "versions": versions,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "seed": seed,
-        "command": shlex.join(sys.argv),
-    }
+    def __get__(self, folder: RunFolder | None, owner: type) -> Path:
+        return Path(self._name) if folder is None else folder.path / self._name
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder that holds everything one run reads back or leaves behind.
+    """The folder of a pretraining, of a finetuning sweep, or of one job of a sweep, and the files in it.
+
+    ``folder.config`` is the path of its ``config.json``, whether that exists or not; ``RunFolder.config`` is the bare
+    name.
 
     Attributes:
-        path: The folder; it exists.
+        path: The folder.
     """
 
     path: Path
+
+    # Of every run.
+    config = _Name("config.json")  # the experiment with all its defaults
+    environment = _Name("environment.json")
+    split = _Name("split.json")  # names of the scans in each part
+    status = _Name("status.json")
+    plots = _Name("plots")
+    # Of every training: a pretraining and a job.
+    state = _Name("state.json")  # what is needed to go on with the training
+    checkpoints = _Name("checkpoints")
+    history = _Name("history.csv")  # a row per epoch
+    # Of a pretraining.
+    encoder = _Name("encoder.keras")
+    encoder_decoder = _Name("encoder_decoder.keras")
+    task = _Name("task.json")  # what defines the pretext task beyond the keys of its experiment
+    pretext_scores = _Name("pretext_scores.csv")
+    analysis = _Name("analysis")
+    # Of a sweep.
+    jobs = _Name("jobs")  # a folder per job
+    results = _Name("results.csv")
+    results_long = _Name("results_long.csv")
+    statistics = _Name("statistics.csv")
+    # Of a job.
+    model = _Name("model.keras")
+    scores = _Name("scores.json")  # written last: the job has finished
+    predictions = _Name("predictions.csv")
+    loss = _Name("loss.png")
 
     @classmethod
     def create(cls, base: Path | str, name: str) -> RunFolder:
@@ -185,7 +102,7 @@ class RunFolder:
         """Return an existing run folder.
 
         Raises:
-            UserError: No such folder.
+            UserError: There is no such folder.
         """
         path = Path(path).expanduser()
         if not path.is_dir():
@@ -204,16 +121,20 @@ class RunFolder:
                 found[int(match[1] or 0)] = path
         return [cls(found[number]) for number in sorted(found)]
 
-    def write_json(self, name: str, data: Any) -> None:
-        """Write ``data`` atomically as the folder's file ``name``."""
+    def job(self, name: str) -> RunFolder:
+        """Return the folder of one job of the sweep."""
+        return RunFolder(self.jobs / name)
+
+    def write_json(self, name: Path | str, data: Any) -> None:
+        """Write ``data`` atomically as the folder's JSON file ``name``, such as `RunFolder.config`."""
         write_json(self.path / name, data)
 
-    def read_json(self, name: str) -> Any:
+    def read_json(self, name: Path | str) -> Any:
         """Return the content of the folder's JSON file ``name``; `UserError` if it is missing or damaged."""
         return read_json(self.path / name)
 
-    def pin_json(self, name: str, data: Any) -> None:
-        """Write the file ``name`` once; later it must hold the same.
+    def pin_json(self, name: Path | str, data: Any) -> None:
+        """Write the JSON file ``name`` once; whenever the run goes on, the file must hold the same.
 
         Raises:
             UserError: It holds something else: what it describes has changed since the run began.
@@ -229,10 +150,24 @@ class RunFolder:
     def mark(self, status: Literal["running", "finished"]) -> None:
         """Record how far the run is in ``status.json``."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        self.write_json("status.json", {"status": status, "since": now})
+        self.write_json(RunFolder.status, {"status": status, "since": now})
 
     @property
     def is_finished(self) -> bool:
         """Whether the run was marked as finished."""
-        marked = (self.path / "status.json").exists()
-        return marked and self.read_json("status.json").get("status") == "finished"
+        return self.status.exists() and self.read_json(RunFolder.status).get("status") == "finished"
+
+
+def environment(*, seed: int | None = None) -> dict[str, Any]:
+    """Return what a run needs to be repeated: package versions, Python, platform, seed and command line."""
+    versions = {}
+    for package in _RECORDED_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "seed": seed,
+        "command": shlex.join(sys.argv),
+    }

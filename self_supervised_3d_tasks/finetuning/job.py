@@ -22,7 +22,8 @@ from self_supervised_3d_tasks.downstream.findings import FindingsTask
 from self_supervised_3d_tasks.downstream.segmentation import SegmentationTask
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
-from self_supervised_3d_tasks.files.run_folder import read_json, write_json
+from self_supervised_3d_tasks.files.atomic import read_json, write_json
+from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.scores.results import ScoreRow
 from self_supervised_3d_tasks.training import optimizers
@@ -99,8 +100,8 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
         callbacks=training.tensorboard_callbacks(folder) if experiment.tensorboard else [],
     )
     training.restore_best(model, folder)
-    training.save_model(model, folder / "model.keras")
-    plots.loss_curves(folder / "loss.png", history)
+    training.save_model(model, RunFolder(folder).model)
+    plots.loss_curves(RunFolder(folder).loss, history)
     scores = task.score(model, job.split.test, store, folder)
     _write_scores(folder, scores, best=min(row["val_loss"] for row in history))
     return job.rows(scores)
@@ -143,7 +144,7 @@ def _phases(task: DownstreamTask, job: Job, encoder: keras.Model) -> list[traini
 
 def finished_rows(job: Job, folder: Path) -> list[ScoreRow]:
     """Return the rows of a finished job, or an empty list."""
-    path = folder / "scores.json"
+    path = RunFolder(folder).scores
     if not path.exists():
         return []
     return job.rows(
@@ -157,4 +158,4 @@ def finished_rows(job: Job, folder: Path) -> list[ScoreRow]:
 def _write_scores(folder: Path, scores: Sequence[CaseScore], *, best: float) -> None:
     # JSON has no NaN: null marks a score that is not defined, for example of a class that is absent from the case.
     values = [[case, metric, None if np.isnan(value) else value] for case, metric, value in scores]
-    write_json(folder / "scores.json", {"best_val_loss": best, "scores": values})
+    write_json(RunFolder(folder).scores, {"best_val_loss": best, "scores": values})

@@ -27,7 +27,7 @@ from self_supervised_3d_tasks.errors import TrainingDiverged, UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
-from self_supervised_3d_tasks.files.run_folder import RunFolder, environment, read_json
+from self_supervised_3d_tasks.files.run_folder import RunFolder, environment
 from self_supervised_3d_tasks.finetuning import job as finetuning
 from self_supervised_3d_tasks.scores import results
 from self_supervised_3d_tasks.scores.results import ScoreRow
@@ -133,10 +133,11 @@ def run(plan: Plan, folder: RunFolder) -> None:
         TrainingDiverged: Some jobs diverged; the tables hold the others.
     """
     experiment, task = plan.experiment, plan.task
-    folder.write_json("environment.json", environment(seed=experiment.seed))
-    parts, pinned = _splits_json(plan), folder.path / "split.json"
-    if pinned.exists():
-        _check_labels(experiment, str(pinned), read_json(pinned), parts, "start a new run without --resume")
+    folder.write_json(RunFolder.environment, environment(seed=experiment.seed))
+    parts = _splits_json(plan)
+    if folder.split.exists():
+        recorded = folder.read_json(RunFolder.split)
+        _check_labels(experiment, str(folder.split), recorded, parts, "start a new run without --resume")
     store = VolumeStore(
         plan.cases,
         task.preprocessing,
@@ -146,7 +147,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
         on_bad_file=experiment.on_bad_file,
     )
     task.check_splits(plan.splits, store)
-    folder.pin_json("split.json", parts | {"skipped": store.skipped})
+    folder.pin_json(RunFolder.split, parts | {"skipped": store.skipped})
     training.set_precision(experiment.mixed_precision)
     logging.info("\n%s", plan.describe())
     baseline = RunFolder.open(experiment.random_from) if experiment.random_from else None
@@ -155,7 +156,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
     rows: list[ScoreRow] = []
     diverged: list[str] = []
     for job in plan.jobs:
-        job_folder = folder.path / "jobs" / job.name
+        job_folder = folder.job(job.name).path
         if baseline and job.mode == "random":
             take_over(job, baseline, folder)
         try:
@@ -171,12 +172,12 @@ def run(plan: Plan, folder: RunFolder) -> None:
 
 def check_baseline(plan: Plan, baseline: RunFolder) -> None:
     """Raise `UserError` if another sweep trained from scratch with other settings, or on another split."""
-    other = load_experiment("finetune", baseline.path / "config.json")
+    other = load_experiment("finetune", baseline.config)
     mine, theirs = build.baseline_settings(plan.experiment), build.baseline_settings(other)
     changed = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
     if changed:
         raise UserError(f"random_from: {baseline.path} trained from scratch with other values of {', '.join(changed)}")
-    parts, recorded = _splits_json(plan), baseline.read_json("split.json")
+    parts, recorded = _splits_json(plan), baseline.read_json(RunFolder.split)
     _check_labels(plan.experiment, f"random_from: {baseline.path}", recorded, parts, "remove random_from")
     if any(recorded.get(part) != parts[part] for part in parts):
         raise UserError(f"random_from: {baseline.path} has another split; the folders of scans have changed since")
@@ -184,12 +185,12 @@ def check_baseline(plan: Plan, baseline: RunFolder) -> None:
 
 def take_over(job: finetuning.Job, baseline: RunFolder, folder: RunFolder) -> None:
     """Copy a job that another sweep has finished, where this one has not begun it."""
-    theirs, mine = (run.path / "jobs" / job.name for run in (baseline, folder))
-    if mine.exists() or not (theirs / "scores.json").exists():
+    theirs, mine = baseline.job(job.name), folder.job(job.name).path
+    if mine.exists() or not theirs.scores.exists():
         return
     logging.info("%s: taken over from %s", job.name, baseline.path)
     with tempfile.TemporaryDirectory(dir=folder.path) as temporary:
-        shutil.copytree(theirs, Path(temporary) / job.name)
+        shutil.copytree(theirs.path, Path(temporary) / job.name)
         mine.parent.mkdir(exist_ok=True)
         (Path(temporary) / job.name).rename(mine)
 
@@ -199,25 +200,25 @@ def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
     experiment = plan.experiment
     scores = plan.task.scores()
     modes = [mode for mode, _ in experiment.modes()]
-    results.write_long(folder.path / "results_long.csv", rows)
-    results.write_summary(folder.path / "results.csv", rows, modes, scores, experiment.exp_splits)
-    results.write_statistics(folder.path / "statistics.csv", results.statistics(rows))
+    results.write_long(folder.results_long, rows)
+    results.write_summary(folder.results, rows, modes, scores, experiment.exp_splits)
+    results.write_statistics(folder.statistics, results.statistics(rows))
     for score in plan.task.curves():
-        plots.score_over_fraction(folder.path / "plots" / f"{score}_over_fraction.png", rows, score)
-    finished = [job for job in plan.jobs if (folder.path / "jobs" / job.name / "scores.json").exists()]
+        plots.score_over_fraction(folder.plots / f"{score}_over_fraction.png", rows, score)
+    finished = [job for job in plan.jobs if folder.job(job.name).scores.exists()]
     for percent in experiment.exp_splits:
         histories = {
-            f"{job.mode} {job.repetition}": training.read_history(folder.path / "jobs" / job.name)
+            f"{job.mode} {job.repetition}": training.read_history(folder.job(job.name).path)
             for job in finished
             if job.percent == percent
         }
         scored = [f"val_{metric.__name__}" for metric in plan.task.metrics()]
         for column in ("val_loss", *scored):
-            plots.score_over_epochs(folder.path / "plots" / f"{column}_{percent:g}_percent.png", histories, column)
+            plots.score_over_epochs(folder.plots / f"{column}_{percent:g}_percent.png", histories, column)
     groups = defaultdict(list)
     for job in finished:
-        groups[job.percent, job.mode].append(folder.path / "jobs" / job.name)
-    plan.task.plot(folder.path / "plots", groups)
+        groups[job.percent, job.mode].append(folder.job(job.name).path)
+    plan.task.plot(folder.plots, groups)
     logging.info("\n%s", results.table(rows, unit="folds" if experiment.do_cross_val else "repetitions"))
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from self_supervised_3d_tasks.files.run_folder import atomic_write
+from self_supervised_3d_tasks.files.atomic import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

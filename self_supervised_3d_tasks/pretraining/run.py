@@ -36,7 +36,6 @@ from self_supervised_3d_tasks.ops import augment
 from self_supervised_3d_tasks.pretraining import scores as pretext_scores
 from self_supervised_3d_tasks.training import batch_statistics, optimizers
 from self_supervised_3d_tasks.training.callbacks import add_columns, tensorboard_callbacks
-from self_supervised_3d_tasks.transfer import decoder as transfer_decoder
 
 __all__ = ["Plan", "Scans", "build_model", "plan", "read_scans", "run", "wholes"]
 
@@ -126,10 +125,10 @@ def run(plan: Plan, folder: RunFolder) -> None:
     experiment, algorithm = plan.experiment, plan.algorithm
     train, validation = read_scans(plan, plan.train), read_scans(plan, plan.validation)
     names = {"train": train.names, "validation": validation.names}
-    folder.pin_json("split.json", names | {"skipped": train.store.skipped + validation.store.skipped})
+    folder.pin_json(RunFolder.split, names | {"skipped": train.store.skipped + validation.store.skipped})
     if settings := algorithm.settings():
-        folder.pin_json("task.json", settings)
-    folder.write_json("environment.json", environment(seed=experiment.seed))
+        folder.pin_json(RunFolder.task, settings)
+    folder.write_json(RunFolder.environment, environment(seed=experiment.seed))
     training.set_determinism(experiment.seed, experiment.deterministic)
     training.set_precision(experiment.mixed_precision)
     logging.info("\n%s", plan.describe())
@@ -151,7 +150,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
             training=training,
         )
 
-    _look_at_examples(plan, train, folder.path / "plots" / "pretext.png")
+    _look_at_examples(plan, train, folder.plots / "pretext.png")
     model = build_model(experiment, algorithm)
     batches = stream(validation, first_step=0, training=False)
     data = training.TrainingData(
@@ -171,10 +170,10 @@ def run(plan: Plan, folder: RunFolder) -> None:
     )
     kept = training.restore_best(model, folder.path)
     _write_models(plan, model, functools.partial(stream, train, first_step=0, training=True), folder.path)
-    plots.loss_curves(folder.path / "plots" / "loss.png", history)
+    plots.loss_curves(folder.plots / "loss.png", history)
     chance = algorithm.chance(plan.scans_per_step), _validation_chance(plan, len(validation.names))
     scores = pretext_scores.of_history(history, kept, *chance)
-    pretext_scores.write(folder.path / pretext_scores.FILE_NAME, scores)
+    pretext_scores.write(folder.pretext_scores, scores)
     logging.info("\n%s", pretext_scores.table(scores))
 
 
@@ -197,9 +196,9 @@ def _write_models(plan: Plan, model: keras.Model, batches: Callable[[], Any], fo
         images = (keras.ops.reshape(views, (-1, *views.shape[2:])) for views in seen)
         if passes := batch_statistics.recompute(restorer, images):
             logging.info("running statistics of batch normalization: recomputed over %d training batches", passes)
-    training.save_model(model.get_layer("encoder"), folder / "encoder.keras")
+    training.save_model(model.get_layer("encoder"), RunFolder(folder).encoder)
     if restorer is not None:
-        training.save_model(restorer, folder / transfer_decoder.FILE_NAME)
+        training.save_model(restorer, RunFolder(folder).encoder_decoder)
 
 
 def _phase(plan: Plan) -> training.Phase:
@@ -233,7 +232,7 @@ def _callbacks(plan: Plan, model: keras.Model, scans: Scans, batches: Any, folde
             scans_per_epoch=plan.steps_per_epoch * plan.scans_per_step,
             batch_size=plan.scans_per_step,
             picture_every=experiment.restoration_picture_every_n_epochs,
-            folder=folder / "plots",
+            folder=RunFolder(folder).plots,
         )
         callbacks.append(add_columns(monitor))
     return callbacks + (tensorboard_callbacks(folder) if experiment.tensorboard else [])

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from self_supervised_3d_tasks.files.run_folder import atomic_write
+from self_supervised_3d_tasks.files.tables import write_table
 
-FILE_NAME = "pretext_scores.csv"
 COLUMNS = ("metric", "epoch", "training", "training_chance", "validation", "validation_chance")
 
 Row = dict[str, object]
@@ -49,10 +47,7 @@ def of_history(
 
 def write(path: Path, rows: Sequence[Row]) -> None:
     """Write the rows as CSV; None is left empty."""
-    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(path, COLUMNS, ([row[column] for column in COLUMNS] for row in rows))
 
 
 def table(rows: Sequence[Row]) -> str:

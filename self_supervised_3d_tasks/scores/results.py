@@ -9,7 +9,6 @@ many there were.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.run_folder import atomic_write
+from self_supervised_3d_tasks.files.tables import number, read_table, write_table
 from self_supervised_3d_tasks.scores import findings as finding_scores
 
 MODES = ("frozen", "initialized", "random")
@@ -84,10 +83,10 @@ class Comparison:
 def write_long(path: Path, rows: Iterable[ScoreRow]) -> None:
     """Write ``results_long.csv``: one line per score, NaN as an empty cell."""
     header = [field.name for field in fields(ScoreRow)]
-    _write(
+    write_table(
         path,
         header,
-        ([_number(r.split), r.mode, r.repetition, r.case, r.metric, _number(r.value)] for r in rows),
+        ([number(r.split), r.mode, r.repetition, r.case, r.metric, number(r.value)] for r in rows),
     )
 
 
@@ -98,15 +97,8 @@ def read_long(path: Path) -> list[ScoreRow]:
         UserError: the file is not such a table.
     """
     header = [field.name for field in fields(ScoreRow)]
-    with open(path, newline="", encoding="utf-8") as file:
-        lines = list(csv.reader(file))
-    if not lines or lines[0] != header:
-        received = ",".join(lines[0]) if lines else "an empty file"
-        raise UserError(
-            f"{path}: expected the columns {','.join(header)}, received {received}. "
-            "Give the results_long.csv of a finetuning run."
-        )
-    return [_row(path, number, cells) for number, cells in enumerate(lines[1:], start=2)]
+    rows = read_table(path, header, "give the results_long.csv of a finetuning run")
+    return [_row(path, line, cells) for line, cells in enumerate(rows, start=2)]
 
 
 def write_summary(
@@ -137,9 +129,9 @@ def write_summary(
         line = [f"{percent:g}%"]
         for mode, metric in columns:
             values = list(repetition_means(groups[percent, metric, mode]).values())
-            line += map(_number, (min(values), sum(values) / len(values), max(values))) if values else ["", "", ""]
+            line += map(number, (min(values), sum(values) / len(values), max(values))) if values else ["", "", ""]
         lines.append(line)
-    _write(path, header, lines)
+    write_table(path, header, lines)
 
 
 def repetition_means(rows: Iterable[ScoreRow]) -> dict[int, float]:
@@ -185,7 +177,7 @@ def write_statistics(path: Path, comparisons: Iterable[Comparison]) -> None:
     comparisons = list(comparisons)
     unused = "num_cases" if any(c.num_cases is None for c in comparisons) else "num_repetitions"
     header = [field.name for field in fields(Comparison) if field.name != unused]
-    _write(path, header, ([_cell(getattr(c, name)) for name in header] for c in comparisons))
+    write_table(path, header, ([_cell(getattr(c, name)) for name in header] for c in comparisons))
 
 
 def table(rows: Iterable[ScoreRow], *, unit: str = "repetitions") -> str:
@@ -322,18 +314,4 @@ def _row(path: Path, line: int, cells: Sequence[str]) -> ScoreRow:
 
 
 def _cell(value: str | float | None) -> str:
-    return value if isinstance(value, str) else _number(value)
-
-
-def _number(value: float | None) -> str:
-    """Return the shortest text that reads back as the same number; nothing for None and NaN."""
-    if value is None or math.isnan(value):
-        return ""
-    return repr(int(value)) if float(value).is_integer() else repr(float(value))
-
-
-def _write(path: Path, header: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
-    with atomic_write(Path(path)) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(lines)
+    return value if isinstance(value, str) else number(value)

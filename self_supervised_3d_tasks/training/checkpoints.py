@@ -7,7 +7,6 @@ to it, each with its SHA-256. A file that it does not name is a leftover of an i
 from __future__ import annotations
 
 import contextlib
-import csv
 import math
 import warnings
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from self_supervised_3d_tasks.errors import UserError, nearest
-from self_supervised_3d_tasks.files.run_folder import TEMPORARY_PREFIX, atomic_write, checksum, read_json, write_json
+from self_supervised_3d_tasks.files.atomic import TEMPORARY_PREFIX, atomic_write, checksum, read_json, write_json
+from self_supervised_3d_tasks.files.run_folder import RunFolder
+from self_supervised_3d_tasks.files.tables import write_table
 from self_supervised_3d_tasks.lazy import keras
 
 Row = dict[str, float]  # one epoch of the history
@@ -68,7 +69,7 @@ def read_state(folder: Path) -> State | None:
     Raises:
         UserError: ``state.json`` is damaged.
     """
-    path = folder / "state.json"
+    path = RunFolder(folder).state
     if not path.exists():
         return None
     content = read_json(path)
@@ -128,9 +129,9 @@ def write_state(
         state = replace(state, best=last)
     elif math.isfinite(value) and (state.best_value is None or value < state.best_value):
         state = replace(state, best=last, best_value=value)
-    _write_table(folder / "history.csv", state.history)
+    _write_table(RunFolder(folder).history, state.history)
     content = asdict(state) | {"history": [_without_nan(row) for row in state.history]}
-    write_json(folder / "state.json", content)
+    write_json(RunFolder(folder).state, content)
     _prune(folder, state, save_every)
     return state
 
@@ -182,7 +183,7 @@ def restore_best(model: keras.Model, folder: Path) -> int:
 
 
 def _weights_file(epoch: int) -> str:
-    return f"checkpoints/epoch_{epoch:04d}.weights.h5"
+    return f"{RunFolder.checkpoints}/epoch_{epoch:04d}.weights.h5"
 
 
 def _write_weights(folder: Path, model: keras.Model, *, epoch: int) -> Checkpoint:
@@ -195,7 +196,7 @@ def _write_weights(folder: Path, model: keras.Model, *, epoch: int) -> Checkpoin
 
 def _load_weights(folder: Path, model: keras.Model, checkpoint: Checkpoint) -> Path:
     path = folder / checkpoint.file
-    restart = f"put the original back, or delete {folder / 'state.json'} to train from the start"
+    restart = f"put the original back, or delete {RunFolder(folder).state} to train from the start"
     if not path.is_file():
         raise UserError(f"{path}: no such file, though state.json names it; {restart}")
     if checksum(path) != checkpoint.sha256:
@@ -222,10 +223,7 @@ def _with_nan(row: dict[str, float | None]) -> Row:
 
 def _write_table(path: Path, history: list[Row]) -> None:
     columns = list(dict.fromkeys(column for row in history for column in row))
-    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(history)
+    write_table(path, columns, ([row.get(column) for column in columns] for row in history))
 
 
 def _prune(folder: Path, state: State, save_every: int | None) -> None:
@@ -234,7 +232,7 @@ def _prune(folder: Path, state: State, save_every: int | None) -> None:
     if save_every:
         keep |= {_weights_file(epoch) for epoch in range(0, state.last.epoch, save_every)}
     for pattern in ("epoch_*.weights.h5", f"{TEMPORARY_PREFIX}*"):
-        for path in (folder / "checkpoints").glob(pattern):
+        for path in RunFolder(folder).checkpoints.glob(pattern):
             if path.relative_to(folder).as_posix() not in keep:
                 with contextlib.suppress(OSError):
                     path.unlink()

@@ -15,10 +15,10 @@ import numpy as np
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.models import check_model_file, load_model
+from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.transfer.encoder import LoadReport, Name, tensors_of
 
-FILE_NAME = "encoder_decoder.keras"
 _REMEDY = (
     "give the run folder of a pretraining with a decoder, such as parts2whole or pcrlv2, as model_checkpoint, or "
     "remove transfer"
@@ -39,9 +39,11 @@ def find_decoder(source: Path | str) -> Path:
         UserError: There is no such file, it has no decoder, or it is damaged or of another format.
     """
     source = Path(source).expanduser()
-    path = source / FILE_NAME if source.is_dir() else source
+    path = RunFolder(source).encoder_decoder if source.is_dir() else source
     if source.is_dir() and not path.exists():
-        raise UserError(f'transfer: "encoder_decoder" needs {FILE_NAME}, but {source} holds none; {_REMEDY}')
+        raise UserError(
+            f'transfer: "encoder_decoder" needs {RunFolder.encoder_decoder}, but {source} holds none; {_REMEDY}'
+        )
     check_model_file(path)
     with zipfile.ZipFile(path) as archive:
         config = archive.read("config.json").decode()

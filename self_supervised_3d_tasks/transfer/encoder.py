@@ -17,6 +17,7 @@ from absl import logging
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.models import check_model_file, load_model
+from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
 
 Name = tuple[str, str]  # layer, and variable within the layer
@@ -73,12 +74,13 @@ def find_encoder(source: Path | str) -> Path:
         raise UserError(f"{source}: no such run folder; run the pretraining first (train.py), or name another one")
     if not source.is_dir():
         return check_model_file(source)
-    if not (source / "encoder.keras").exists():
+    path = RunFolder(source).encoder
+    if not path.exists():
         raise UserError(
-            f"{source}: holds no encoder.keras; expected the run folder of a finished pretraining "
+            f"{source}: holds no {RunFolder.encoder}; expected the run folder of a finished pretraining "
             "(train.py --resume finishes an interrupted one)"
         )
-    return check_model_file(source / "encoder.keras")
+    return check_model_file(path)
 
 
 def read_encoder(source: Path | str) -> keras.Model:

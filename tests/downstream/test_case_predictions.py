@@ -61,5 +61,5 @@ def test_a_damaged_table_is_named(tmp_path, columns, content):
     if content is not None:
         path.write_text(content)
     what = "classes 0, 1" if columns.exclusive else "findings Mass, Lung Opacity"
-    with pytest.raises(UserError, match=rf"predictions\.csv: expected the predictions of a job on the {what} \("):
+    with pytest.raises(UserError, match=rf"predictions\.csv.*: expected .* a job on the {what}: delete"):
         CasePredictions.read(path, columns)

@@ -20,7 +20,8 @@ from self_supervised_3d_tasks.downstream.predictions import CasePredictions
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
-from self_supervised_3d_tasks.files.run_folder import RunFolder, read_json
+from self_supervised_3d_tasks.files.atomic import read_json
+from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.finetuning import job as finetuning
 from self_supervised_3d_tasks.finetuning import sweep as evaluation
 from self_supervised_3d_tasks.prediction import Predictor

@@ -57,8 +57,8 @@ def test_table_and_file_say_the_same(tmp_path):
         ["accuracy", "0.600", "0.010", "0.500", "0.020"],
         ["spread", "-", "-", "0.300", "-"],
     ]
-    pretext_scores.write(tmp_path / pretext_scores.FILE_NAME, rows)
-    with open(tmp_path / pretext_scores.FILE_NAME, newline="") as file:
+    pretext_scores.write(tmp_path / "pretext_scores.csv", rows)
+    with open(tmp_path / "pretext_scores.csv", newline="") as file:
         written = list(csv.reader(file))
     assert written[0] == list(pretext_scores.COLUMNS)
     assert written[2:] == [["accuracy", "2", "0.6", "0.01", "0.5", "0.02"], ["spread", "2", "", "", "0.3", ""]]

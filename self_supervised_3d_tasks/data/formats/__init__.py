@@ -31,7 +31,7 @@ import numpy as np
 
 from self_supervised_3d_tasks.data.volumes import Header, Volume, check_finite, check_same_grid, readable, wrong_rank
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.run_folder import atomic_write
+from self_supervised_3d_tasks.files.atomic import atomic_write
 
 
 @functools.cache

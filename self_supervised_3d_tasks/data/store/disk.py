@@ -19,7 +19,7 @@ from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.formats import archives
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.run_folder import atomic_write
+from self_supervised_3d_tasks.files.atomic import atomic_write
 
 _VERSION = 1  # raise it when preprocessing changes what it computes
 _GIB = 2**30

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import subprocess
@@ -9,71 +8,7 @@ import sys
 import pytest
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files import run_folder
-from self_supervised_3d_tasks.files.run_folder import RunFolder, atomic_write
-
-
-def test_atomic_write_replaces_the_file_and_keeps_its_suffixes(tmp_path):
-    target = tmp_path / "new" / "mask.nii.gz"
-    for text in ("first", "second"):
-        with atomic_write(target) as temporary:
-            assert temporary.parent == target.parent
-            assert temporary.name.endswith("mask.nii.gz") and temporary != target
-            temporary.write_text(text)
-        assert target.read_text() == text
-    assert list(target.parent.iterdir()) == [target]
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
-    target = tmp_path / "weights.h5"
-    target.write_text("old")
-
-    def write():
-        with atomic_write(target) as temporary:
-            temporary.write_text("half")
-            raise error
-
-    pytest.raises(error, write)
-    assert target.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_new_files_have_the_usual_permissions(tmp_path):
-    plain = tmp_path / "plain"
-    plain.touch()
-    with atomic_write(tmp_path / "atomic") as temporary:
-        temporary.touch()
-    assert (tmp_path / "atomic").stat().st_mode == plain.stat().st_mode
-
-
-def test_checksum_file_is_that_of_sha256sum(tmp_path):
-    file = tmp_path / "encoder.keras"
-    file.write_bytes(b"abc")
-    sidecar = run_folder.write_checksum(file)
-    assert sidecar.name == "encoder.keras.sha256"
-    assert sidecar.read_text() == f"{hashlib.sha256(b'abc').hexdigest()}  encoder.keras\n"
-    run_folder.verify_checksum(file)
-
-
-@pytest.mark.parametrize("content", [b"abd", b"", b"abcd"])
-def test_a_changed_file_is_named(tmp_path, content):
-    file = tmp_path / "encoder.keras"
-    file.write_bytes(b"abc")
-    run_folder.write_checksum(file)
-    file.write_bytes(content)
-    with pytest.raises(UserError, match=r"encoder\.keras: damaged or changed"):
-        run_folder.verify_checksum(file)
-
-
-def test_checksum_without_file_or_sidecar_is_an_error(tmp_path):
-    file = tmp_path / "encoder.keras"
-    file.write_bytes(b"abc")
-    with pytest.raises(UserError, match=r"encoder\.keras\.sha256: no such file"):
-        run_folder.verify_checksum(file)
-    run_folder.checksum_path(file).write_text("")
-    with pytest.raises(UserError, match="says nothing"):
-        run_folder.verify_checksum(file)
+from self_supervised_3d_tasks.files.run_folder import RunFolder
 
 
 def test_create_takes_the_next_free_suffix_and_all_lists_them(tmp_path):
@@ -97,6 +32,13 @@ def test_pinned_files_cannot_change(tmp_path):
     folder.pin_json("split.json", {"train": ["a"], "test": ["b"]})
     with pytest.raises(UserError, match=r"split\.json: the run was started with other scans"):
         folder.pin_json("split.json", {"train": ["a", "b"], "test": []})
+
+
+def test_every_file_has_a_path_in_the_folder_and_a_bare_name(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.config == tmp_path / "config.json"
+    assert str(RunFolder.config) == "config.json"
+    assert folder.job("100_frozen_0").model == tmp_path / "jobs" / "100_frozen_0" / "model.keras"
 
 
 def test_name_is_no_pattern(tmp_path):

@@ -1,0 +1,55 @@
+"""The CSV files that the package writes and reads back."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.files.atomic import atomic_write
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file atomically: the names of the columns, then the rows.
+
+    Floats are written with all their digits, None as an empty cell, NaN as ``nan``; `number` writes NaN as an empty
+    cell instead.
+    """
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def read_table(path: Path, columns: Sequence[str], remedy: str) -> list[list[str]]:
+    """Return the rows of a CSV file that has exactly these columns, in this order.
+
+    Args:
+        path: File to read.
+        columns: Expected names of the columns.
+        remedy: What the user can do if the file is another one, a sentence without its full stop.
+
+    Raises:
+        UserError: The file cannot be read, has other columns, or has a row with too few or too many cells.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: expected a CSV table, but it cannot be read ({error}); {remedy}") from error
+    if header != list(columns):
+        received = ",".join(header) or "an empty file"
+        raise UserError(f"{path}: expected the columns {','.join(columns)}, received {received}; {remedy}")
+    for line, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise UserError(f"{path}, line {line}: expected {len(header)} cells, received {len(row)}; {remedy}")
+    return rows
+
+
+def number(value: float | None) -> str:
+    """Return the shortest text that reads back as the same number, and an empty text for None and NaN."""
+    if value is None or math.isnan(value):
+        return ""
+    return repr(int(value)) if float(value).is_integer() else repr(float(value))
