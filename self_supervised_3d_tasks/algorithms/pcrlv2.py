@@ -15,10 +15,9 @@ from self_supervised_3d_tasks.algorithms.kinds import ComparingAlgorithm, Schedu
 from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
-from self_supervised_3d_tasks.models import restoration, siamese
-from self_supervised_3d_tasks.models.decoders import unet
+from self_supervised_3d_tasks.models import multi_scale
 from self_supervised_3d_tasks.models.layers import Normalization
-from self_supervised_3d_tasks.ops import geometry, intensity, seeds, view_changes, views
+from self_supervised_3d_tasks.ops import corruption, seeds, views
 from self_supervised_3d_tasks.ops.sampling import Sampling
 from self_supervised_3d_tasks.shapes import as_tuple
 
@@ -116,16 +115,18 @@ class PCRLv2(RestoringAlgorithm, ComparingAlgorithm, ScheduledAlgorithm):
         self.local_dim = self._size("local_dim", local_dim, [side // 2 for side in self.global_dim])
         self.num_local_views = num_local_views
         self.local_region = local_region or ("bounding_box" if self.rank == 3 else "image")
-        self.deformation = view_changes.Deformation(flip, affine_scale, affine_degrees)
+        self.deformation = corruption.Deformation(flip, affine_scale, affine_degrees)
         cell = self._size("swap_cell", swap_cell, [min(side, max(2, side // 8)) for side in self.global_dim])
-        self.corruption = view_changes.Corruption(blur_sigma, noise_sigma, gamma, swap_share, cell)
-        self.scan_normalization = scan_normalization
+        self.corruption = corruption.Corruption(
+            blur_sigma, noise_sigma, gamma, swap_share, cell, scan_normalization == "z_score"
+        )
         self.local_loss = local_loss
         self.restoration = restoration
-        self.restoration_head = restoration_head
         self.scale_draw = scale_draw
         self.normalization = normalization
         self.dropout = dropout
+        shapes = ((*size, self.input_shape[-1]) for size in (self.global_dim, self.local_dim))
+        self.network = multi_scale.MultiScaleNetwork(*shapes, num_local_views, restoration_head, normalization, dropout)
         self.global_boxes = views.OverlappingBoxes(
             self.spatial_shape, self._sizes("global_sizes", global_sizes, _GLOBAL_SHARES), min_iou
         )
@@ -180,15 +181,16 @@ class PCRLv2(RestoringAlgorithm, ComparingAlgorithm, ScheduledAlgorithm):
         """
         image = tf.ensure_shape(image, self.input_shape)
         origins, sizes = self.global_boxes.draw(seeds.fold(seed, 0))
-        targets = self._cut_out(image, origins, sizes, self.global_dim, seeds.fold(seed, 1))
-        inputs = {"global_views": self._corrupted(targets, seeds.fold(seed, 2), cells=True), "targets": targets}
+        targets = self.deformation.cut_out(image, origins, sizes, self.global_dim, seeds.fold(seed, 1))
+        inputs = {"global_views": self.corruption.apply_to_each(targets, seeds.fold(seed, 2)), "targets": targets}
         if self.num_local_views:
             outer = tf.zeros(self.rank, tf.int32), tf.constant(self.spatial_shape)
             if self.local_region == "bounding_box":
                 outer = views.bounding_box(origins, sizes)
+            without_swaps = dataclasses.replace(self.corruption, swap_share=0)
             boxes = self.local_boxes.draw(seeds.fold(seed, 3), *outer)
-            local = self._cut_out(image, *boxes, self.local_dim, seeds.fold(seed, 4))
-            inputs["local_views"] = self._corrupted(local, seeds.fold(seed, 5), cells=False)
+            local = self.deformation.cut_out(image, *boxes, self.local_dim, seeds.fold(seed, 4))
+            inputs["local_views"] = without_swaps.apply_to_each(local, seeds.fold(seed, 5))
         return inputs, tf.zeros(2 + 2 * self.num_local_views)
 
     def _draw_scales(self, inputs: Any, targets: tf.Tensor, seed: tf.Tensor) -> tuple[Any, tf.Tensor]:
@@ -203,74 +205,10 @@ class PCRLv2(RestoringAlgorithm, ComparingAlgorithm, ScheduledAlgorithm):
         drawn = tf.random.stateless_uniform((1 if self.scale_draw == "step" else number,), seed)
         return inputs, tf.zeros_like(targets) + drawn
 
-    def _cut_out(
-        self, image: tf.Tensor, origins: tf.Tensor, sizes: tf.Tensor, shape: tuple[int, ...], seed: tf.Tensor
-    ) -> tf.Tensor:
-        """Return the views of some boxes, each deformed in its own way."""
-
-        def view(box: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
-            number, origin, size = box
-            return self.deformation.apply(geometry.resize_box(image, origin, size, shape), seeds.fold(seed, number))
-
-        return self._each(view, (tf.range(len(sizes)), origins, sizes), shape)
-
-    def _corrupted(self, images: tf.Tensor, seed: tf.Tensor, *, cells: bool) -> tf.Tensor:
-        """Return views as the encoder sees them, each corrupted in its own way, with or without cells that move."""
-        corruption = self.corruption if cells else dataclasses.replace(self.corruption, swap_share=0)
-
-        def corrupt(view: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-            number, image = view
-            image = corruption.apply(image, seeds.fold(seed, number))
-            return intensity.z_score(image) if self.scan_normalization == "z_score" else image
-
-        return self._each(corrupt, (tf.range(len(images)), images), tuple(images.shape[1:-1]))
-
-    def _each(self, function: Any, elements: Any, shape: tuple[int, ...]) -> tf.Tensor:
-        """Map a function over the first axis of some tensors; its graph is built once for all views."""
-        signature = tf.TensorSpec((*shape, self.input_shape[-1]), tf.float32)
-        mapped = tf.map_fn(function, elements, fn_output_signature=signature)
-        return tf.ensure_shape(mapped, (len(elements[0]), *signature.shape))
-
     def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
-        """Return the inputs of `make_example` -> the terms of the loss at every scale, which `loss` chooses from.
-
-        Returns:
-            A model with the output ``(batch, scales, 4 + 2 num_local_views)``, float32, scales from coarse to fine: the
-            mean squared error of each global view's restoration, L_C of the global views, that of each pair (local,
-            global) in the order of `_draw_scales`, and β.
-        """
+        """Return the inputs of `make_example` -> the terms of the loss at every scale and β, see `multi_scale`."""
         self._check_encoder(encoder)
-        global_shape = self.encoder_shapes[0]
-        inputs = {name: keras.Input((2, *global_shape), name=name) for name in ("global_views", "targets")}
-        batches = [inputs["global_views"][:, 0], inputs["global_views"][:, 1]]
-        if self.num_local_views:
-            local_shape = self.encoder_shapes[1]
-            inputs["local_views"] = keras.Input((self.num_local_views, *local_shape), name="local_views")
-            batches.append(keras.ops.reshape(inputs["local_views"], (-1, *local_shape)))
-        decoder = self._decoder(encoder, seed)
-        # A call for each, as one batch of all would mix their statistics.
-        pyramids = [decoder(encoder(batch)) for batch in batches]
-        terms = []
-        for number, maps in enumerate(zip(*pyramids, strict=True), start=1):
-            head = restoration.restoration_head(
-                maps[0].shape[1:],
-                global_shape,
-                kind=self.restoration_head,
-                normalization=self.normalization,
-                seed=seed,
-                name=f"restoration_{number}",
-            )
-            restored = keras.ops.stack([head(maps[view]) for view in range(2)], axis=1)
-            errors = keras.ops.square(restored - inputs["targets"])
-            errors = keras.ops.mean(errors, axis=tuple(range(2, self.rank + 3)))
-            comparisons = self._comparisons(siamese.branches(maps, seed=seed, name=f"scale_{number}"))
-            terms.append(keras.ops.concatenate([errors, comparisons], axis=1))
-        terms = keras.ops.stack(terms, axis=1)
-        # β as a column of its own: ones times a weight that the callback sets.
-        fixed = {"kernel_initializer": "ones", "trainable": False, "dtype": "float32"}
-        weight = keras.layers.EinsumDense("bsc,c->bsc", (None, 1), **fixed, name="restoration_weight")
-        beta = weight(keras.ops.ones_like(terms[:, :, :1]))
-        return keras.Model(inputs, keras.ops.concatenate([terms, beta], axis=-1), name=self.name)
+        return self.network.build(encoder, seed=seed, name=self.name)
 
     def _check_encoder(self, encoder: keras.Model) -> None:
         """Raise `UserError` if a view vanishes: an encoder for any size may pool more often than one for a view's."""
@@ -281,28 +219,9 @@ class PCRLv2(RestoringAlgorithm, ComparingAlgorithm, ScheduledAlgorithm):
                 message = f"the encoder leaves nothing of a view of {list(size)} voxels; enlarge it, or pool less often"
                 raise UserError(f"global_dim, local_dim: {message} (num_layers, pool_schedule)") from error
 
-    def _decoder(self, encoder: keras.Model, seed: int) -> keras.Model:
-        """Return the model from the encoder's output, of any size, to the maps of all scales: one chain of layers."""
-        bottom = keras.Input(encoder.output.shape[1:], name="bottom")
-        options = {"normalization": self.normalization, "dropout": self.dropout, "seed": seed}
-        maps = unet.way_up(bottom, unet.levels_above(encoder, self.global_dim), **options)
-        return keras.Model(bottom, maps, name="decoder")
-
-    def _comparisons(self, branches: Sequence[siamese.Branch]) -> Any:
-        """Return L_C of all pairs, ``(batch, 1 + 2 num_local_views)``."""
-        first, second, *rest = branches
-        terms = [siamese.comparison(first, second)[:, None]]
-        for local in rest:
-            number, size = self.num_local_views, local.code.shape[-1]
-            # (batch, local, 1, size) with (batch, 1, global, size)
-            local = siamese.Branch(*(keras.ops.reshape(x, (-1, number, 1, size)) for x in local))
-            both = siamese.Branch(*(keras.ops.stack(pair, axis=1)[:, None] for pair in zip(first, second, strict=True)))
-            terms.append(keras.ops.reshape(siamese.comparison(local, both), (-1, 2 * number)))
-        return keras.ops.concatenate(terms, axis=1)
-
     def callbacks(self, model: keras.Model, epochs: int) -> list[keras.callbacks.Callback]:
         """Return what sets β, the weight of the restoration at the scale that is drawn, before each epoch."""
-        beta = model.get_layer("restoration_weight").kernel
+        beta = model.get_layer(multi_scale.WEIGHT_LAYER).kernel
 
         def set_beta(epoch: int, logs: Any = None) -> None:
             beta.assign([(1 + math.cos(math.pi * epoch / epochs)) / 2])
@@ -348,28 +267,12 @@ class PCRLv2(RestoringAlgorithm, ComparingAlgorithm, ScheduledAlgorithm):
         return keras.ops.mean(y_pred[:, :, 3:-1], axis=(1, 2))
 
     def codes(self, model: keras.Model) -> dict[str, Any]:
-        """Return the codes of both global views at each scale, ``(batch, 2, size)``, coarse to fine.
-
-        "scale_1" is what is compared. "scale_1_pooled" is what it was before the normalization, which stretches
-        whatever is left; means of positive values, all of which lie in nearly the same direction.
-        """
-        found = {}
-        for number in range(1, 1 + len(model.get_layer("decoder").outputs)):
-            for name, layer in ((f"scale_{number}", "code"), (f"scale_{number}_pooled", "pooled")):
-                pair = [model.get_layer(f"scale_{number}_{layer}_{view}").output for view in (1, 2)]
-                found[name] = keras.ops.stack(pair, axis=1)
-        return found
+        """Return the codes of both global views at each scale, see `multi_scale.codes`."""
+        return multi_scale.codes(model)
 
     def restorer(self, model: keras.Model) -> keras.Model:
         """Return what the encoder sees -> the restored image, by the head of the finest scale."""
-        encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
-        head = model.get_layer(f"restoration_{len(decoder.outputs)}")
-        image = keras.Input(encoder.input_shape[1:], name="image")
-        x = encoder(image)
-        # Both are chains; laid out layer by layer, the decoder is one as in any other network.
-        for layer in (*decoder.layers, *head.layers):
-            x = x if isinstance(layer, keras.layers.InputLayer) else layer(x)
-        return keras.Model(image, x, name="restorer")
+        return multi_scale.restorer(model)
 
     def restorations(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
         """Return the corrupted global views and what they were, each ``(batch, 2, *global_dim, channels)``."""
