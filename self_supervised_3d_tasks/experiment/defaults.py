@@ -16,47 +16,47 @@ def task(dataset_name: str, prediction_architecture: str) -> Literal["classifica
 
 
 def momentum(known: dict[str, Any]) -> float | None:
-    """Return the usual one of sgd; None of an optimizer that has none."""
+    """Return 0.9, the usual momentum of sgd; None for adam, which takes none."""
     return 0.9 if known["optimizer"] == "sgd" else None
 
 
 def weight_decay_form(known: dict[str, Any]) -> Literal["coupled"] | None:
-    """Return that of PyTorch; None without a weight decay."""
+    """Return "coupled", the form that PyTorch has; None without a weight decay."""
     return "coupled" if known["weight_decay"] else None
 
 
 def background_share(known: dict[str, Any]) -> tuple[float, float] | None:
-    """Return the shares of a crop that may be background; None without a level that tells what is."""
+    """Return the least and the most of a crop that may be background; None where no level says what background is."""
     return None if known["background_level"] is None else (0.0, 0.85)
 
 
 def intensity_window(known: dict[str, Any]) -> tuple[float, float] | None:
-    """Return that of the layout."""
+    """Return the window of the layout; None where each scan is scaled by its own least and most."""
     return layouts.get(known["dataset_name"]).intensity_window
 
 
 def image_column(known: dict[str, Any]) -> str | None:
-    """Return that of the layout."""
+    """Return the column that holds file names in the tables of the layout."""
     return layouts.get(known["dataset_name"]).columns[0]
 
 
 def label_column(known: dict[str, Any]) -> str | None:
-    """Return that of the layout."""
+    """Return the column that holds labels in the tables of the layout."""
     return layouts.get(known["dataset_name"]).columns[1]
 
 
 def subject_column(known: dict[str, Any]) -> str | None:
-    """Return that of the layout, unless the names of the files say whose they are."""
+    """Return the column that holds subjects in the tables of the layout; None where ``subject_pattern`` finds them."""
     return None if known["subject_pattern"] else layouts.get(known["dataset_name"]).columns[2]
 
 
 def class_names(known: dict[str, Any]) -> list[str] | None:
-    """Return the findings of the layout; None of a layout with classes."""
+    """Return the findings of the layout; None for a layout with classes."""
     return list(layouts.get(known["dataset_name"]).findings) or None
 
 
 def num_classes(known: dict[str, Any]) -> int:
-    """Return one output per finding, or what the layout has."""
+    """Return the number of findings, or of the classes that the layout has."""
     layout = layouts.get(known["dataset_name"])
     return len(known["class_names"] or ()) if layout.findings else layout.num_classes
 
