@@ -13,7 +13,6 @@ from self_supervised_3d_tasks.commands import experiment_run
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.load import load_experiment
 
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
