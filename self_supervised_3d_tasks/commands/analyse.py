@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +21,16 @@ from self_supervised_3d_tasks.analysis import embedding, networks, parts, record
 from self_supervised_3d_tasks.analysis.measurement import Measurement, measure
 from self_supervised_3d_tasks.analysis.probe import contrastive_probe
 from self_supervised_3d_tasks.analysis.similarity import similarities
-from self_supervised_3d_tasks.data.cases import Case, find_cases
+from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.experiment.keys import TrainExperiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
-from self_supervised_3d_tasks.pretraining import run as pretraining
-from self_supervised_3d_tasks.pretraining.run import Plan
+from self_supervised_3d_tasks.pretraining.plan import Plan
+from self_supervised_3d_tasks.pretraining.plan import plan as plan_pretraining
+from self_supervised_3d_tasks.pretraining.scans import find_scans, read_scans
 from self_supervised_3d_tasks.training import checkpoints
 
 USAGE = "RUN_DIR [--data_dir FOLDER] [--num_wholes N] [--parts_per_whole N] [--seed N]"
@@ -136,12 +137,12 @@ def _measure(
     # More scans than wholes are not even read.
     rng = np.random.default_rng(seed)
     chosen = sorted(rng.choice(len(cases), min(num_wholes, len(cases)), replace=False))
-    scans = pretraining.read_scans(plan, [cases[index] for index in chosen])
+    scans = read_scans(experiment, algorithm, [cases[index] for index in chosen])
     per_scan = -(-num_wholes // len(scans.names)) if crops else 1
-    wholes = pretraining.wholes(plan, scans, per_scan=per_scan, seed=seed).take(num_wholes)
+    wholes = scans.images_for_analysis(per_scan=per_scan, seed=seed).take(num_wholes)
     logging.info("mean image: reading the training scans")
-    train = pretraining.read_scans(plan, plan.train)
-    examples = pretraining.wholes(plan, train, per_scan=experiment.crops_per_scan, seed=seed)
+    train = read_scans(experiment, algorithm, plan.train)
+    examples = train.images_for_analysis(per_scan=experiment.crops_per_scan, seed=seed)
     mean = restoration.mean_image(batch.wanted for batch in parts.stream(examples, algorithm, 1, batch_size))
     found = measure(
         parts.stream(wholes, algorithm, parts_per_whole, batch_size),
@@ -166,7 +167,7 @@ def _finished_plan(folder: RunFolder) -> Plan:
     _check_task(path, experiment.algorithm)
     if not folder.is_finished:
         raise UserError(f"{path}: this pretraining has not finished; continue it with train.py --resume")
-    plan = pretraining.plan(experiment)
+    plan = plan_pretraining(experiment)
     split = folder.read_json(RunFolder.split)
     cases = {case.name: case for case in (*plan.train, *plan.validation)}
     missing = [name for part in ("train", "validation") for name in split[part] if name not in cases]
@@ -176,7 +177,7 @@ def _finished_plan(folder: RunFolder) -> Plan:
             f"is {missing[0]!r}; put them back"
         )
     train, validation = ([cases[name] for name in split[part]] for part in ("train", "validation"))
-    return Plan(experiment, plan.algorithm, train, validation, plan.scans_per_step, plan.steps_per_epoch)
+    return replace(plan, train=train, validation=validation)
 
 
 def _check_task(path: Path, name: str) -> None:
@@ -190,14 +191,7 @@ def _check_task(path: Path, name: str) -> None:
 
 def _other_cases(plan: Plan, data_dir: str) -> list[Case]:
     """Return the scans of another folder; warn of those that trained the run."""
-    experiment = plan.experiment
-    cases = find_cases(
-        experiment.dataset_name,
-        data_dir,
-        labelled=False,
-        subject_pattern=experiment.subject_pattern,
-        channel_suffixes=experiment.channel_suffixes,
-    )
+    cases = find_scans(plan.experiment, data_dir)
     known = {os.path.realpath(case.image) for case in plan.train}
     if trained := sum(os.path.realpath(case.image) in known for case in cases):
         logging.warning("%s: %d of the %d scans trained the run: they are not unseen", data_dir, trained, len(cases))

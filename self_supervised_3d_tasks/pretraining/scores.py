@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from self_supervised_3d_tasks.algorithms.base import Algorithm
 from self_supervised_3d_tasks.files.tables import write_table
 
 COLUMNS = ("metric", "epoch", "training", "training_chance", "validation", "validation_chance")
@@ -13,7 +16,7 @@ COLUMNS = ("metric", "epoch", "training", "training_chance", "validation", "vali
 Row = dict[str, object]
 
 
-def of_history(
+def of_epoch(
     history: Sequence[Mapping[str, object]],
     epoch: int,
     training_chance: Mapping[str, float],
@@ -23,9 +26,9 @@ def of_history(
 
     Args:
         history: One row per epoch; a metric has a column of its name and one with ``val_`` before it.
-        epoch: That is kept, counted from 1.
+        epoch: Number of the epoch that is kept, counted from 1.
         training_chance: By metric, what is reached without looking at the training scans; the others have None.
-        validation_chance: Likewise at the validation scans, whose batches may be smaller.
+        validation_chance: By metric, what is reached without looking at the validation scans; see `validation_chance`.
 
     Returns:
         One row per metric with `COLUMNS`; numbers that are missing or not finite are None.
@@ -43,6 +46,21 @@ def of_history(
         }
         for name in names
     ]
+
+
+def validation_chance(algorithm: Algorithm, num_crops: int, batch_size: int) -> dict[str, float]:
+    """Return the chance level of the metrics over the validation batches, of which the last may be smaller.
+
+    Args:
+        algorithm: The pretext task.
+        num_crops: Number of validation scans, or of crops of them.
+        batch_size: Number of scans (crops) in a full batch.
+    """
+    full, rest = divmod(num_crops, batch_size)
+    sizes = [batch_size] * full + [rest] * (rest >= algorithm.sampling.min_batch)
+    levels = [algorithm.chance(size) for size in sizes]
+    names = algorithm.chance(batch_size)
+    return {name: float(np.average([level[name] for level in levels], weights=sizes)) for name in names}
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:

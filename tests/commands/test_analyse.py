@@ -18,6 +18,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.pretraining import run as pretraining
+from self_supervised_3d_tasks.pretraining.scans import read_scans
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KEYS = {
@@ -103,7 +104,9 @@ def test_validation_scans_are_analysed(run):
 
     # All parts of a whole want the same image, so that the mean image errs as much for each of them.
     plan = pretraining.plan(load_experiment("train", run.path / "config.json"))
-    train, validation = (pretraining.read_scans(plan, cases).store for cases in (plan.train, plan.validation))
+    train, validation = (
+        read_scans(plan.experiment, plan.algorithm, cases).store for cases in (plan.train, plan.validation)
+    )
     mean = np.mean([train.image(index) for index in range(3)], axis=0)
     for index, scan in enumerate(scans):
         assert scan["mean_image_mse"] == pytest.approx(np.mean((validation.image(index) - mean) ** 2), rel=1e-5)

@@ -95,7 +95,7 @@ def test_half_precision_ends_in_float32(experiment):
     algorithm = build.make_algorithm(experiment)
     try:
         training.set_precision("bfloat16")
-        model = pretraining.build_model(experiment, algorithm)
+        model = pretraining.plan(experiment).build_model()
         assert model.get_layer("encoder").output.dtype == "bfloat16"
         assert model.output.dtype == algorithm.restorer(model).output.dtype == "float32"
         codes = algorithm.codes(model)
@@ -143,7 +143,7 @@ def test_the_last_epoch_is_kept(run):
 @pytest.mark.slow
 def test_what_is_kept_are_its_weights_with_statistics_of_global_views(run, experiment):
     """Running means of the checkpoint are mixtures with local views; everything else is as it was."""
-    model = pretraining.build_model(experiment, build.make_algorithm(experiment))
+    model = pretraining.plan(experiment).build_model()
     training.restore_best(model, run.path)
     kept, whole = load_model(run.path / "encoder.keras"), load_model(run.path / "encoder_decoder.keras")
     statistics = 0

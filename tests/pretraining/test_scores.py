@@ -41,7 +41,7 @@ CHANCE = {"training_chance": {"accuracy": 0.01}, "validation_chance": {"accuracy
 
 
 def test_scores_are_those_of_the_epoch_whose_encoder_is_kept():
-    rows = pretext_scores.of_history(HISTORY, 2, **CHANCE)
+    rows = pretext_scores.of_epoch(HISTORY, 2, **CHANCE)
     assert [tuple(row) for row in rows] == [pretext_scores.COLUMNS] * 3
     assert [tuple(row.values()) for row in rows] == [
         ("loss", 2, 2.0, None, 3.0, None),
@@ -51,7 +51,7 @@ def test_scores_are_those_of_the_epoch_whose_encoder_is_kept():
 
 
 def test_table_and_file_say_the_same(tmp_path):
-    rows = pretext_scores.of_history(HISTORY, 2, **CHANCE)
+    rows = pretext_scores.of_epoch(HISTORY, 2, **CHANCE)
     assert [line.split() for line in pretext_scores.table(rows).splitlines()[1:]] == [
         ["loss", "2.000", "-", "3.000", "-"],
         ["accuracy", "0.600", "0.010", "0.500", "0.020"],

@@ -1,0 +1,128 @@
+"""What a pretraining will do, known before any voxel is read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from self_supervised_3d_tasks.algorithms.base import Algorithm
+from self_supervised_3d_tasks.data import splits
+from self_supervised_3d_tasks.data.cases import Case
+from self_supervised_3d_tasks.data.preprocessing import Preprocessing
+from self_supervised_3d_tasks.data.store.volumes import check_case
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import build
+from self_supervised_3d_tasks.experiment.keys import TrainExperiment
+from self_supervised_3d_tasks.lazy import keras
+from self_supervised_3d_tasks.models.encoders import keras_applications
+from self_supervised_3d_tasks.pretraining.scans import find_scans
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a pretraining will do.
+
+    Attributes:
+        experiment: The checked experiment file.
+        algorithm: The pretext task.
+        train: The scans to train on.
+        validation: The scans to validate on.
+        scans_per_step: Number of scans (crops) in a batch.
+        steps_per_epoch: Training steps per epoch.
+    """
+
+    experiment: TrainExperiment
+    algorithm: Algorithm
+    train: list[Case]
+    validation: list[Case]
+    scans_per_step: int
+    steps_per_epoch: int
+
+    def check_headers(self) -> None:
+        """Raise `UserError` for the first scan whose header does not fit the experiment; no voxel is read."""
+        preprocessing = Preprocessing(**self.experiment.preprocessing_options())
+        for case in (*self.train, *self.validation):
+            check_case(case, preprocessing, num_classes=None)
+
+    def build_model(self) -> keras.Model:
+        """Return a new pretext model; its layer ``"encoder"`` is what transfers."""
+        seed = self.experiment.seed
+        encoder = build.make_encoder(self.experiment, self.algorithm.encoder_shape, seed=seed)
+        return self.algorithm.make_model(encoder, seed=seed + 10_000)
+
+    def describe(self, model: keras.Model | None = None) -> str:
+        """Return the plan as text.
+
+        Args:
+            model: The pretext model, whose parameters are counted; None: one is built for that.
+        """
+        model = model or self.build_model()
+        encoder = model.get_layer("encoder")
+        examples = self.scans_per_step * self.algorithm.sampling.examples_per_scan
+        return "\n".join(
+            [
+                f"pretext task     {self.experiment.algorithm}, input {self.experiment.input_shape}, "
+                f"encoder sees {self.algorithm.encoder_shape}",
+                f"scans            {len(self.train)} train, {len(self.validation)} validation "
+                f"from {self.experiment.data_dir}",
+                f"parameters       {model.count_params():,} model, {encoder.count_params():,} encoder",
+                f"batch            {self.scans_per_step} scans = {examples} examples per step "
+                f"(batch_size {self.experiment.batch_size})",
+                f"steps            {self.steps_per_epoch} per epoch, {self.experiment.epochs} epochs",
+            ]
+        )
+
+
+def plan(experiment: TrainExperiment) -> Plan:
+    """List and split the scans and size the steps.
+
+    Raises:
+        UserError: The folder or ``encoder_weights`` is missing, there are too few subjects to split, or too few scans
+            meet in a batch or in a part of the split for a task that compares scans.
+    """
+    if weights := getattr(experiment, "encoder_weights", None):
+        keras_applications.check_weight_file(weights)
+    cases = find_scans(experiment, experiment.data_dir)
+    parts = splits.pretraining_split(cases, experiment.train_val_split, experiment.seed)
+    algorithm = build.make_algorithm(experiment)
+    scans_per_step = math.ceil(experiment.batch_size / algorithm.sampling.examples_per_scan)
+    _check_other_scans(algorithm, parts, scans_per_step, experiment.crops_per_scan)
+    crops = len(parts["train"]) * experiment.crops_per_scan
+    return Plan(
+        experiment=experiment,
+        algorithm=algorithm,
+        train=parts["train"],
+        validation=parts["validation"],
+        scans_per_step=scans_per_step,
+        steps_per_epoch=experiment.steps_per_epoch or math.ceil(crops / scans_per_step),
+    )
+
+
+def _check_other_scans(
+    algorithm: Algorithm, parts: dict[str, list[Case]], scans_per_step: int, crops_per_scan: int
+) -> None:
+    """Raise `UserError` where an example would look for other scans and find none."""
+    sampling = algorithm.sampling
+    if scans_per_step < sampling.min_batch:
+        raise UserError(
+            f"batch_size: {algorithm.name} compares the scans of a batch and needs at least {sampling.min_batch} per "
+            f"step, received {scans_per_step}; raise batch_size (exemplar: or draw the negatives from the dataset)"
+        )
+    if sampling.distinct_scans and scans_per_step > len(parts["train"]):
+        raise UserError(
+            f"batch_size: {algorithm.name} compares the scans of a batch, but {scans_per_step} scans per step of "
+            f"{len(parts['train'])} training scans would pair a scan with itself; reduce batch_size or add scans"
+        )
+    scans = max(sampling.min_batch if sampling.distinct_scans else 1, sampling.companions + 1)
+    for part, cases in parts.items():
+        if len(cases) < scans:
+            raise UserError(
+                f"train_val_split: {algorithm.name} compares scans and needs at least {scans} in each part of the "
+                f"split, but {part} has {len(cases)}; add scans or change train_val_split"
+            )
+        if len(cases) * crops_per_scan < sampling.min_batch:
+            raise UserError(
+                f"train_val_split, patches_per_scan: {algorithm.name} needs at least {sampling.min_batch} scans or "
+                f"crops in each part of the split, but {part} has {len(cases) * crops_per_scan}; add some, or change "
+                "train_val_split"
+            )
