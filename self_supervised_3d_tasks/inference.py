@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
-from itertools import islice, product
+from itertools import chain, islice, product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -92,6 +92,25 @@ def sliding_window(
         return _call(predict, padded[None], num_classes)[0][inside]
 
     return _blend(predict, padded, window, num_classes, overlap, batch_size)[inside]
+
+
+def predict_in_batches(
+    predict: Callable[[np.ndarray], np.ndarray], images: Iterable[np.ndarray], batch_size: int
+) -> Iterator[np.ndarray]:
+    """Yield the predictions of one batch of images after the other; the images are read one batch at a time.
+
+    The last batch is filled up with zeros, so that all have the same shape and nothing is compiled twice.
+
+    Args:
+        predict: The function from ``(batch_size, *spatial, channels)`` to an array of as many predictions.
+        images: Images ``(*spatial, channels)`` of one shape.
+        batch_size: Images per call of ``predict``.
+    """
+    images = iter(images)
+    while batch := list(islice(images, batch_size)):
+        filled = np.zeros((batch_size, *batch[0].shape), np.float32)
+        filled[: len(batch)] = batch
+        yield predict(filled)[: len(batch)]
 
 
 def predictor(model: keras.Model) -> Predict:
@@ -185,19 +204,14 @@ def _blend(
 ) -> np.ndarray:
     """Stream the windows through ``predict`` and add them up under weights that sum to one at every voxel."""
     axes = [_axis_windows(*axis, overlap) for axis in zip(image.shape[:-1], window, strict=True)]
-    places = product(*axes)
     batch_size = min(batch_size, math.prod(len(axis) for axis in axes))
+    places = [tuple(zip(*place, strict=True)) for place in product(*axes)]
+    windows = (image[region] for region, _ in places)
 
     blended = np.zeros((*image.shape[:-1], num_classes), np.float32)
-    while batch := list(islice(places, batch_size)):
-        regions = [tuple(region for region, _ in place) for place in batch]
-        windows = np.zeros((batch_size, *window, image.shape[-1]), np.float32)
-        for row, region in enumerate(regions):
-            windows[row] = image[region]
-        probabilities = _call(predict, windows, num_classes)
-        for row, region in enumerate(regions):
-            weight = reduce(np.multiply.outer, [weight for _, weight in batch[row]])
-            blended[region] += weight[..., None] * probabilities[row]
+    probabilities = predict_in_batches(lambda batch: _call(predict, batch, num_classes), windows, batch_size)
+    for (region, weights), values in zip(places, chain.from_iterable(probabilities), strict=True):
+        blended[region] += reduce(np.multiply.outer, weights)[..., None] * values
     return blended
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from self_supervised_3d_tasks import inference
 from self_supervised_3d_tasks.lazy import keras
 
 Network = Callable[[np.ndarray], np.ndarray]
@@ -41,13 +42,6 @@ def _network(inputs: list, output: keras.KerasTensor, batch_size: int) -> Networ
     model.jit_compile = False
 
     def run(images: np.ndarray) -> np.ndarray:
-        outputs = []
-        for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size]
-            # Filled up, the last batch has the shape of the others: nothing is compiled twice.
-            filled = np.zeros((batch_size, *batch.shape[1:]), np.float32)
-            filled[: len(batch)] = batch
-            outputs.append(model.predict_on_batch(filled)[: len(batch)])
-        return np.concatenate(outputs)
+        return np.concatenate(list(inference.predict_in_batches(model.predict_on_batch, images, batch_size)))
 
     return run

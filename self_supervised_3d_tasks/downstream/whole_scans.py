@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from self_supervised_3d_tasks import inference
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
@@ -91,12 +91,8 @@ class WholeScanTask(DownstreamTask):
         # The loss says what the logits are: of a sigmoid each, or of one softmax.
         activate = keras.ops.sigmoid if self.experiment.loss == "binary_crossentropy" else keras.ops.softmax
         outputs = []
-        for batch in _batches(images, self.experiment.batch_size):
-            # Filled up, the last batch has the shape of the others: nothing is compiled twice.
-            filled = np.zeros((self.experiment.batch_size, *batch[0].shape), np.float32)
-            filled[: len(batch)] = batch
-            logits = keras.ops.cast(model.predict_on_batch(filled)[: len(batch)], "float32")
-            outputs.append(keras.ops.convert_to_numpy(activate(logits)))
+        for logits in inference.predict_in_batches(model.predict_on_batch, images, self.experiment.batch_size):
+            outputs.append(keras.ops.convert_to_numpy(activate(keras.ops.cast(logits, "float32"))))
         return self.decode(np.concatenate(outputs))
 
     def score(self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, folder: Path) -> list[CaseScore]:
@@ -109,9 +105,3 @@ class WholeScanTask(DownstreamTask):
     def predictions(self, job: Path) -> CasePredictions:
         """Return what `score` kept in the folder of a job."""
         return CasePredictions.read(RunFolder(job).predictions, self.columns)
-
-
-def _batches(images: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    images = iter(images)
-    while batch := list(islice(images, size)):
-        yield batch

@@ -17,7 +17,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.models import check_model_file, load_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
-from self_supervised_3d_tasks.transfer.encoder import LoadReport, Name, tensors_of
+from self_supervised_3d_tasks.transfer.match import LoadReport, Name, match, tensors_of
 
 _REMEDY = (
     "give the run folder of a pretraining with a decoder, such as parts2whole or pcrlv2, as model_checkpoint, or "
@@ -73,41 +73,26 @@ def load_decoder(model: keras.Model, source: Path | str, *, allow_partial: bool 
     """
     path = find_decoder(source)
     pretrained = tensors_of(layer for layer in _decoder_layers(load_model(path)) if _WAY_UP.fullmatch(layer.name))
-    stored = {name: keras.ops.convert_to_numpy(tensor) for name, tensor in pretrained.items()}
     tensors, from_below = tensors_of(_decoder_layers(model)), _channels_from_below(model)
-    values: dict[Name, np.ndarray] = {}
-    report = LoadReport(str(path), "decoder", unused=["/".join(name) for name in stored if name not in tensors])
-    for name, tensor in tensors.items():
-        label, shape, value = "/".join(name), tuple(tensor.shape), stored.get(name)
-        up = from_below.get(name, 0)
-        if not _WAY_UP.fullmatch(name[0]):
-            report.left.append(f"{label}: makes the output")
-        elif value is None:
-            report.left.append(f"{label}: not in the file")
-        elif value.shape == shape:
-            values[name] = value
-            report.matched.append(label)
-        elif up and value.shape == (*shape[:-2], up, shape[-1]):
-            fresh = keras.ops.convert_to_numpy(tensor)[..., up:, :]
-            values[name] = np.concatenate([value, fresh], axis=-2)
-            report.adapted.append(f"{label}: {up} input channels, initial values for the {shape[-2] - up} of the skip")
-        else:
-            report.left.append(f"{label}: shape {shape} here, {value.shape} in the file")
-    _check(report, allow_partial=allow_partial)
+
+    def adapt(name: Name, tensor: keras.Variable, value: np.ndarray) -> tuple[np.ndarray, str] | None:
+        shape, below = tuple(tensor.shape), from_below.get(name, 0)
+        if not below or value.shape != (*shape[:-2], below, shape[-1]):
+            return None
+        fresh = keras.ops.convert_to_numpy(tensor)[..., below:, :]
+        how = f"{below} input channels, initial values for the {shape[-2] - below} of the skip"
+        return np.concatenate([value, fresh], axis=-2), how
+
+    report = LoadReport(str(path), "decoder")
+    wanted = {name: tensor for name, tensor in tensors.items() if _WAY_UP.fullmatch(name[0])}
+    values = match(report, wanted, pretrained, adapt)
+    missing = list(report.left)
+    report.left += [f"{'/'.join(name)}: makes the output" for name in tensors if name not in wanted]
+    remedy = 'Give the options of the pretraining, set transfer to "encoder"'
+    report.require_complete(missing, remedy, allow_partial=allow_partial)
     for name, value in values.items():
         tensors[name].assign(value)
     return report
-
-
-def _check(report: LoadReport, *, allow_partial: bool) -> None:
-    """Raise `UserError` if the report is not one to go on with."""
-    found = bool(report.matched or report.adapted)
-    missing = [tensor for tensor in report.left if _WAY_UP.match(tensor)]
-    if (missing or report.unused) and not (allow_partial and found):
-        raise UserError(
-            f"{report}\nThe decoder was not loaded completely. Give the options of the pretraining, set transfer to "
-            '"encoder"' + (", or set allow_partial_load to go on with what matched." if found else ".")
-        )
 
 
 def _decoder_layers(model: keras.Model) -> Iterator[keras.Layer]:

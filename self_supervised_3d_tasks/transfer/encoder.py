@@ -8,8 +8,7 @@ and stops the run unless that is wanted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,45 +18,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.models import check_model_file, load_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
-
-Name = tuple[str, str]  # layer, and variable within the layer
-
-
-@dataclass
-class LoadReport:
-    """What became of every tensor of the encoder, or of the decoder.
-
-    Attributes:
-        source: File that the weights came from.
-        part: "encoder" or "decoder".
-        matched: Tensors copied unchanged.
-        adapted: Tensors fitted to other input channels, with how.
-        left: Tensors that keep their initial values, with why.
-        unused: Tensors of the file that there is no place for.
-    """
-
-    source: str
-    part: str = "encoder"
-    matched: list[str] = field(default_factory=list)
-    adapted: list[str] = field(default_factory=list)
-    left: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
-
-    @property
-    def total(self) -> int:
-        """Number of tensors of the part."""
-        return len(self.matched) + len(self.adapted) + len(self.left)
-
-    def __str__(self) -> str:
-        """Return the counts, and one line for every tensor that was not simply copied."""
-        head = (
-            f"{self.part} weights from {self.source}: {len(self.matched)} of {self.total} tensors matched, "
-            f"{len(self.adapted)} adapted, {len(self.left)} left, {len(self.unused)} unused"
-        )
-        rows = [
-            f"  {status:<8} {tensor}" for status in ("adapted", "left", "unused") for tensor in getattr(self, status)
-        ]
-        return "\n".join([head, *rows])
+from self_supervised_3d_tasks.transfer.match import LoadReport, Name, match, tensors_of
 
 
 def find_encoder(source: Path | str) -> Path:
@@ -131,28 +92,27 @@ def load_encoder(
     """
     pretrained = read_encoder(source)
     channels = _channel_map(pretrained.input_shape[-1], encoder.input_shape[-1], channel_map)
-    stored = {name: keras.ops.convert_to_numpy(tensor) for name, tensor in tensors_of(pretrained.layers).items()}
-    tensors = tensors_of(encoder.layers)
-    input_kernels = _input_kernels(encoder) if channels else set()
-    values: dict[Name, np.ndarray] = {}
     # A finetuned model may be the source: its decoder or head is not expected here.
-    unused = [
-        "/".join(name) for name in stored if name not in tensors and not name[0].startswith(("decoder_", "head_"))
-    ]
-    report = LoadReport(str(source), unused=unused)
-    for name, tensor in tensors.items():
-        label, shape, value = "/".join(name), tuple(tensor.shape), stored.get(name)
-        if value is None:
-            report.left.append(f"{label}: not in the file")
-        elif name in input_kernels and _fits(value.shape, shape, pretrained.input_shape[-1]):
-            values[name] = duplicate_channels(value, channels, rescale=rescale)
-            report.adapted.append(f"{label}: input channels {channels}{' rescaled' if rescale else ''}")
-        elif value.shape != shape:
-            report.left.append(f"{label}: shape {shape} here, {value.shape} in the file")
-        else:
-            values[name] = value
-            report.matched.append(label)
-    _check(report, channels, allow_partial=allow_partial)
+    stored = {
+        name: tensor
+        for name, tensor in tensors_of(pretrained.layers).items()
+        if not name[0].startswith(("decoder_", "head_"))
+    }
+    tensors, report = tensors_of(encoder.layers), LoadReport(str(source))
+    input_kernels = _input_kernels(encoder) if channels else set()
+
+    def adapt(name: Name, tensor: keras.Variable, value: np.ndarray) -> tuple[np.ndarray, str] | None:
+        shape = tuple(tensor.shape)
+        if name not in input_kernels or value.shape != (*shape[:-2], pretrained.input_shape[-1], shape[-1]):
+            return None
+        how = f"input channels {channels}{' rescaled' if rescale else ''}"
+        return duplicate_channels(value, channels, rescale=rescale), how
+
+    values = match(report, tensors, stored, adapt)
+    remedy = "Give the encoder options of the pretraining"
+    report.require_complete(report.left, remedy, allow_partial=allow_partial)
+    if channels and not (report.adapted or report.left):
+        raise UserError(f"channel_map: {channels} has no effect, for no kernel of the encoder sees the input itself")
     for name, value in values.items():
         tensors[name].assign(value)
     if differences := scale_differences(pretrained, encoder):
@@ -205,18 +165,6 @@ def duplicate_channels(kernel: np.ndarray, channels: Sequence[int], *, rescale: 
     return np.take(kernel, channels, axis=-2) / copies[:, None].astype(kernel.dtype)
 
 
-def _check(report: LoadReport, channels: list[int] | None, *, allow_partial: bool) -> None:
-    """Raise `UserError` if the report is not one to go on with."""
-    found = bool(report.matched or report.adapted)
-    if (report.left or report.unused) and not (allow_partial and found):
-        raise UserError(
-            f"{report}\nThe encoder was not loaded completely. Give the encoder options of the pretraining"
-            + (", or set allow_partial_load to go on with what matched." if found else ".")
-        )
-    if channels and not (report.adapted or report.left):
-        raise UserError(f"channel_map: {channels} has no effect, for no kernel of the encoder sees the input itself")
-
-
 def _channel_map(old: int, new: int, given: Sequence[int] | None) -> list[int] | None:
     """Return which old channel feeds each new one; None where the kernels can be copied as they are."""
     if given is None:
@@ -232,18 +180,6 @@ def _channel_map(old: int, new: int, given: Sequence[int] | None) -> list[int] |
             f"pretrained channel that feeds it; received {list(given)}"
         )
     return None if list(given) == list(range(old)) else list(given)
-
-
-def tensors_of(layers: Iterable[keras.Layer]) -> dict[Name, keras.Variable]:
-    """Return every weight of layers by layer and by path within the layer.
-
-    The start of a path depends on what the model is nested in, so only what follows the layer's name counts.
-    """
-    return {
-        (layer.name, variable.path.split(f"{layer.name}/", 1)[-1]): variable
-        for layer in layers
-        for variable in layer.weights
-    }
 
 
 def _input_kernels(model: keras.Model) -> set[Name]:
@@ -264,8 +200,3 @@ def _input_kernels(model: keras.Model) -> set[Name]:
         elif hasattr(layer, "kernel") and not hasattr(layer, "depth_multiplier"):
             kernels.add((layer.name, "kernel"))
     return kernels
-
-
-def _fits(stored: tuple[int, ...], shape: tuple[int, ...], old_channels: int) -> bool:
-    """Whether a kernel in the file sees the old channels and otherwise has the shape of the one here."""
-    return stored == (*shape[:-2], old_channels, shape[-1])

@@ -18,7 +18,7 @@ from self_supervised_3d_tasks.finetuning import sweep as evaluation
 from self_supervised_3d_tasks.models.decoders.unet import unet as decoder
 from self_supervised_3d_tasks.models.encoders.unet import unet
 from self_supervised_3d_tasks.transfer import decoder as transfer_decoder
-from self_supervised_3d_tasks.transfer import encoder as encoder_transfer
+from self_supervised_3d_tasks.transfer.match import tensors_of
 
 SHAPE = (16, 16, 1)
 make_encoder = functools.partial(unet, enc_filters=2, num_layers=2, dropout=0.0)
@@ -31,7 +31,7 @@ def downstream(shape=SHAPE, *, encoder=make_encoder, seed=5, **options):
 
 
 def values(model):
-    return {name: tensor.numpy().copy() for name, tensor in encoder_transfer.tensors_of(model.layers).items()}
+    return {name: tensor.numpy().copy() for name, tensor in tensors_of(model.layers).items()}
 
 
 def randomize(model, seed=0):
@@ -71,7 +71,7 @@ def test_a_decoder_with_skips_gets_the_rows_that_see_what_comes_from_below(run):
     assert len(report.matched) == 2 * (2 + 2 * (2 + 4)) - 2  # each level: up, twice convolution and norm
     after = values(model)
     for name, value in after.items():
-        if name in encoder_transfer.tensors_of(encoder.layers) or "/".join(name) in FRESH:
+        if name in tensors_of(encoder.layers) or "/".join(name) in FRESH:
             np.testing.assert_array_equal(value, before[name])
         elif "/".join(name) in names(report.adapted):
             channels = value.shape[-2] // 2
