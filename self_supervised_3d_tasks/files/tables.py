@@ -41,7 +41,7 @@ def read_table(path: Path, columns: Sequence[str], remedy: str) -> list[list[str
         raise UserError(f"{path}: expected a CSV table, but it cannot be read ({error}); {remedy}") from error
     if header != list(columns):
         received = ",".join(header) or "an empty file"
-        raise UserError(f"{path}: expected the columns {','.join(columns)}, received {received}; {remedy}")
+        raise UserError(f"{path}: expected a table with the columns {','.join(columns)}, received {received}; {remedy}")
     for line, row in enumerate(rows, start=2):
         if len(row) != len(header):
             raise UserError(f"{path}, line {line}: expected {len(header)} cells, received {len(row)}; {remedy}")

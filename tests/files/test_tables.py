@@ -23,7 +23,7 @@ def test_round_trip_with_every_digit_and_no_leftovers(tmp_path):
     ("content", "message"),
     [
         (b"", "received an empty file; make it again"),
-        (b"case,other\n", "expected the columns case,value, received case,other"),
+        (b"case,other\n", "expected a table with the columns case,value, received case,other"),
         (b"case,value\na,1\nb\n", "line 3: expected 2 cells, received 1"),
         (b"\xff\xfe", "expected a CSV table, but it cannot be read"),
     ],
