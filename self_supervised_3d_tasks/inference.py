@@ -6,17 +6,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
 from itertools import chain, islice, product
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from self_supervised_3d_tasks.data.preprocessing import Preprocessing
+from self_supervised_3d_tasks.data.volumes import Volume
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras
-
-if TYPE_CHECKING:
-    from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-    from self_supervised_3d_tasks.data.volumes import Volume
-
 
 # (batch, *window, channels) -> probabilities (batch, *window, num_classes)
 Predict = Callable[[np.ndarray], np.ndarray]
