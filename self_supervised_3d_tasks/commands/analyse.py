@@ -17,10 +17,8 @@ from absl import flags, logging
 
 from self_supervised_3d_tasks import commands, plots, training
 from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
-from self_supervised_3d_tasks.analysis import embedding, networks, parts, record, restoration
-from self_supervised_3d_tasks.analysis.measurement import Measurement, measure
-from self_supervised_3d_tasks.analysis.probe import contrastive_probe
-from self_supervised_3d_tasks.analysis.similarity import similarities
+from self_supervised_3d_tasks.analysis import report, restoration
+from self_supervised_3d_tasks.analysis.codes import contrastive_probe, embed, similarities
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry
@@ -90,8 +88,8 @@ def analyse(folder: RunFolder, *, data_dir: str | None, num_wholes: int, parts_p
     restorer = training.load_model(folder.encoder_decoder)
     found, mean = _measure(plan, restorer, cases, num_wholes, parts_per_whole, seed)
     alike, probe = similarities(found.codes), contrastive_probe(found.codes, seed=seed)
-    scans = record.scan_errors(found)
-    numbers = [*record.of_codes(alike, probe), *record.of_restorations(scans)]
+    scans = report.scan_errors(found)
+    numbers = [*report.of_codes(alike, probe), *report.of_restorations(scans)]
     epoch = checkpoints.read_state(folder.path).best.epoch
     wholes = len(found.scans)
     source = "validation scans" if data_dir is None else f"scans of {Path(data_dir).name}"
@@ -99,7 +97,7 @@ def analyse(folder: RunFolder, *, data_dir: str | None, num_wholes: int, parts_p
 
     target = folder.analysis
     plots.similarity_histogram(target / "similarity.png", *alike)
-    points = embedding.embed(found.codes.reshape(-1, found.codes.shape[-1]), seed=seed)
+    points = embed(found.codes.reshape(-1, found.codes.shape[-1]), seed=seed)
     plots.embedding(target / "embedding.png", points, np.repeat(np.arange(wholes), parts_per_whole))
     plots.restorations(target / "restorations.png", found.pictures, f"{plan.algorithm.name}, epoch {epoch}: {source}")
     content = {
@@ -113,18 +111,18 @@ def analyse(folder: RunFolder, *, data_dir: str | None, num_wholes: int, parts_p
         "mean_image": {"n": mean.count, "of": "images drawn from the training scans"},
         "numbers": [asdict(number) for number in numbers],
         "per_scan": {
-            "unit": record.SQUARE,
+            "unit": report.SQUARE,
             "n": "parts of the scan that the errors are means of",
             "scans": [scan._asdict() for scan in scans],
         },
     }
     RunFolder(target).write_json("analysis.json", content)
-    return f"{title}, {parts_per_whole} parts each\n{record.table(numbers)}"
+    return f"{title}, {parts_per_whole} parts each\n{report.table(numbers)}"
 
 
 def _measure(
     plan: Plan, restorer: keras.Model, cases: Sequence[Case], num_wholes: int, parts_per_whole: int, seed: int
-) -> tuple[Measurement, restoration.MeanImage]:
+) -> tuple[report.Measurement, restoration.MeanImage]:
     """Read the scans and pass their parts through the networks."""
     algorithm, batch_size = plan.algorithm, min(plan.scans_per_step, MAX_BATCH)
     experiment = plan.experiment
@@ -143,11 +141,13 @@ def _measure(
     logging.info("mean image: reading the training scans")
     train = read_scans(experiment, algorithm, plan.train)
     examples = train.images_for_analysis(per_scan=experiment.crops_per_scan, seed=seed)
-    mean = restoration.mean_image(batch.wanted for batch in parts.stream(examples, algorithm, 1, batch_size))
-    found = measure(
-        parts.stream(wholes, algorithm, parts_per_whole, batch_size),
-        code=networks.coder(restorer, batch_size),
-        restore=networks.restorer_of(restorer, batch_size),
+    mean = restoration.mean_image(
+        batch.wanted for batch in restoration.stream_parts(examples, algorithm, 1, batch_size)
+    )
+    found = report.measure(
+        restoration.stream_parts(wholes, algorithm, parts_per_whole, batch_size),
+        code=restoration.coding_network(restorer, batch_size),
+        restore=restoration.restoring_network(restorer, batch_size),
         mean=mean,
         scans=scans.names,
         parts_per_whole=parts_per_whole,

@@ -11,7 +11,7 @@ from self_supervised_3d_tasks import plots, training
 from self_supervised_3d_tasks.algorithms.kinds import ComparingAlgorithm, ScheduledAlgorithm, SelectiveAlgorithm
 from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
 from self_supervised_3d_tasks.analysis.collapse import CollapseMonitor
-from self_supervised_3d_tasks.analysis.monitor import RestorationMonitor
+from self_supervised_3d_tasks.analysis.restoration import RestorationMonitor
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.files.run_folder import RunFolder, environment
 from self_supervised_3d_tasks.lazy import keras

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks.analysis.embedding import embed
+from self_supervised_3d_tasks.analysis.codes import embed
 
 
 def test_wholes_that_are_far_apart_stay_apart():

@@ -7,9 +7,8 @@ import tensorflow as tf
 from PIL import Image
 
 from self_supervised_3d_tasks.algorithms.parts2whole import Parts2Whole
-from self_supervised_3d_tasks.analysis.monitor import RestorationMonitor, sample_size
-from self_supervised_3d_tasks.analysis.probe import contrastive_probe
-from self_supervised_3d_tasks.analysis.similarity import similarities
+from self_supervised_3d_tasks.analysis.codes import contrastive_probe, similarities
+from self_supervised_3d_tasks.analysis.restoration import RestorationMonitor, sample_size
 from self_supervised_3d_tasks.models.encoders.unet import unet
 from self_supervised_3d_tasks.ops import seeds
 

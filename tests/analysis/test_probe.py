@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks.analysis.probe import TEMPERATURE, contrastive_probe
+from self_supervised_3d_tasks.analysis.codes import TEMPERATURE, contrastive_probe
 
 
 @pytest.mark.parametrize(("wholes", "parts"), [(2, 2), (5, 3), (3, 7)])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks.analysis.similarity import similarities
+from self_supervised_3d_tasks.analysis.codes import similarities
 
 
 def test_similarities_by_hand():

@@ -1,4 +1,4 @@
-"""A contrastive loss that is measured but never trained: does restoring teach the encoder to tell wholes apart?"""
+"""What codes tell of images: how alike those of a whole are, how well they tell wholes apart, and their map."""
 
 from __future__ import annotations
 
@@ -10,10 +10,38 @@ import numpy as np
 from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.analysis.collapse import unit_length
 
+manifold = lazy.load("sklearn.manifold")
 special = lazy.load("scipy.special")
 
+PERPLEXITY = 30.0
 TEMPERATURE = 0.7
 MAX_NEGATIVES = 5000
+
+
+class Similarities(NamedTuple):
+    """Cosine similarities in [-1, 1], each pair of parts once.
+
+    Attributes:
+        same: Of parts of the same whole, ``(wholes · parts · (parts - 1) / 2,)``.
+        different: Of parts of different wholes, ``(wholes · (wholes - 1) / 2 · parts²,)``.
+    """
+
+    same: np.ndarray
+    different: np.ndarray
+
+
+def similarities(codes: np.ndarray) -> Similarities:
+    """Compare every part with every other one (Feng et al. 2020, Section 3.3, there for 100 random pairs each).
+
+    Args:
+        codes: ``(wholes, parts, size)`` of any length.
+    """
+    wholes, parts, size = codes.shape
+    units = unit_length(codes).reshape(wholes * parts, size)
+    first, second = np.triu_indices(wholes * parts, k=1)
+    values = np.clip((units @ units.T)[first, second], -1, 1)  # rounding can lead beyond
+    within = first // parts == second // parts
+    return Similarities(values[within], values[~within])
 
 
 class Probe(NamedTuple):
@@ -63,3 +91,18 @@ def contrastive_probe(
         total += float((np.logaddexp(positives, against[:, None]) - positives)[others].sum())
     pairs = wholes * parts * (parts - 1)
     return Probe(total / pairs, math.log(1 + negatives), negatives, pairs)
+
+
+def embed(codes: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Return the t-SNE embedding ``(n, 2)`` of unit-length codes (van der Maaten and Hinton 2008), without units.
+
+    The perplexity, roughly the number of neighbours that a point is to keep, is 30 or a third of the other points.
+
+    Args:
+        codes: ``(n, size)`` of any length, n at least 4.
+        seed: Of the start.
+    """
+    perplexity = min(PERPLEXITY, (len(codes) - 1) / 3)
+    # A random start, not principal components: those of collapsed codes have no spread to be scaled to.
+    embedding = manifold.TSNE(n_components=2, perplexity=perplexity, init="random", random_state=seed)
+    return embedding.fit_transform(unit_length(codes).astype(np.float32))
