@@ -9,17 +9,16 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
+from self_supervised_3d_tasks.algorithms.base import Panel
+from self_supervised_3d_tasks.algorithms.kinds import ClassifyingAlgorithm
 from self_supervised_3d_tasks.lazy import keras, tf
-from self_supervised_3d_tasks.losses.classification import categorical_crossentropy
-from self_supervised_3d_tasks.models import heads
 from self_supervised_3d_tasks.ops import patches, permutations, seeds
 
 # How many permutations are told apart if nothing else is said, by rank: the papers' numbers.
 _NUM_PERMUTATIONS = {2: 100, 3: 1000}
 
 
-class Jigsaw(Algorithm):
+class Jigsaw(ClassifyingAlgorithm):
     """Jigsaw puzzles, from 2D (Noroozi and Favaro 2016) carried to 3D.
 
     Taleb et al. 2020, "3D Self-Supervised Methods for Medical Imaging", section 3.3. The scan is cut into a
@@ -74,6 +73,7 @@ class Jigsaw(Algorithm):
         self.top_architecture = top_architecture
         self.head_units = head_units
         self.dropout_rate = dropout_rate
+        self.num_classes = self.num_permutations
 
     @functools.cached_property
     def permutations(self) -> np.ndarray:
@@ -108,27 +108,8 @@ class Jigsaw(Algorithm):
         codes = encoder(keras.ops.reshape(inputs, (-1, *self.encoder_shape)))
         codes = keras.layers.Flatten(name="flatten")(codes)
         codes = keras.ops.reshape(codes, (-1, self.num_patches * codes.shape[-1]))
-        logits = heads.of_pretext_task(
-            codes,
-            self.num_permutations,
-            top_architecture=self.top_architecture,
-            head_units=self.head_units,
-            dropout_rate=self.dropout_rate,
-            seed=seed,
-        )
+        logits = self.logits(codes, seed=seed)
         return keras.Model(inputs, logits, name=self.name)
-
-    def loss(self, y_true: Any, y_pred: Any) -> Any:
-        """Cross-entropy of the class from logits, ``(batch,)``; log(number of permutations) before training."""
-        return categorical_crossentropy(y_true, y_pred)
-
-    def metrics(self) -> list[Any]:
-        """Share of scans whose order is recognised."""
-        return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-
-    def chance(self, scans_per_step: int) -> dict[str, float]:
-        """1 / number of permutations."""
-        return {"accuracy": 1 / self.num_permutations}
 
     def describe(self, inputs: np.ndarray, targets: np.ndarray) -> list[Panel]:
         """Show the puzzle, its solution, and the first seven patches with the cells that they come from.

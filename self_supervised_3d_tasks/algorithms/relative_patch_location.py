@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
-from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
+from self_supervised_3d_tasks.algorithms.base import Panel
+from self_supervised_3d_tasks.algorithms.kinds import ClassifyingAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
-from self_supervised_3d_tasks.losses.classification import categorical_crossentropy
-from self_supervised_3d_tasks.models import heads
 from self_supervised_3d_tasks.ops import patches, seeds
 
 
-class RelativePatchLocation(Algorithm):
+class RelativePatchLocation(ClassifyingAlgorithm):
     """Relative patch location, from 2D (Doersch et al. 2015) carried to 3D.
 
     Taleb et al. 2020, "3D Self-Supervised Methods for Medical Imaging", section 3.2. The scan is cut into a
@@ -80,6 +79,7 @@ class RelativePatchLocation(Algorithm):
         self.top_architecture = top_architecture
         self.head_units = head_units
         self.dropout_rate = dropout_rate
+        self.num_classes = len(self.query_cells)
 
     @property
     def encoder_shape(self) -> tuple[int, ...]:
@@ -106,34 +106,15 @@ class RelativePatchLocation(Algorithm):
 
     def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
         """Return patches ``(batch, 1 + queries, *patch, channels)`` -> logits ``(batch, queries, classes)``."""
-        ops, num_queries, num_classes = keras.ops, self.queries_per_image, len(self.query_cells)
+        ops, num_queries = keras.ops, self.queries_per_image
         inputs = keras.Input((1 + num_queries, *self.encoder_shape), name="patches")
         codes = encoder(ops.reshape(inputs, (-1, *self.encoder_shape)))
         codes = keras.layers.Flatten(name="flatten")(codes)
         codes = ops.reshape(codes, (-1, 1 + num_queries, codes.shape[-1]))
         pairs = ops.concatenate([ops.repeat(codes[:, :1], num_queries, axis=1), codes[:, 1:]], axis=-1)
         pairs = ops.reshape(pairs, (-1, pairs.shape[-1]))  # (batch * queries, 2 * code)
-        logits = heads.of_pretext_task(
-            pairs,
-            num_classes,
-            top_architecture=self.top_architecture,
-            head_units=self.head_units,
-            dropout_rate=self.dropout_rate,
-            seed=seed,
-        )
-        return keras.Model(inputs, ops.reshape(logits, (-1, num_queries, num_classes)), name=self.name)
-
-    def loss(self, y_true: Any, y_pred: Any) -> Any:
-        """Cross-entropy of the class from logits, averaged over a scan's queries, ``(batch,)``."""
-        return categorical_crossentropy(y_true, y_pred)
-
-    def metrics(self) -> list[Any]:
-        """Share of queries whose cell is recognised."""
-        return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-
-    def chance(self, scans_per_step: int) -> dict[str, float]:
-        """1 / number of classes."""
-        return {"accuracy": 1 / len(self.query_cells)}
+        logits = self.logits(pairs, seed=seed)
+        return keras.Model(inputs, ops.reshape(logits, (-1, num_queries, self.num_classes)), name=self.name)
 
     def describe(self, inputs: np.ndarray, targets: np.ndarray) -> list[Panel]:
         """Show the centre and up to eight queries under their cells."""

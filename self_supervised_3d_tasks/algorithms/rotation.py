@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
-from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
+from self_supervised_3d_tasks.algorithms.base import Panel
+from self_supervised_3d_tasks.algorithms.kinds import ClassifyingAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
-from self_supervised_3d_tasks.losses.classification import categorical_crossentropy
-from self_supervised_3d_tasks.models import heads
 from self_supervised_3d_tasks.ops import geometry, seeds
 from self_supervised_3d_tasks.ops.sampling import Sampling
 
 
-class Rotation(Algorithm):
+class Rotation(ClassifyingAlgorithm):
     """Rotation prediction, from 2D (Gidaris et al. 2018) carried to 3D.
 
     Taleb et al. 2020, "3D Self-Supervised Methods for Medical Imaging", section 3.4. A scan is turned by a
@@ -60,6 +59,7 @@ class Rotation(Algorithm):
         self.rotation_axes = rotation_axes
         self.dropout_rate = dropout_rate
         self.classes = geometry.rotation_classes(self.input_shape, rotation_axes)
+        self.num_classes = len(self.classes)
 
     def make_example(self, image: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the turned scan ``(*spatial, channels)`` and its class, an int32 scalar."""
@@ -70,27 +70,8 @@ class Rotation(Algorithm):
     def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
         """Return scan -> logits ``(batch, classes)``: the flattened map of the encoder under the head."""
         image = keras.Input(self.input_shape, name="image")
-        logits = heads.of_pretext_task(
-            encoder(image),
-            len(self.classes),
-            top_architecture=self.top_architecture,
-            head_units=self.head_units,
-            dropout_rate=self.dropout_rate,
-            seed=seed,
-        )
+        logits = self.logits(encoder(image), seed=seed)
         return keras.Model(image, logits, name=self.name)
-
-    def loss(self, y_true: Any, y_pred: Any) -> Any:
-        """Cross-entropy of the class from logits, ``(batch,)``; log(number of classes) before training."""
-        return categorical_crossentropy(y_true, y_pred)
-
-    def metrics(self) -> list[Any]:
-        """Share of scans whose class is recognised."""
-        return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-
-    def chance(self, scans_per_step: int) -> dict[str, float]:
-        """1 / number of classes."""
-        return {"accuracy": 1 / len(self.classes)}
 
     def describe(self, inputs: np.ndarray, targets: np.ndarray) -> list[Panel]:
         """Show the turned scan under its class."""

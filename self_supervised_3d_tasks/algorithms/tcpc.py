@@ -17,14 +17,9 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.losses import contrastive, triplet
 from self_supervised_3d_tasks.models import layers
-from self_supervised_3d_tasks.ops import intensity, patches, seeds, supervoxels
+from self_supervised_3d_tasks.ops import cell_paths, intensity, patches, seeds, supervoxels
 from self_supervised_3d_tasks.ops.sampling import Sampling
 
-Cell = tuple[int, int]
-
-_U = ((0, 0), (1, 0), (2, 0), (2, 1), (2, 2), (1, 2), (0, 2))
-PATHS: dict[str, tuple[Cell, ...]] = {"u": _U, "spiral": (*_U, (0, 1))}
-_SIDE = range(3)
 _NEVER = -1e9  # the logit of what is no candidate; finite, since infinity times a gradient of 0 is NaN
 
 
@@ -88,8 +83,8 @@ class TCPC(ComparingAlgorithm):
         slic_sigma: Annotated[float, Field(ge=0)] | None = None,
         supervoxel_foreground: Annotated[float, Field(ge=0, le=1)] = 0.15,
         cube_overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5,
-        cube_path: Literal["u", "spiral"] | tuple[Cell, ...] = "u",
-        target_cube: Cell = (1, 1),
+        cube_path: Literal["u", "spiral"] | tuple[cell_paths.Cell, ...] = "u",
+        target_cube: cell_paths.Cell = (1, 1),
         cube_jitter: Annotated[int, Field(ge=0)] | None = None,
         intensity_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.1,
         code_size: Annotated[int, Field(ge=1)] = 128,
@@ -108,7 +103,7 @@ class TCPC(ComparingAlgorithm):
             **{name: value for name, value in chosen.items() if value is not None},
         )
         self.sampling = Sampling(min_batch=2, distinct_scans=True, crop_centres=finder)
-        self.path = _checked_path(cube_path, target_cube)
+        self.path = cell_paths.checked_path(cube_path, target_cube)
         self.target = tuple(target_cube)
         self.cube_overlap = cube_overlap
         self.cube_jitter = cube_jitter
@@ -146,7 +141,7 @@ class TCPC(ComparingAlgorithm):
         return (self.cube_jitter, self.cube_jitter)
 
     @property
-    def cells(self) -> tuple[Cell, ...]:
+    def cells(self) -> tuple[cell_paths.Cell, ...]:
         """The cells in the order of the cubes: the path, then the target."""
         return (*self.path, self.target)
 
@@ -155,12 +150,12 @@ class TCPC(ComparingAlgorithm):
         """``(*cube, channels)``."""
         return (*self.cube_shape, self.input_shape[-1])
 
-    def origin(self, cell: Cell) -> tuple[int, ...]:
+    def origin(self, cell: cell_paths.Cell) -> tuple[int, ...]:
         """Return the first voxel of a cell's cube before it is shifted, one index per axis."""
         plane = (starts[index] for starts, index in zip(self.starts, cell, strict=True))
         return (*plane, *[0] * (self.rank - 2))
 
-    def touches_target(self, cell: Cell) -> bool:
+    def touches_target(self, cell: cell_paths.Cell) -> bool:
         """Whether a cell's cube shares voxels with the target, before they are shifted."""
         triples = zip(self.origin(cell), self.origin(self.target), self.cube_shape, strict=True)
         return all(abs(first - other) < edge for first, other, edge in triples)
@@ -288,28 +283,3 @@ class TCPC(ComparingAlgorithm):
 def _edge(size: int, overlap: float) -> int:
     """Return the shortest edge of three cubes that cover ``size`` voxels with that share of overlap."""
     return math.ceil(size / (3 - 2 * overlap) - 1e-9)  # against 10.000000000000002
-
-
-def _checked_path(cube_path: str | Sequence[Cell], target_cube: Cell) -> tuple[Cell, ...]:
-    """Return the cells of the support."""
-    path = PATHS[cube_path] if isinstance(cube_path, str) else tuple(map(tuple, cube_path))
-    for key, cells in (("cube_path", path), ("target_cube", (tuple(target_cube),))):
-        outside = [list(cell) for cell in cells if len(cell) != 2 or not all(index in _SIDE for index in cell)]
-        if outside:
-            raise UserError(f"{key}: expected cells [row, column], both in 0 .. 2, received {outside[0]}")
-    if not path:
-        raise UserError('cube_path: expected at least one cell, received none; leave the key out for "u"')
-    repeated = [list(cell) for cell in dict.fromkeys(path) if path.count(cell) > 1]
-    if repeated:
-        raise UserError(f"cube_path: cell {repeated[0]} is there more than once; a path visits a cell at most once")
-    for before, after in itertools.pairwise(path):
-        if sum(abs(a - b) for a, b in zip(before, after, strict=True)) != 1:
-            raise UserError(
-                f"cube_path: {list(after)} is not beside {list(before)}; each cell shares a side with the one before it"
-            )
-    if tuple(target_cube) in path:
-        raise UserError(
-            f"target_cube, cube_path: the target {list(target_cube)} is part of the support, where it could be copied "
-            "from; choose a cell that is not on the path"
-        )
-    return path

@@ -9,10 +9,11 @@ import pytest
 import scipy.ndimage
 import tensorflow as tf
 
-from self_supervised_3d_tasks.algorithms.tcpc import PATHS, TCPC
+from self_supervised_3d_tasks.algorithms.tcpc import TCPC
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.models import layers
+from self_supervised_3d_tasks.ops.cell_paths import PATHS
 from self_supervised_3d_tasks.ops.supervoxels import PRESETS
 
 SHAPES = [(24, 20, 1), (16, 16, 6, 2)]
