@@ -60,13 +60,9 @@ def measure(name: str, side: int, filters: int, steps: int) -> dict:
             return pipeline.pretraining_dataset(
                 store,
                 make_example=algorithm.make_example,
-                make_batch=algorithm.sampling.make_batch,
                 batch_size=scans,
-                crop_shape=None,
-                crops_per_scan=1,
-                seed=0,
-                first_step=0,
-                training=True,
+                position=pipeline.Position(seed=0),
+                sampling=algorithm.sampling,
             )
 
         pipeline_seconds = per_call(iter(stream()).get_next, 3 * steps)

@@ -64,13 +64,10 @@ class SegmentationTask(DownstreamTask):
         return pipeline.segmentation_dataset(
             store,
             batch_size=experiment.batch_size,
-            crop_shape=experiment.crop_shape,
-            crops_per_scan=experiment.crops_per_scan,
+            crops=pipeline.Crops(experiment.crop_shape, experiment.crops_per_scan),
             foreground_fraction=experiment.foreground_fraction,
             augment=augment.augment_segmentation if experiment.augment and training else None,
-            seed=seed,
-            first_step=first_step,
-            training=training,
+            position=pipeline.Position(seed, first_step, training),
         )
 
     def score(self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, folder: Path) -> list[CaseScore]:

@@ -18,6 +18,7 @@ from self_supervised_3d_tasks import inference
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
+from self_supervised_3d_tasks.data.stream import pipeline
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
 from self_supervised_3d_tasks.downstream.predictions import CasePredictions, Columns
 from self_supervised_3d_tasks.files.run_folder import RunFolder
@@ -76,9 +77,7 @@ class WholeScanTask(DownstreamTask):
             store,
             batch_size=experiment.batch_size,
             augment=augmentation,
-            seed=seed,
-            first_step=first_step,
-            training=training,
+            position=pipeline.Position(seed, first_step, training),
         )
 
     def predict(self, model: keras.Model, images: Iterable[np.ndarray]) -> tuple[np.ndarray | None, np.ndarray]:

@@ -19,6 +19,7 @@ from self_supervised_3d_tasks.data.stream.background import Background
 from self_supervised_3d_tasks.data.stream.repeated_examples import keep_crop
 from self_supervised_3d_tasks.experiment.keys import TrainExperiment
 from self_supervised_3d_tasks.ops import augment
+from self_supervised_3d_tasks.ops.sampling import Sampling
 
 
 def find_scans(experiment: TrainExperiment, folder: str) -> list[Case]:
@@ -61,36 +62,28 @@ class Scans:
             first_step: Number of the first batch.
             training: True: endless, shuffled and augmented. False: one pass, the same every time.
         """
-        experiment, sampling = self.experiment, self.algorithm.sampling
-        augmentation = None
+        experiment, augmentation = self.experiment, None
         if experiment.augment or experiment.augment_zoom_only:
             augmentation = functools.partial(augment.augment_image, zoom_only=experiment.augment_zoom_only)
         return pipeline.pretraining_dataset(
             self.store,
-            **self._crops(),
             make_example=self.algorithm.make_example,
-            make_batch=sampling.make_batch,
             batch_size=batch_size,
-            crops_per_scan=experiment.crops_per_scan,
+            position=pipeline.Position(experiment.seed, first_step, training),
+            crops=self._crops(experiment.crops_per_scan),
+            sampling=self.algorithm.sampling,
             augment=augmentation,
-            companions=sampling.companions,
-            min_batch=sampling.min_batch,
-            distinct_scans=sampling.distinct_scans,
-            seed=experiment.seed,
-            first_step=first_step,
-            training=training,
         )
 
     def single_examples(self) -> Any:
         """Return a `tf.data.Dataset` of one example of every scan, not augmented, in batches of one."""
         return pipeline.pretraining_dataset(
             self.store,
-            **self._crops(),
             make_example=self.algorithm.make_example,
             batch_size=1,
-            companions=self.algorithm.sampling.companions,
-            seed=self.experiment.seed,
-            training=False,
+            position=pipeline.Position(self.experiment.seed, training=False),
+            crops=self._crops(),
+            sampling=Sampling(companions=self.algorithm.sampling.companions),
         )
 
     def images_for_analysis(self, *, per_scan: int, seed: int) -> Any:
@@ -100,19 +93,17 @@ class Scans:
         """
         return pipeline.pretraining_dataset(
             self.store,
-            **self._crops(),
             make_example=keep_crop,
             batch_size=1,
-            crops_per_scan=per_scan,
-            seed=seed,
-            training=False,
+            position=pipeline.Position(seed, training=False),
+            crops=self._crops(per_scan),
         )
 
-    def _crops(self) -> dict[str, Any]:
+    def _crops(self, per_scan: int = 1) -> pipeline.Crops:
         """Return how crops are drawn, the same for training, validation, pictures and analyses."""
         level, window = self.experiment.background_level, self.experiment.intensity_window
         background = None if level is None else Background.in_window(level, self.experiment.background_share, window)
-        return {"crop_shape": self.experiment.crop_shape, "centres": self.centres, "background": background}
+        return pipeline.Crops(self.experiment.crop_shape, per_scan, self.centres, background)
 
 
 def read_scans(experiment: TrainExperiment, algorithm: Algorithm, cases: Sequence[Case]) -> Scans:

@@ -19,7 +19,10 @@ from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.data.stream.background import TRIES, Background
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import tf
+from self_supervised_3d_tasks.ops.sampling import Sampling
 from self_supervised_3d_tasks.ops.seeds import fold
+
+ONE_SCAN = Sampling()
 
 
 class Branch(enum.IntEnum):
@@ -61,6 +64,41 @@ class Listed:
 
 
 @dataclass(frozen=True)
+class Crops:
+    """How crops are drawn from the scans of a store.
+
+    Args:
+        shape: ``(*spatial)`` in voxels; None takes whole scans, which must then have one shape.
+        per_scan: crops of each scan per epoch.
+        centres: ``(number, rank)`` voxels of each scan of the store, at least one: its crops are centred on one of
+            them, uniformly drawn, as far as the border of the scan allows. None: crops come from anywhere.
+        background: crops are drawn again (from anywhere, or around another centre) while their share of background is
+            not in its range; after ten the one with the nearest share is taken.
+    """
+
+    shape: Sequence[int] | None = None
+    per_scan: int = 1
+    centres: Sequence[np.ndarray] | None = None
+    background: Background | None = None
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a stream of batches begins, and which one it is.
+
+    Args:
+        seed: of order, crops, augmentation, examples, companions and batches.
+        first_step: number of the first batch, at least 0.
+        training: True: endless, shuffled, full batches, which may straddle epochs. False: one pass in order, the same
+            every time, with a smaller last batch.
+    """
+
+    seed: int
+    first_step: int = 0
+    training: bool = True
+
+
+@dataclass(frozen=True)
 class Source:
     """Crops of a store, each addressed by (epoch, item); item i is a crop of scan i modulo their number."""
 
@@ -74,26 +112,21 @@ class Source:
 
     @classmethod
     def of(
-        cls,
-        store: VolumeStore,
-        crop_shape: Sequence[int] | None,
-        crops_per_scan: int,
-        seed: int,
-        *,
-        centre: Centre | None = None,
-        background: Background | None = None,
-        labelled: bool = False,
+        cls, store: VolumeStore, crops: Crops, seed: int, *, centre: Centre | None = None, labelled: bool = False
     ) -> Source:
         """Return the source of whole scans, or of crops of one shape; ``labelled``: with masks.
 
-        Without ``centre``, crops come from anywhere; with ``background``, those are drawn again that it objects to.
+        Without ``centre``, crops come from anywhere, or from around ``crops.centres``.
 
         Raises:
             UserError: A scan does not have the shape, or is smaller than the crop.
+            ValueError: ``crops.centres`` are not those of the scans of the store.
         """
         root = (seed & 0x7FFFFFFF, seed >> 31 & 0x7FFFFFFF)
-        crop_shape = _checked_crop_shape(store, crop_shape)
-        return cls(store, crop_shape, len(store) * crops_per_scan, root, centre, background, labelled)
+        if crops.centres is not None:
+            centre = Listed(_checked_centres(store, crops.centres))
+        shape = _checked_crop_shape(store, crops.shape)
+        return cls(store, shape, len(store) * crops.per_scan, root, centre, crops.background, labelled)
 
     def seed(self, branch: Branch, *numbers: int | tf.Tensor) -> tf.Tensor:
         """Return the seed ``(2,)`` of one purpose, such as the example at (epoch, item)."""
@@ -103,22 +136,19 @@ class Source:
         self,
         example: Callable[..., tuple[Any, Any]],
         batch_size: int,
-        *,
-        first_step: int,
-        training: bool,
-        min_batch: int = 1,
-        distinct_scans: bool = False,
+        position: Position,
+        sampling: Sampling = ONE_SCAN,
     ) -> tf.data.Dataset:
-        """Return batches of ``example(epoch, item)``; see `pipeline.pretraining_dataset` for the arguments."""
-        first = first_step * batch_size
+        """Return batches of ``example(epoch, item)`` from a position on."""
+        first = position.first_step * batch_size
         # Where no batch may hold a scan twice, an epoch has one crop of each.
-        items = len(self.store) if distinct_scans else self.num_items
+        items = len(self.store) if sampling.distinct_scans else self.num_items
         rest = items % batch_size
-        if not training:
-            addresses = self._in_order(first, items - rest if rest < min_batch else items)
+        if not position.training:
+            addresses = self._in_order(first, items - rest if rest < sampling.min_batch else items)
         else:
-            addresses = self._shuffled(first, items, items - rest if distinct_scans else items)
-        return addresses.map(example, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=training)
+            addresses = self._shuffled(first, items, items - rest if sampling.distinct_scans else items)
+        return addresses.map(example, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=position.training)
 
     def _shuffled(self, first_position: int, num_items: int, per_epoch: int) -> tf.data.Dataset:
         """Return the addresses from a position on; an epoch is the first ``per_epoch`` of the shuffled items."""
@@ -188,6 +218,16 @@ class Source:
         centre = self.centre(index, uniforms[:2]) if self.centre else None
         origin = crop_origin(self.store.shape(index)[:-1], self.crop_shape, uniforms[2:], centre)
         return tuple(slice(first, first + size) for first, size in zip(origin, self.crop_shape, strict=True))
+
+
+def _checked_centres(store: VolumeStore, centres: Sequence[np.ndarray]) -> list[np.ndarray]:
+    rank = store.preprocessing.rank
+    if len(centres) != len(store) or any(rows.shape != (max(1, len(rows)), rank) for rows in centres):
+        raise ValueError(
+            f"centres: expected one or more rows of {rank} numbers for each of {len(store)} scans, received arrays of "
+            f"shapes {[rows.shape for rows in centres]}."
+        )
+    return list(centres)
 
 
 def _checked_crop_shape(store: VolumeStore, crop_shape: Sequence[int] | None) -> tuple[int, ...]:

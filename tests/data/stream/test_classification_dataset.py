@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from self_supervised_3d_tasks.data.stream.pipeline import classification_dataset, findings_dataset
 from self_supervised_3d_tasks.errors import UserError
+from tests.data.stream.streams import classification_dataset, findings_dataset
 
 
 def numbered(count: int, shape=(4, 4, 4, 1)) -> list[np.ndarray]:

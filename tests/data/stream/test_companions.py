@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from self_supervised_3d_tasks.data.stream.pipeline import pretraining_dataset
 from self_supervised_3d_tasks.errors import UserError
+from tests.data.stream.streams import pretraining_dataset
 
 DRAWS = np.random.default_rng(4)
 
