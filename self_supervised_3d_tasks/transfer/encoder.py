@@ -115,14 +115,7 @@ def load_encoder(
         raise UserError(f"channel_map: {channels} has no effect, for no kernel of the encoder sees the input itself")
     for name, value in values.items():
         tensors[name].assign(value)
-    if differences := scale_differences(pretrained, encoder):
-        logging.warning(
-            "%s: %d kernels fit, but see another scale than in pretraining, the first being %s. For the same scale set "
-            "pool_schedule (vgg11) or output_stride (resnet18) in both.",
-            source,
-            len(differences),
-            differences[0],
-        )
+    _warn_of_other_scales(pretrained, encoder, source)
     return report
 
 
@@ -134,6 +127,17 @@ def scale_differences(pretrained: keras.Model, encoder: keras.Model) -> list[str
     before, after = _scales(pretrained), _scales(encoder)
     shared = [name for name in after if name in before]
     return [f"{name} ({before[name]} there, {after[name]} here)" for name in shared if before[name] != after[name]]
+
+
+def _warn_of_other_scales(pretrained: keras.Model, encoder: keras.Model, source: Path | str) -> None:
+    if differences := scale_differences(pretrained, encoder):
+        logging.warning(
+            "%s: %d kernels fit, but see another scale than in pretraining, the first being %s. For the same scale set "
+            "pool_schedule (vgg11) or output_stride (resnet18) in both.",
+            source,
+            len(differences),
+            differences[0],
+        )
 
 
 def _scales(model: keras.Model) -> dict[str, tuple[int, ...]]:
