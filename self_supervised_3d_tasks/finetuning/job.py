@@ -79,8 +79,9 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
     seed = experiment.seed + job.repetition
     keras.utils.clear_session()
     training.set_determinism(seed, experiment.deterministic)
-    logging.info("%s: training", job.name)
     encoder, model = build.make_model(experiment, seed=seed)
+    sizes = encoder.count_params(), model.count_params()
+    logging.info("%s: training %d parameters, %d of them in the encoder", job.name, *reversed(sizes))
     if job.mode != "random":
         _load(experiment, encoder, model)
     task = task_of(experiment)

@@ -22,7 +22,7 @@ from self_supervised_3d_tasks.downstream.predictions import CasePredictions, Col
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.run_folder import RunFolder
-from self_supervised_3d_tasks.finetuning import sweep as evaluation
+from self_supervised_3d_tasks.finetuning import sweep as finetune_sweep
 from self_supervised_3d_tasks.prediction import Predictor
 from self_supervised_3d_tasks.scores.results import read_long
 
@@ -95,7 +95,7 @@ def make_nifti(folder: Path) -> tuple[dict, dict, str]:
 def execute(command: str, values: dict) -> None:
     """Run a command within this process, where TensorFlow is loaded already."""
     Path(f"{command}.json").write_text(json.dumps(values))
-    experiment_run.define_flags(command)
+    experiment_run.define_flags()
     try:
         experiment_run.execute(command, flags.FLAGS([f"{command}.py", f"{command}.json"]))
     finally:
@@ -203,7 +203,7 @@ def test_a_mistake_with_an_archive_is_found_before_training(tmp_path, monkeypatc
     scratch = {"epochs_frozen": 0, "epochs_initialized": 0}
     Path("finetune.json").write_text(json.dumps(FINETUNE | finetune | scratch | keys))
     with pytest.raises(UserError, match=message):
-        evaluation.plan(load_experiment("finetune", "finetune.json"))
+        finetune_sweep.plan(load_experiment("finetune", "finetune.json"))
 
 
 def test_labels_of_an_archive_that_change_stop_a_resumption(tmp_path, monkeypatch):
@@ -211,9 +211,9 @@ def test_labels_of_an_archive_that_change_stop_a_resumption(tmp_path, monkeypatc
     _, finetune, _ = make_archive(tmp_path)
     scratch = {"epochs_frozen": 0, "epochs_initialized": 0}
     Path("finetune.json").write_text(json.dumps(FINETUNE | finetune | scratch))
-    plan = evaluation.plan(load_experiment("finetune", "finetune.json"))
+    plan = finetune_sweep.plan(load_experiment("finetune", "finetune.json"))
     run = RunFolder.create(Path("runs"), "changed")
     before = {"val_00000": 2, "val_00001": 1}
     run.write_json("split.json", {"test_labels": before})
     with pytest.raises(UserError, match="first that of 'val_00000' from 2 to 0; restore data_dir_test, or start a new"):
-        evaluation.run(plan, run)
+        finetune_sweep.run(plan, run)

@@ -23,7 +23,8 @@ from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.atomic import read_json
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.finetuning import job as finetuning
-from self_supervised_3d_tasks.finetuning import sweep as evaluation
+from self_supervised_3d_tasks.finetuning import sweep as finetune_sweep
+from self_supervised_3d_tasks.finetuning.baseline import check_baseline
 from self_supervised_3d_tasks.prediction import Predictor
 from self_supervised_3d_tasks.scores.results import WHOLE_SET, read_long
 
@@ -124,9 +125,9 @@ def load(folder: Path, settings: dict, **keys):
 
 def sweep(folder: Path, settings: dict, **keys) -> SimpleNamespace:
     experiment = load(folder, settings, **keys)
-    plan = evaluation.plan(experiment)
+    plan = finetune_sweep.plan(experiment)
     run = experiment_run.claim(experiment, resume=False)
-    evaluation.run(plan, run)
+    finetune_sweep.run(plan, run)
     return SimpleNamespace(experiment=experiment, plan=plan, folder=run)
 
 
@@ -253,8 +254,8 @@ def test_a_finished_job_is_not_computed_again(volumes, tmp_path, monkeypatch):
         names.append(job.name)
         return run_job(experiment, job, *arguments)
 
-    monkeypatch.setattr(finetuning, "run_job", watched)
-    evaluation.run(volumes.plan, copied)
+    monkeypatch.setattr(finetune_sweep, "run_job", watched)
+    finetune_sweep.run(volumes.plan, copied)
     assert names == ["100_random_1"]
     for table in ("results.csv", "results_long.csv", "statistics.csv", "split.json"):
         assert (copied.path / table).read_text() == (volumes.folder.path / table).read_text()
@@ -266,7 +267,7 @@ def test_a_fold_that_is_gone_from_the_folder_stops_the_resumption(volumes, tmp_p
     split["test"]["repetition 1"].pop()
     copied.write_json("split.json", split)
     with pytest.raises(UserError, match="split.json: the run was started with other scans"):
-        evaluation.run(volumes.plan, copied)
+        finetune_sweep.run(volumes.plan, copied)
 
 
 @pytest.fixture
@@ -278,7 +279,7 @@ def untrained(monkeypatch):
         seen[job.name] = [case.name for case in store.subset(job.split.test).cases]
         return job.rows([])
 
-    monkeypatch.setattr(finetuning, "run_job", run_job)
+    monkeypatch.setattr(finetune_sweep, "run_job", run_job)
     return seen
 
 
@@ -297,15 +298,15 @@ def test_labels_that_change_stop_the_resumption_and_the_baseline(tmp_path, untra
     run = sweep(tmp_path, VOLUMES, **FROM_SCRATCH)
     table = table_of(tmp_path)
     assert run.folder.read_json("split.json")["labels"] == {name: label for name, (label, _) in table.items()}
-    evaluation.run(run.plan, run.folder)
-    evaluation.check_baseline(run.plan, run.folder)
+    finetune_sweep.run(run.plan, run.folder)
+    check_baseline(run.plan, run.folder)
     relabel(tmp_path / "labels.csv", lambda label: 1 - label)
-    plan = evaluation.plan(run.experiment)
+    plan = finetune_sweep.plan(run.experiment)
     changed = "the labels of 16 scans have changed since, first that of 'scan00' from 0 to 1; restore csv_file, or "
     with pytest.raises(UserError, match=rf"split\.json: {changed}start a new run without --resume"):
-        evaluation.run(plan, run.folder)
+        finetune_sweep.run(plan, run.folder)
     with pytest.raises(UserError, match=f"random_from: .*: {changed}remove random_from"):
-        evaluation.check_baseline(plan, run.folder)
+        check_baseline(plan, run.folder)
 
 
 def test_labels_of_a_test_folder_with_the_same_names_are_pinned_too(tmp_path, untrained):
@@ -322,7 +323,7 @@ def test_labels_of_a_test_folder_with_the_same_names_are_pinned_too(tmp_path, un
     assert all(split["labels"][name] == 1 - label for name, label in split["test_labels"].items())
     relabel(tmp_path / "test" / "labels.csv", lambda label: 1 - label)
     with pytest.raises(UserError, match="16 scans .* 'scan00' from 1 to 0; restore csv_file_test"):
-        evaluation.run(evaluation.plan(run.experiment), run.folder)
+        finetune_sweep.run(finetune_sweep.plan(run.experiment), run.folder)
 
 
 @pytest.mark.parametrize("keys", [{}, {"label_map": {"0": 1}}])
@@ -331,14 +332,14 @@ def test_a_table_of_one_class_is_refused(tmp_path, keys):
     if not keys:
         relabel(tmp_path / "labels.csv", lambda label: 1)
     with pytest.raises(UserError, match=r"csv_file, label_map: .*labels\.csv gives class 1 to all of the 16 scans"):
-        evaluation.plan(load(tmp_path, VOLUMES, **FROM_SCRATCH, **keys))
+        finetune_sweep.plan(load(tmp_path, VOLUMES, **FROM_SCRATCH, **keys))
 
 
 def test_a_fold_without_a_usable_test_case_is_found_before_training(tmp_path, untrained):
     write_photographs(tmp_path)
     keys = {"do_cross_val": True, "repetitions": 4, "on_bad_file": "skip"}
     experiment = load(tmp_path, PHOTOGRAPHS, **keys)
-    for case in evaluation.plan(experiment).jobs[2].split.test:
+    for case in finetune_sweep.plan(experiment).jobs[2].split.test:
         case.image.write_bytes(b"no photograph")
     with pytest.raises(UserError, match="100%, repetition 2: none of its 5 test scans can be used"):
         sweep(tmp_path, PHOTOGRAPHS, **keys)
@@ -391,7 +392,7 @@ def test_training_classes_are_even_and_each_part_keeps_its_cases(photographs):
 def test_a_key_that_does_not_fit_is_named_before_training(photographs, keys, message):
     folder = Path(photographs.experiment.csv_file).parent
     with pytest.raises(UserError, match=message):
-        evaluation.plan(load(folder, PHOTOGRAPHS, **keys))
+        finetune_sweep.plan(load(folder, PHOTOGRAPHS, **keys))
 
 
 @pytest.mark.parametrize(
@@ -401,7 +402,7 @@ def test_a_key_that_does_not_fit_is_named_before_training(photographs, keys, mes
 def test_class_weights_recommend_only_what_a_classification_can_use(photographs, keys, remedy):
     folder = Path(photographs.experiment.csv_file).parent
     with pytest.raises(UserError, match=f"^class_weights: [a-z_]+ takes none; {remedy}$"):
-        evaluation.plan(load(folder, PHOTOGRAPHS, class_weights=[1, 2, 3], **keys))
+        finetune_sweep.plan(load(folder, PHOTOGRAPHS, class_weights=[1, 2, 3], **keys))
 
 
 def test_a_bad_photograph_is_skipped_whatever_its_part(tmp_path, untrained):
@@ -422,7 +423,7 @@ def test_a_test_set_with_a_table_of_its_own(photographs, tmp_path):
     for name, chosen in {"train.csv": lines[::2], "test.csv": lines[1::2]}.items():
         (tmp_path / name).write_text("\n".join([header, *chosen]))
     keys = {"csv_file": str(tmp_path / "train.csv"), "csv_file_test": str(tmp_path / "test.csv")}
-    plan = evaluation.plan(load(folder, PHOTOGRAPHS, **keys))
+    plan = finetune_sweep.plan(load(folder, PHOTOGRAPHS, **keys))
     assert [case.name for case in plan.test] == [f"eye{number:02}" for number in range(1, 20, 2)]
     trained = {case.name for case in (*plan.jobs[0].split.train, *plan.jobs[0].split.validation)}
     assert trained == {f"eye{number:02}" for number in range(0, 20, 2)}

@@ -20,7 +20,7 @@ from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.downstream.predictions import CasePredictions
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.load import load_experiment
-from self_supervised_3d_tasks.finetuning import sweep as evaluation
+from self_supervised_3d_tasks.finetuning import sweep as finetune_sweep
 from self_supervised_3d_tasks.prediction import Predictor
 from self_supervised_3d_tasks.pretraining.run import plan as plan_pretraining
 from self_supervised_3d_tasks.scores.results import WHOLE_SET, read_long
@@ -83,9 +83,9 @@ def load(folder: Path, **keys):
 
 def sweep(folder: Path, **keys) -> SimpleNamespace:
     experiment = load(folder, **keys)
-    plan = evaluation.plan(experiment)
+    plan = finetune_sweep.plan(experiment)
     run = experiment_run.claim(experiment, resume=False)
-    evaluation.run(plan, run)
+    finetune_sweep.run(plan, run)
     return SimpleNamespace(experiment=experiment, plan=plan, path=run.path, folder=run)
 
 
@@ -204,7 +204,7 @@ def test_official_lists_are_two_tables_of_one_folder(images, tmp_path):
 
 
 def test_folds_hold_patients_with_and_without_findings(images):
-    plan = evaluation.plan(load(images, do_cross_val=True, repetitions=3))
+    plan = finetune_sweep.plan(load(images, do_cross_val=True, repetitions=3))
     assert len(plan.test) == 24
     for job in plan.jobs:
         assert {any(case.label) for case in job.split.test} == {True, False}
@@ -224,7 +224,7 @@ def test_folds_hold_patients_with_and_without_findings(images):
 )
 def test_a_mistake_is_named_before_training(images, keys, message):
     with pytest.raises(UserError, match=message):
-        evaluation.plan(load(images, **keys))
+        finetune_sweep.plan(load(images, **keys))
 
 
 def test_tables_without_findings(images, tmp_path, caplog):
@@ -232,8 +232,8 @@ def test_tables_without_findings(images, tmp_path, caplog):
     rows = [line.split(",") for line in lines]
     write_table(tmp_path / "none.csv", [(name, "", number, patient) for name, _, number, patient in rows])
     with pytest.raises(UserError, match=r"none\.csv has no finding for any of the 24 scans"):
-        evaluation.plan(load(images, csv_file=str(tmp_path / "none.csv")))
-    evaluation.plan(load(images))
+        finetune_sweep.plan(load(images, csv_file=str(tmp_path / "none.csv")))
+    finetune_sweep.plan(load(images))
     assert "no scan has Atelectasis or Effusion or" in caplog.text
 
 
@@ -241,13 +241,13 @@ def test_tables_without_findings(images, tmp_path, caplog):
 def warnings_of(images, tmp_path, caplog):
     """What is said of the splits of a sweep on three findings, where the cells of the table are changed before."""
 
-    def say(cells: Callable[[int, str], str], **keys) -> tuple[evaluation.Plan, str]:
+    def say(cells: Callable[[int, str], str], **keys) -> tuple[finetune_sweep.Plan, str]:
         rows = rows_of(images / "entry.csv")
         table = [(row["Image Index"], cells(int(row["Patient ID"]), row["Finding Labels"])) for row in rows]
         patients = [row["Patient ID"] for row in rows]
         write_table(tmp_path / "t.csv", [(*row, 0, patient) for row, patient in zip(table, patients, strict=True)])
         names = {"class_names": ["Cardiomegaly", "Emphysema", "Hernia"]}
-        plan = evaluation.plan(load(images, csv_file=str(tmp_path / "t.csv"), **names, **keys))
+        plan = finetune_sweep.plan(load(images, csv_file=str(tmp_path / "t.csv"), **names, **keys))
         store = VolumeStore(plan.cases, plan.task.preprocessing, num_classes=None)
         caplog.clear()
         plan.task.check_splits(plan.splits, store)
@@ -298,11 +298,11 @@ def test_labels_that_change_stop_the_resumption(finished, images, tmp_path):
     header, *lines = (images / "entry.csv").read_text().splitlines()
     changed = [line.replace("No Finding", "Mass|Hernia") for line in lines]
     (tmp_path / "entry.csv").write_text("\n".join([header, *changed]))
-    plan = evaluation.plan(load(images, csv_file=str(tmp_path / "entry.csv")))
+    plan = finetune_sweep.plan(load(images, csv_file=str(tmp_path / "entry.csv")))
     with pytest.raises(
         UserError, match="the labels of 6 scans have changed .* from No Finding to Mass.Hernia; restore"
     ):
-        evaluation.run(plan, finished.folder)
+        finetune_sweep.run(plan, finished.folder)
 
 
 def test_pretraining_takes_the_folder_alone(images):

@@ -14,7 +14,7 @@ from self_supervised_3d_tasks.errors import TrainingDiverged, UserError
 from self_supervised_3d_tasks.experiment import build, registry
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.models import save_model
-from self_supervised_3d_tasks.finetuning import sweep as evaluation
+from self_supervised_3d_tasks.finetuning import sweep as finetune_sweep
 from self_supervised_3d_tasks.models.decoders.unet import unet as decoder
 from self_supervised_3d_tasks.models.encoders.unet import unet
 from self_supervised_3d_tasks.transfer import decoder as transfer_decoder
@@ -243,7 +243,7 @@ def test_a_sweep_starts_from_the_pretrained_decoder(sweep, monkeypatch):
     monkeypatch.setattr(training, "fit", stop)
     experiment = load(transfer="encoder_decoder", epochs_initialized=0)
     with pytest.raises(TrainingDiverged):
-        evaluation.run(evaluation.plan(experiment), experiment_run.claim(experiment, resume=False))
+        finetune_sweep.run(finetune_sweep.plan(experiment), experiment_run.claim(experiment, resume=False))
     stored = values(pretrained) | values(pretrained.get_layer("encoder"))
     scratch = seen["100_random_0"]
     for name, value in seen["100_frozen_0"].items():
@@ -263,9 +263,9 @@ def test_from_scratch_the_key_changes_nothing(sweep):
 def test_a_pretraining_without_decoder_is_told_before_the_training(sweep, tmp_path):
     load, _ = sweep
     (tmp_path / "pretrained" / "encoder_decoder.keras").unlink()
-    evaluation.plan(load())
-    evaluation.plan(load(transfer="encoder_decoder", epochs_frozen=0, epochs_initialized=0))  # from scratch only
+    finetune_sweep.plan(load())
+    finetune_sweep.plan(load(transfer="encoder_decoder", epochs_frozen=0, epochs_initialized=0))  # from scratch only
     with pytest.raises(
         UserError, match='transfer: "encoder_decoder" needs encoder_decoder.keras, but pretrained holds'
     ):
-        evaluation.plan(load(transfer="encoder_decoder"))
+        finetune_sweep.plan(load(transfer="encoder_decoder"))

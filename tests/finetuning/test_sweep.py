@@ -20,8 +20,8 @@ from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.atomic import read_json, verify_checksum, write_json
 from self_supervised_3d_tasks.files.run_folder import RunFolder
-from self_supervised_3d_tasks.finetuning import job as finetuning
-from self_supervised_3d_tasks.finetuning import sweep as evaluation
+from self_supervised_3d_tasks.finetuning import sweep as finetune_sweep
+from self_supervised_3d_tasks.finetuning.baseline import check_baseline
 from self_supervised_3d_tasks.scores.results import ScoreRow, read_long
 
 MODES = ("frozen", "initialized", "random")
@@ -55,7 +55,7 @@ def load(workspace: Path, **keys):
     paths = {"data_dir_train": str(workspace / "scans"), "model_checkpoint": str(workspace / "pretrained")}
     path.write_text(json.dumps(SETTINGS | paths | {"base_workspace": str(workspace / "runs")} | keys))
     experiment = load_experiment("finetune", path)
-    return evaluation.plan(experiment), experiment_run.claim(experiment, resume=False)
+    return finetune_sweep.plan(experiment), experiment_run.claim(experiment, resume=False)
 
 
 def tensors(model) -> dict[str, np.ndarray]:
@@ -112,7 +112,7 @@ def sweep(tmp_path_factory, write_scans):
     plan, folder = load(workspace, run_name="sweep")
     with pytest.MonkeyPatch.context() as monkeypatch:
         seen = watch_training(monkeypatch)
-        evaluation.run(plan, folder)
+        finetune_sweep.run(plan, folder)
     return SimpleNamespace(workspace=workspace, plan=plan, folder=folder, pretrained=pretrained, seen=seen)
 
 
@@ -206,7 +206,7 @@ def test_only_the_unfinished_job_runs_again(sweep, copied, spy):
     (copied.path / "jobs" / "050_initialized_0" / "scores.json").unlink()
     for table in copied.path.glob("*.csv"):
         table.unlink()
-    evaluation.run(sweep.plan, copied)
+    finetune_sweep.run(sweep.plan, copied)
     assert list(spy.before) == ["050_initialized_0"]
     after = identity(copied)
     assert [job for job in JOBS if after[job] != before[job]] == ["050_initialized_0"]
@@ -219,7 +219,7 @@ def test_a_job_that_diverges_does_not_discard_the_others(sweep, copied, spy):
     shutil.rmtree(copied.path / "jobs" / spy.diverge)
     (copied.path / "jobs" / "050_random_0" / "scores.json").unlink()
     with pytest.raises(TrainingDiverged, match="^050_frozen_0: the loss became nan in epoch 1, step 1 of 2$"):
-        evaluation.run(sweep.plan, copied)
+        finetune_sweep.run(sweep.plan, copied)
     assert list(spy.before) == [spy.diverge, "050_random_0"]
     whole, rest = (read_long(folder.path / "results_long.csv") for folder in (sweep.folder, copied))
     assert rest == [row for row in whole if row.mode != "frozen"]
@@ -242,7 +242,7 @@ def untrained(monkeypatch):
             for score in experiment.scores
         ]
 
-    monkeypatch.setattr(finetuning, "run_job", run_job)
+    monkeypatch.setattr(finetune_sweep, "run_job", run_job)
     return names
 
 
@@ -250,7 +250,7 @@ def untrained(monkeypatch):
 def repeated(sweep, untrained):
     """A sweep over two fractions and two repetitions, with scores that are known."""
     plan, folder = load(sweep.workspace, exp_splits=[100, 50], repetitions=2, run_name="repeated")
-    evaluation.run(plan, folder)
+    finetune_sweep.run(plan, folder)
     return folder
 
 
@@ -285,7 +285,7 @@ def test_label_fractions_are_nested_and_apart_from_test_and_validation(repeated)
 
 def test_cross_validation_tests_every_scan_once(sweep, untrained):
     plan, folder = load(sweep.workspace, do_cross_val=True, repetitions=4, exp_splits=[100, 50], run_name="folds")
-    evaluation.run(plan, folder)
+    finetune_sweep.run(plan, folder)
     split = folder.read_json("split.json")
     assert split["test"].keys() == split["validation"].keys() == {f"repetition {fold}" for fold in range(4)}
     assert sorted(name for fold in split["test"].values() for name in fold) == [case.name for case in plan.test]
@@ -302,10 +302,10 @@ def test_when_every_job_diverges_that_is_what_is_said(sweep, monkeypatch):
     def run_job(experiment, job, *arguments):
         raise TrainingDiverged("the loss became inf")
 
-    monkeypatch.setattr(finetuning, "run_job", run_job)
+    monkeypatch.setattr(finetune_sweep, "run_job", run_job)
     plan, folder = load(sweep.workspace, run_name="diverged")
     with pytest.raises(TrainingDiverged) as error:
-        evaluation.run(plan, folder)
+        finetune_sweep.run(plan, folder)
     assert all(job in str(error.value) for job in JOBS)
     assert read_long(folder.path / "results_long.csv") == []
 
@@ -319,7 +319,7 @@ def test_finished_jobs_from_scratch_are_taken_over_from_another_sweep(sweep, cop
     plan, folder = load(
         sweep.workspace, algorithm="cpc", random_from=str(copied.path), epochs_frozen=2, run_name="other"
     )
-    evaluation.run(plan, folder)
+    finetune_sweep.run(plan, folder)
     assert untrained == [name for name in JOBS if not (finished and name == job)]
     if finished:
         for name in ("model.keras", "scores.json", "history.csv"):
@@ -336,7 +336,7 @@ def test_finished_jobs_from_scratch_are_taken_over_from_another_sweep(sweep, cop
 def test_a_baseline_with_other_settings_is_refused(sweep, keys):
     plan, _ = load(sweep.workspace, random_from=str(sweep.folder.path), run_name="refused", **keys)
     with pytest.raises(UserError, match=f"random_from: .* other values of {', '.join(sorted(keys))}$"):
-        evaluation.check_baseline(plan, sweep.folder)
+        check_baseline(plan, sweep.folder)
 
 
 def test_a_baseline_older_than_the_keys_of_the_optimizer_is_accepted(sweep, copied):
@@ -345,7 +345,7 @@ def test_a_baseline_older_than_the_keys_of_the_optimizer_is_accepted(sweep, copi
     assert keys <= recorded.keys()
     write_json(copied.path / "config.json", {key: value for key, value in recorded.items() if key not in keys})
     plan, _ = load(sweep.workspace, random_from=str(copied.path), run_name="newer")
-    evaluation.check_baseline(plan, copied)
+    check_baseline(plan, copied)
 
 
 def test_every_phase_has_a_schedule_of_its_own(sweep, monkeypatch):
@@ -365,7 +365,7 @@ def test_every_phase_has_a_schedule_of_its_own(sweep, monkeypatch):
     keys = {"optimizer": "sgd", "momentum": 0.5, "lr_schedule": "cosine", "clipnorm": 2.0, "epochs_initialized": 3}
     plan, folder = load(sweep.workspace, run_name="schedules", **keys)
     with pytest.raises(TrainingDiverged):
-        evaluation.run(plan, folder)
+        finetune_sweep.run(plan, folder)
     one_epoch, two_epochs = [(0, 0.01), (2, 0.0), (4, 0.0)], [(0, 0.01), (2, 0.005), (4, 0.0)]
     phases = {("frozen", 1): one_epoch, ("initialized", 1): one_epoch}
     phases |= {("initialized", 2): two_epochs, ("random", 2): two_epochs}
@@ -377,4 +377,4 @@ def test_a_baseline_on_another_split_is_refused(sweep, copied):
     write_json(copied.path / "split.json", split | {"test": split["test"][:1]})
     plan, _ = load(sweep.workspace, random_from=str(copied.path), run_name="refused")
     with pytest.raises(UserError, match="random_from: .* has another split"):
-        evaluation.check_baseline(plan, copied)
+        check_baseline(plan, copied)

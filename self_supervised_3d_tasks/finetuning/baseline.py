@@ -1,0 +1,63 @@
+"""From-scratch trainings of another sweep, taken over where nothing that they depend on differs (``random_from``)."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from absl import logging
+
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import build
+from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
+from self_supervised_3d_tasks.experiment.load import load_experiment
+from self_supervised_3d_tasks.files.run_folder import RunFolder
+from self_supervised_3d_tasks.finetuning.job import Job
+from self_supervised_3d_tasks.finetuning.plan import Plan
+
+
+def check_baseline(plan: Plan, baseline: RunFolder) -> None:
+    """Raise `UserError` if another sweep trained from scratch with other settings, or on another split."""
+    other = load_experiment("finetune", baseline.config)
+    mine, theirs = build.baseline_settings(plan.experiment), build.baseline_settings(other)
+    changed = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+    if changed:
+        raise UserError(f"random_from: {baseline.path} trained from scratch with other values of {', '.join(changed)}")
+    parts, recorded = plan.record(), baseline.read_json(RunFolder.split)
+    check_labels(plan.experiment, f"random_from: {baseline.path}", recorded, parts, "remove random_from")
+    if any(recorded.get(part) != parts[part] for part in parts):
+        raise UserError(f"random_from: {baseline.path} has another split; the folders of scans have changed since")
+
+
+def check_labels(experiment: FinetuneExperiment, where: str, recorded: dict, now: dict, remedy: str) -> None:
+    """Raise `UserError` if a scan has another label than was recorded: jobs on both would be compared.
+
+    Args:
+        experiment: The sweep's settings.
+        where: Where the labels were recorded, for the message.
+        recorded: See `Plan.record`.
+        now: The same of the present files.
+        remedy: What the user can do beside restoring the labels.
+    """
+    for part, test in (("labels", False), ("test_labels", True)):
+        before, after = recorded.get(part, {}), now.get(part, {})
+        changed = sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
+        if changed:
+            first = changed[0]
+            raise UserError(
+                f"{where}: the labels of {len(changed)} scans have changed since, first that of {first!r} from "
+                f"{before[first]} to {after[first]}; restore {experiment.label_key(test=test)}, or {remedy}"
+            )
+
+
+def take_over(job: Job, baseline: RunFolder, folder: RunFolder) -> None:
+    """Copy a job that another sweep has finished, where this one has not begun it."""
+    theirs, mine = baseline.job(job.name), folder.job(job.name).path
+    if mine.exists() or not theirs.scores.exists():
+        return
+    logging.info("%s: taken over from %s", job.name, baseline.path)
+    with tempfile.TemporaryDirectory(dir=folder.path) as temporary:
+        shutil.copytree(theirs.path, Path(temporary) / job.name)
+        mine.parent.mkdir(exist_ok=True)
+        (Path(temporary) / job.name).rename(mine)

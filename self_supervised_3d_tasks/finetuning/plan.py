@@ -1,0 +1,169 @@
+"""What a downstream sweep will do, known before any voxel is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from self_supervised_3d_tasks import transfer
+from self_supervised_3d_tasks.data import splits
+from self_supervised_3d_tasks.data.cases import Case, find_cases
+from self_supervised_3d_tasks.data.labels.findings import FindingTable
+from self_supervised_3d_tasks.data.labels.tables import Classes, LabelTable
+from self_supervised_3d_tasks.data.splits import Split
+from self_supervised_3d_tasks.data.store.volumes import check_case
+from self_supervised_3d_tasks.downstream.base import DownstreamTask
+from self_supervised_3d_tasks.experiment import build
+from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
+from self_supervised_3d_tasks.finetuning.job import Job, steps_per_epoch, task_of
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The jobs of a sweep.
+
+    Attributes:
+        experiment: The checked experiment file.
+        jobs: Every combination of label fraction, repetition and mode, in the order in which they are run.
+    """
+
+    experiment: FinetuneExperiment
+    jobs: list[Job]
+
+    @property
+    def task(self) -> DownstreamTask:
+        """What the sweep's kind of label brings to it."""
+        return task_of(self.experiment)
+
+    @property
+    def cases(self) -> list[Case]:
+        """Every case that some job reads from the store, once each."""
+        return _unique(case for job in self.jobs for case in self.task.stored_cases(job.split))
+
+    @property
+    def test(self) -> list[Case]:
+        """Every case that tests some job, once each; with cross-validation those of all folds."""
+        return _unique(case for job in self.jobs for case in job.split.test)
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The split of each label fraction and repetition, by a name for people."""
+        return {f"{job.percent:g}%, repetition {job.repetition}": job.split for job in self.jobs}
+
+    def check_headers(self) -> None:
+        """Raise `UserError` for the first scan or mask whose header does not fit; no voxel is read."""
+        preprocessing, mask_classes = self.task.preprocessing, self.task.mask_classes
+        for case in dict.fromkeys((*self.cases, *self.test)):
+            check_case(case, preprocessing, num_classes=mask_classes)
+
+    def describe(self) -> str:
+        """Return the plan as text, with the size of the model, which is built for that."""
+        experiment = self.experiment
+        encoder, model = build.make_model(experiment, seed=experiment.seed)
+        part = "decoder" if experiment.task == "segmentation" else "head"
+        size = (
+            f"model            {experiment.encoder_name} encoder {encoder.count_params():,} parameters, with "
+            f"{experiment.prediction_name} {part} {model.count_params():,}; input {experiment.input_shape}"
+        )
+        return f"{size}\n{self.describe_jobs()}"
+
+    def describe_jobs(self) -> str:
+        """Return the scans, epochs and steps of every job as text."""
+        experiment = self.experiment
+        folds = f", in {experiment.repetitions} folds" if experiment.do_cross_val else ""
+        lines = [f"checkpoint       {experiment.model_checkpoint}", f"test             {len(self.test)} scans{folds}"]
+        for job in self.jobs:
+            lines.append(
+                f"{job.name:<25} {len(job.split.train)} train, {len(job.split.validation)} validation scans, "
+                f"{job.epochs} epochs of {steps_per_epoch(experiment, job)} steps"
+            )
+        return "\n".join(lines)
+
+    def record(self) -> dict:
+        """Return what ``split.json`` holds: the names of the cases of each part, and the labels of whole scans.
+
+        Without folds, test and validation are the same for every job.
+        """
+        first = self.jobs[0].split
+        held_out = {"test": _names(first.test), "validation": _names(first.validation)}
+        if self.experiment.do_cross_val:
+            folds = {f"repetition {job.repetition}": job.split for job in self.jobs}
+            held_out = {
+                part: {fold: _names(getattr(split, part)) for fold, split in folds.items()} for part in held_out
+            }
+        train = {name: _names(split.train) for name, split in self.splits.items()}
+        return held_out | {"train": train} | self._labels()
+
+    def _labels(self) -> dict[str, dict[str, int | str]]:
+        """Return the label of each case, nothing of masks; a test set of its own may repeat names of training cases."""
+        own_test = set(self.test if self.experiment.has_test_set else ())
+        parts = {"labels": [case for case in self.cases if case not in own_test], "test_labels": _unique(own_test)}
+        recorded = self.task.recorded_label
+        labels = {
+            part: {case.name: recorded(case) for case in cases if case.label is not None}
+            for part, cases in parts.items()
+        }
+        return {part: classes for part, classes in labels.items() if classes}
+
+
+def plan(experiment: FinetuneExperiment) -> Plan:
+    """List and split the scans and enumerate the jobs.
+
+    Raises:
+        UserError: A folder, mask or class is missing, there are too few subjects, or the checkpoint does not exist.
+    """
+    task = task_of(experiment)
+    task.check()
+    if any(mode != "random" for mode, _ in experiment.modes()):
+        transfer.find_encoder(experiment.model_checkpoint)
+        if experiment.transfer == "encoder_decoder":
+            transfer.find_decoder(experiment.model_checkpoint)
+    train_cases = _find(experiment)
+    task.check_cases(train_cases)
+    test_cases = _find(experiment, test=True) if experiment.has_test_set else None
+    jobs = []
+    for percent in experiment.exp_splits:
+        for repetition in range(experiment.repetitions):
+            split = splits.finetuning_split(
+                train_cases,
+                test_cases,
+                val_split=experiment.val_split,
+                test_split=experiment.test_split,
+                percent=percent,
+                repetition=repetition,
+                seed=experiment.seed,
+                folds=experiment.repetitions if experiment.do_cross_val else None,
+            )
+            jobs += [Job(percent, mode, repetition, epochs, split) for mode, epochs in experiment.modes()]
+    return Plan(experiment, jobs)
+
+
+def _find(experiment: FinetuneExperiment, *, test: bool = False) -> list[Case]:
+    """List the labelled scans of the training folder, or of the test set that has a folder or a table of its own."""
+    own_folder = test and experiment.data_dir_test
+    return find_cases(
+        experiment.dataset_name,
+        experiment.data_dir_test if own_folder else experiment.data_dir_train,
+        label_dir=experiment.label_dir_test if own_folder else experiment.label_dir_train,
+        label_stem=experiment.label_stem,
+        labelled=True,
+        table=_table(experiment, test=test),
+        classes=Classes(experiment.num_classes, experiment.label_map),
+        subject_pattern=experiment.subject_pattern,
+        channel_suffixes=experiment.channel_suffixes,
+    )
+
+
+def _table(experiment: FinetuneExperiment, *, test: bool) -> LabelTable | None:
+    options = experiment.label_table_options(test=test)
+    if options is None:
+        return None
+    return FindingTable(**options) if "findings" in options else LabelTable(**options)
+
+
+def _unique(cases: Iterable[Case]) -> list[Case]:
+    return sorted(set(cases), key=lambda case: case.name)
+
+
+def _names(cases: Iterable[Case]) -> list[str]:
+    return [case.name for case in cases]
