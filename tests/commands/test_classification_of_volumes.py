@@ -99,7 +99,7 @@ def execute(command: str, values: dict) -> None:
     try:
         experiment_run.execute(command, flags.FLAGS([f"{command}.py", f"{command}.json"]))
     finally:
-        for name in ("set", "resume", "dry_run"):
+        for name in ("set", "resume", "dry_run", "print_config"):
             delattr(flags.FLAGS, name)
         flags.FLAGS.unparse_flags()
 
