@@ -18,7 +18,7 @@ from self_supervised_3d_tasks.data.stream import pipeline
 from self_supervised_3d_tasks.downstream.predictions import CasePredictions, Columns
 from self_supervised_3d_tasks.downstream.whole_scans import WholeScanTask
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment.finetuning_checks import CLASSIFICATION_LOSSES
+from self_supervised_3d_tasks.losses.classification import CLASSIFICATION_LOSSES
 from self_supervised_3d_tasks.scores import classification, metrics
 
 

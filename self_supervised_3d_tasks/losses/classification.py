@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.shapes import Tensor
 
+# The losses of classes of whole scans, by name.
+CLASSIFICATION_LOSSES = ("categorical_crossentropy", "weighted_categorical_crossentropy", "binary_crossentropy")
+
 
 def categorical_crossentropy(y_true: Tensor, y_pred: Tensor) -> Tensor:
     """Return the cross-entropy averaged over the voxels of each sample, ``(batch,)``.
