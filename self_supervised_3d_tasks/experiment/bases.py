@@ -1,7 +1,5 @@
 """Experiment files that build on others: ``"base"`` names one file or several, whose keys they take over."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path
@@ -20,31 +18,31 @@ def read(path: Path) -> tuple[dict[str, Any], list[str]]:
         UserError: One of the files is missing, is no JSON object, or is its own base; the message names the files that
             lead there.
     """
-    bases: list[str] = []
-    return _read((path,), bases), list(dict.fromkeys(bases))
+    bases: dict[str, None] = {}
+    return _read((path,), bases), list(bases)
 
 
-def _read(chain: tuple[Path, ...], seen: list[str]) -> dict[str, Any]:
-    values = _json_object(chain)
+def _read(chain: tuple[Path, ...], seen: dict[str, None]) -> dict[str, Any]:
+    """Return the keys of the last file of ``chain``, each of which is a base of the file before; note its bases."""
+    where = " → ".join(map(os.path.normpath, chain))
+    if chain[-1].resolve() in [file.resolve() for file in chain[:-1]]:
+        raise UserError(f"{where}: no file can be its own base; remove one of these")
+    values = _json_object(chain[-1], where)
     bases = values.pop("base", [])
-    if isinstance(bases, str):
-        bases = [bases]
+    bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise UserError(f"{_names(chain)}: base: expected the name of a file or a list of names, received {bases!r}")
+        raise UserError(f"{where}: base: expected the name of a file or a list of names, received {bases!r}")
     merged: dict[str, Any] = {}
     for base in bases:
         path = chain[-1].parent / Path(base).expanduser()
-        if path.resolve() in [file.resolve() for file in chain]:
-            raise UserError(f"{_names((*chain, path))}: no file can be its own base; remove one of these")
-        seen.append(os.path.normpath(path))
+        seen[os.path.normpath(path)] = None
         merged |= _read((*chain, path), seen)
     return merged | values
 
 
-def _json_object(chain: tuple[Path, ...]) -> dict[str, Any]:
-    where = _names(chain)
+def _json_object(path: Path, where: str) -> dict[str, Any]:
     try:
-        values = json.loads(chain[-1].read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{where}: no such experiment file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -54,7 +52,3 @@ def _json_object(chain: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{where}: expected a JSON object of keys, found {type(values).__name__}")
     return values
-
-
-def _names(chain: tuple[Path, ...]) -> str:
-    return " → ".join(os.path.normpath(path) for path in chain)

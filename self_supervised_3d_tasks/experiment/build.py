@@ -1,7 +1,5 @@
 """What an experiment's keys build: the pretext task, the encoder and the downstream model."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -49,15 +47,9 @@ def make_model(experiment: FinetuneExperiment, *, seed: int) -> tuple[Model, Mod
     options = options_for(experiment, network)
     if experiment.task == "segmentation":
         return encoder, network(encoder, num_classes=experiment.num_classes, **options, seed=seed + 10_000)
-    model = heads.classifier(
-        encoder,
-        functools.partial(network, **options),
-        experiment.num_classes,
-        global_pooling=experiment.global_pooling,
-        pool_bins=experiment.pool_bins,
-        seed=seed + 10_000,
-    )
-    return encoder, model
+    head = functools.partial(network, **options)
+    pooling = {"global_pooling": experiment.global_pooling, "pool_bins": experiment.pool_bins}
+    return encoder, heads.classifier(encoder, head, experiment.num_classes, **pooling, seed=seed + 10_000)
 
 
 def check_geometry(experiment: Experiment) -> None:
@@ -85,11 +77,8 @@ def check_geometry(experiment: Experiment) -> None:
 
 def baseline_settings(experiment: FinetuneExperiment) -> dict[str, Any]:
     """Return every value that training from scratch depends on: sweeps that share these jobs must agree in them."""
-    networks = (
-        registry.encoder(experiment.encoder_name),
-        registry.prediction_network(experiment.prediction_architecture),
-    )
-    shared = {key for network in networks for key in registry.options(network)}
+    decoder = registry.prediction_network(experiment.prediction_architecture)
+    shared = registry.options(registry.encoder(experiment.encoder_name)).keys() | registry.options(decoder).keys()
     shared |= FinetuneExperiment.model_fields.keys()
     pretext = registry.options(registry.algorithm(experiment.algorithm)).keys() - shared
     for_tables = set() if experiment.task == "findings" else {"class_names"}

@@ -1,7 +1,5 @@
 """Defaults that follow from other keys: functions of the keys that were read before."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from self_supervised_3d_tasks.data import layouts

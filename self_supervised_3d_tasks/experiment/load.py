@@ -1,7 +1,5 @@
 """The experiment file: read, translated and checked before TensorFlow or any scan is loaded."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path
@@ -39,7 +37,8 @@ def load_experiment(command: Literal["train", "finetune"], path: str | Path, ove
         override(raw, item)
     try:
         values, warnings = legacy.translate(command, raw)
-        if command == "finetune" and not _is_of_a_run(path):
+        is_of_a_run = path.name == str(RunFolder.config) and RunFolder(path.parent).status.exists()
+        if command == "finetune" and not is_of_a_run:
             values, more = pretrained.inherit(values)
             warnings += more
         for warning in warnings:
@@ -67,11 +66,10 @@ def experiment_model(command: str, algorithm: str, encoder: str, prediction: str
         consumers.append(registry.prediction_network(prediction))
     base = COMMANDS[command]
     fields: dict[str, Any] = {}
-    for consumer in consumers:
-        for name, parameter in registry.options(consumer).items():
-            if name not in base.model_fields:
-                default = ... if parameter.default is parameter.empty else parameter.default
-                fields.setdefault(name, (parameter.annotation, default))
+    for name, parameter in (option for consumer in consumers for option in registry.options(consumer).items()):
+        if name not in base.model_fields:
+            default = ... if parameter.default is parameter.empty else parameter.default
+            fields.setdefault(name, (parameter.annotation, default))
     return create_model(f"{base.__name__}_{algorithm}", __base__=base, **fields)
 
 
@@ -90,15 +88,10 @@ def _validate(command: str, values: dict[str, Any]) -> Experiment:
     try:
         build.check_geometry(experiment)
     except UserError as error:
-        pretrained.require_checkpoint(
-            values, because=f"{error}; the encoder's keys can come from model_checkpoint, but "
-        )
+        because = f"{error}; the encoder's keys can come from model_checkpoint, but "
+        pretrained.require_checkpoint(values, because)
         raise
     return experiment
-
-
-def _is_of_a_run(path: Path) -> bool:
-    return path.name == str(RunFolder.config) and RunFolder(path.parent).status.exists()
 
 
 def _sentence(error: dict[str, Any]) -> str:

@@ -1,7 +1,5 @@
 """Keys that a finetuning takes from the run that pretrained its encoder."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -28,27 +26,27 @@ def inherit(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
             ``allow_partial_load`` this is a warning, as it is for keys that no tensor depends on.
     """
     path = _config(values)
-    stored = _read(path) if path else None
-    if stored is None:
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8")) if path else None
+    except (OSError, ValueError):
+        stored = None
+    if not isinstance(stored, dict) or not isinstance(stored.get("algorithm"), str):
         return values, []
     theirs = {key: stored.get(key) for key in ("algorithm", "encoder_architecture")}
     encoder = registry.canonical("encoder", theirs["encoder_architecture"] or "unet", str(path))
     keys = registry.options(registry.encoder(encoder)).keys() - _OF_PRETRAINING
     theirs |= {key: stored[key] for key in sorted(keys & stored.keys())}
     others = [key for key in theirs if key in values and _differ(key, values[key], theirs[key])]
-    lost = [] if values.get("allow_partial_load") is True else [key for key in others if key not in WITHOUT_TENSORS]
-    if lost:
+    lost = [key for key in others if key not in WITHOUT_TENSORS]
+    if lost and values.get("allow_partial_load") is not True:
+        mine, stored = (", ".join(f"{key} {json.dumps(keys[key])}" for key in lost) for keys in (values, theirs))
         raise UserError(
-            f"{', '.join(lost)}: the file has {_listed(lost, values)}, but {path} of model_checkpoint has "
-            f"{_listed(lost, theirs)}; weights fit into the encoder that they were trained in: remove these keys from "
-            "the file, or name another model_checkpoint"
+            f"{', '.join(lost)}: the file has {mine}, but {path} of model_checkpoint has {stored}; weights fit into "
+            "their own encoder only; remove these keys from the file, or name another model_checkpoint"
         )
-    warnings = [
-        f"{key}: {json.dumps(values[key])} is in force, but the encoder was pretrained with {json.dumps(theirs[key])} "
-        f"({path})"
-        for key in others
-    ]
-    return theirs | values, warnings
+    pairs = {key: [json.dumps(keys[key]) for keys in (values, theirs)] for key in others}
+    warning = "{}: {} is in force, but the encoder was pretrained with {} ({})"
+    return theirs | values, [warning.format(key, *pair, path) for key, pair in pairs.items()]
 
 
 def require_checkpoint(values: dict[str, Any], because: str = "") -> None:
@@ -70,22 +68,9 @@ def _config(values: dict[str, Any]) -> Path | None:
     return path if source.exists() and path.is_file() else None
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """Return the experiment in a file; None where the file holds something else."""
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return stored if isinstance(stored, dict) and isinstance(stored.get("algorithm"), str) else None
-
-
 def _differ(key: str, mine: Any, theirs: Any) -> bool:
     kind = {"algorithm": "algorithm", "encoder_architecture": "encoder"}.get(key)
     if kind and isinstance(mine, str | None):
         mine, theirs = (registry.canonical(kind, name or "unet", key) for name in (mine, theirs))
     # None leaves the choice to the encoder; whether it is the same shows when the weights are loaded.
     return mine != theirs and (key in WITHOUT_TENSORS or None not in (mine, theirs))
-
-
-def _listed(keys: list[str], values: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {json.dumps(values[key])}" for key in keys)

@@ -5,15 +5,13 @@ and its signature declares the JSON keys that it takes. Two kinds of names are n
 are the keys of its ``ARCHITECTURES``, and those of heads the keys of ``HEADS`` in ``models/heads.py``.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import inspect
 import pkgutil
 import re
 from collections.abc import Callable
-from typing import Any
+from types import ModuleType
 
 from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.models import heads
@@ -26,12 +24,9 @@ _PACKAGES = {
 # Modules of `algorithms` that hold no task, but what tasks derive from.
 _CONTRACTS = {"base", "kinds", "restoring"}
 # The predecessor's spellings of names that are modules here; capitals never matter.
-ALIASES = {
-    "algorithm": {"rpl": "relative_patch_location"},
-    "encoder": {},
-    "decoder": {"unet_3d_upconv": "unet", "unet_2d_upconv": "unet"},
-    "head": {},
-}
+ALIASES: dict[str, dict[str, str]] = {kind: {} for kind in ("algorithm", "encoder", "decoder", "head")}
+ALIASES["algorithm"] = {"rpl": "relative_patch_location"}
+ALIASES["decoder"] = {"unet_3d_upconv": "unet", "unet_2d_upconv": "unet"}
 _BROKEN = {
     "unet_3d_upconv_patches": "it could not be built in the predecessor either; use 'unet'",
     "none": "a downstream task needs a prediction network; use 'unet', or a head for classes of whole scans",
@@ -42,7 +37,7 @@ def known(kind: str) -> list[str]:
     """Return the sorted names of a kind: ``"algorithm"``, ``"encoder"``, ``"decoder"`` or ``"head"``."""
     if kind == "head":
         return sorted(heads.HEADS)
-    return sorted(_encoder_modules() if kind == "encoder" else _modules(kind))
+    return sorted(_encoders() if kind == "encoder" else _modules(kind))
 
 
 def canonical(kind: str, name: str, key: str) -> str:
@@ -56,12 +51,10 @@ def canonical(kind: str, name: str, key: str) -> str:
     Raises:
         UserError: No such name.
     """
-    resolved = _resolve(kind, name)
-    names = known(kind)
+    names, resolved = known(kind), _resolve(kind, name)
     if resolved in names:
         return resolved
-    reason = _BROKEN.get(name.lower()) if kind == "decoder" else None
-    hint = reason or f"known names: {', '.join(names)}.{nearest(name.lower(), [*names, *ALIASES[kind]])}"
+    hint = f"known names: {', '.join(names)}.{nearest(name.lower(), [*names, *ALIASES[kind]])}"
     raise UserError(f"{key}: no {kind} is called {name!r}; {hint}")
 
 
@@ -71,13 +64,13 @@ def prediction(name: str) -> tuple[str, str]:
     Raises:
         UserError: Neither is called so.
     """
-    names = {kind: known(kind) for kind in ("decoder", "head")}
-    for kind in names:
-        if _resolve(kind, name) in names[kind]:
+    for kind in ("decoder", "head"):
+        if _resolve(kind, name) in known(kind):
             return kind, _resolve(kind, name)
+    masks, classes = known("decoder"), known("head")
     hint = _BROKEN.get(name.lower()) or (
-        f"known names: {', '.join(names['decoder'])} for masks; {', '.join(names['head'])} for classes of whole "
-        f"scans.{nearest(name.lower(), [*names['decoder'], *ALIASES['decoder'], *names['head']])}"
+        f"known names: {', '.join(masks)} for masks; {', '.join(classes)} for classes of whole scans."
+        f"{nearest(name.lower(), [*masks, *ALIASES['decoder'], *classes])}"
     )
     raise UserError(f"prediction_architecture: no decoder or head is called {name!r}; {hint}")
 
@@ -86,11 +79,8 @@ def algorithm(name: str) -> type:
     """Return the one ``Algorithm`` subclass that ``algorithms/<name>.py`` defines."""
     module = _module("algorithm", name)
     base = importlib.import_module(_PACKAGES["algorithm"] + ".base").Algorithm
-    classes = [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, base) and value.__module__ == module.__name__
-    ]
+    own = [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]
+    classes = [value for value in own if inspect.isclass(value) and issubclass(value, base)]
     if len(classes) != 1:
         raise TypeError(f"{module.__name__} must define exactly one Algorithm subclass, found {len(classes)}")
     return classes[0]
@@ -98,14 +88,15 @@ def algorithm(name: str) -> type:
 
 def encoder(name: str) -> Callable:
     """Return the builder in ``models/encoders/<name>.py``, the function of the same name, or that of a family."""
-    module = _module("encoder", _encoder_modules()[name])
-    return functools.partial(module.build, name) if _is_family(module) else getattr(module, name)
+    module = _encoders()[name]
+    return functools.partial(module.build, name) if hasattr(module, "ARCHITECTURES") else getattr(module, name)
 
 
 def encoder_check(name: str) -> Callable:
     """Return the encoder's ``check_input_shape``, which needs neither Keras nor TensorFlow."""
-    module = _module("encoder", _encoder_modules()[name])
-    return functools.partial(module.check_input_shape, name) if _is_family(module) else module.check_input_shape
+    module = _encoders()[name]
+    check = module.check_input_shape
+    return functools.partial(check, name) if hasattr(module, "ARCHITECTURES") else check
 
 
 def decoder(name: str) -> Callable:
@@ -129,12 +120,9 @@ def options(consumer: Callable) -> dict[str, inspect.Parameter]:
 
     ``seed``, ``num_classes`` and ``name`` are left out because the experiment owns them.
     """
-    parameters = inspect.signature(consumer, eval_str=True).parameters
-    return {
-        name: parameter
-        for name, parameter in parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and name not in ("seed", "num_classes", "name")
-    }
+    parameters = inspect.signature(consumer, eval_str=True).parameters.items()
+    own = {name: parameter for name, parameter in parameters if name not in ("seed", "num_classes", "name")}
+    return {name: parameter for name, parameter in own.items() if parameter.kind is parameter.KEYWORD_ONLY}
 
 
 def descriptions(consumer: Callable) -> dict[str, str]:
@@ -154,18 +142,11 @@ def _modules(kind: str) -> list[str]:
     return [module.name for module in pkgutil.iter_modules(package.__path__) if module.name not in _CONTRACTS]
 
 
-def _encoder_modules() -> dict[str, str]:
+def _encoders() -> dict[str, ModuleType]:
     """Return for each encoder's name the module that it is in."""
-    return {
-        name: module
-        for module in _modules("encoder")
-        for name in getattr(_module("encoder", module), "ARCHITECTURES", [module])
-    }
+    modules = {name: _module("encoder", name) for name in _modules("encoder")}
+    return {name: module for own, module in modules.items() for name in getattr(module, "ARCHITECTURES", [own])}
 
 
-def _is_family(module: Any) -> bool:
-    return hasattr(module, "ARCHITECTURES")
-
-
-def _module(kind: str, name: str) -> Any:
+def _module(kind: str, name: str) -> ModuleType:
     return importlib.import_module(f"{_PACKAGES[kind]}.{name}")

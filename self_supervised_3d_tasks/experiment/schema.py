@@ -3,8 +3,6 @@
 No key is required: bases and the checkpoint of a finetuning give keys too.
 """
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 
@@ -14,19 +12,15 @@ from self_supervised_3d_tasks.experiment.load import COMMANDS, experiment_model
 
 # Which kinds of names a key takes.
 _NAMES = {
-    "algorithm": ("algorithm",),
-    "encoder_architecture": ("encoder",),
-    "prediction_architecture": ("decoder", "head"),
+    **{"algorithm": ["algorithm"], "encoder_architecture": ["encoder"]},
+    "prediction_architecture": ["decoder", "head"],
 }
-
 _KINDS = ("algorithm", "encoder", "decoder", "head")
 _FILE = {"type": "string"}
+_BASE = "Experiment files that this one builds on, relative to it; later keys win."
 _OF_FILES = {
     "$schema": _FILE,
-    "base": {
-        "anyOf": [_FILE, {"type": "array", "items": _FILE}],
-        "description": "Experiment files that this one builds on, relative to it; later keys win.",
-    },
+    "base": {"anyOf": [_FILE, {"type": "array", "items": _FILE}], "description": _BASE},
 }
 _OLD = {"description": "Accepted from the predecessor's files."}
 
@@ -44,9 +38,9 @@ def json_schema(command: str) -> dict[str, Any]:
             variants = properties.setdefault(key, [])
             if value not in variants:
                 variants.append(value)
-    merged = {key: variants[0] if len(variants) == 1 else {"anyOf": variants} for key, variants in properties.items()}
-    texts = _descriptions(command)
-    merged = {key: {**value, "description": texts[key]} for key, value in merged.items()}
+    texts, merged = _descriptions(command), {}
+    for key, variants in properties.items():
+        merged[key] = (variants[0] if len(variants) == 1 else {"anyOf": variants}) | {"description": texts[key]}
     for key, kinds in _NAMES.items():
         if key in merged:
             names = [name for kind in kinds for name in (*registry.known(kind), *registry.ALIASES[kind])]
@@ -71,9 +65,10 @@ def _descriptions(command: str) -> dict[str, str]:
     for kind, name in consumers:
         for key, text in registry.descriptions(getattr(registry, kind)(name)).items():
             texts.setdefault(key, {}).setdefault(text, name if kind == "algorithm" else f"{kind} {name}")
-    found = {}
-    for key, origins in texts.items():
-        found[key] = " ".join(text if len(origins) == 1 else f"{name}: {text}" for text, name in origins.items())
+    found = {
+        key: " ".join(text if len(origins) == 1 else f"{name}: {text}" for text, name in origins.items())
+        for key, origins in texts.items()
+    }
     for model in reversed(COMMANDS[command].__mro__):
         found |= registry.descriptions(model)
     return found
