@@ -29,14 +29,10 @@ class ClassifyingAlgorithm(Algorithm):
 
     def logits(self, codes: Any, *, seed: int) -> Any:
         """Return the head's logits ``(rows, num_classes)``, float32, from codes ``(rows, ..., size)``."""
-        return heads.of_pretext_task(
-            codes,
-            self.num_classes,
-            top_architecture=self.top_architecture,
-            head_units=self.head_units,
-            dropout_rate=self.dropout_rate,
-            seed=seed,
-        )
+        if self.top_architecture == "softmax":
+            return heads.softmax(codes, self.num_classes, seed=seed)
+        widths, rate = self.head_units, self.dropout_rate
+        return heads.big_fully(codes, self.num_classes, head_units=widths, dropout_rate=rate, seed=seed)
 
     def loss(self, y_true: Any, y_pred: Any) -> Any:
         """Return the cross-entropy of the class from logits, ``(batch,)``, a mean over queries where there are any.

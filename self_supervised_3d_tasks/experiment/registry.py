@@ -106,7 +106,7 @@ def decoder(name: str) -> Callable:
 
 def head(name: str) -> Callable:
     """Return the head called ``name`` in ``models/heads.py``."""
-    return heads.get(name, key="prediction_architecture")
+    return heads.HEADS[canonical("head", name, "prediction_architecture")]
 
 
 def prediction_network(name: str) -> Callable:

@@ -28,10 +28,10 @@ def plain_block(
     """
     rank = len(x.shape) - 2
     x = layers.convolution(rank, filters, 3, activation="relu", seed=seed, name=f"{name}_conv_1")(x)
-    x = _normalize(x, normalization, f"{name}_norm_1")
+    x = normalize(x, normalization, f"{name}_norm_1")
     x = _drop(x, dropout, seed, f"{name}_dropout")
     x = layers.convolution(rank, filters, 3, activation="relu", seed=seed, name=f"{name}_conv_2")(x)
-    return _normalize(x, normalization, f"{name}_norm_2")
+    return normalize(x, normalization, f"{name}_norm_2")
 
 
 def residual_block(
@@ -46,13 +46,13 @@ def residual_block(
     shortcut = x
     if x.shape[-1] != filters:
         shortcut = layers.convolution(rank, filters, 1, seed=seed, name=f"{name}_shortcut_conv")(x)
-        shortcut = _normalize(shortcut, normalization, f"{name}_shortcut_norm")
+        shortcut = normalize(shortcut, normalization, f"{name}_shortcut_norm")
     x = layers.convolution(rank, filters, 3, seed=seed, name=f"{name}_conv_1")(x)
-    x = _normalize(x, normalization, f"{name}_norm_1")
+    x = normalize(x, normalization, f"{name}_norm_1")
     x = keras.layers.ReLU(name=f"{name}_relu_1")(x)
     x = _drop(x, dropout, seed, f"{name}_dropout")
     x = layers.convolution(rank, filters, 3, seed=seed, name=f"{name}_conv_2")(x)
-    x = _normalize(x, normalization, f"{name}_norm_2")
+    x = normalize(x, normalization, f"{name}_norm_2")
     x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
     return keras.layers.ReLU(name=f"{name}_relu_2")(x)
 
@@ -93,15 +93,14 @@ def normalized_convolution(
         seed=seed,
         name=f"{name}_conv",
     )(x)
-    if normalization == "none":
-        return x
     # PyTorch's constants, which the papers' code trained with. Keras's momentum of 0.99 needs some hundred steps
     # before the running statistics are those of the data.
-    return layers.normalization(normalization, filters, momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
+    return normalize(x, normalization, f"{name}_norm", momentum=0.9, epsilon=1e-5)
 
 
-def _normalize(x: Tensor, kind: Normalization, name: str) -> Tensor:
-    return x if kind == "none" else layers.normalization(kind, x.shape[-1], name=name)(x)
+def normalize(x: Tensor, kind: Normalization, name: str, **constants: float) -> Tensor:
+    """Apply `layers.normalization` with its ``constants``; "none" leaves ``x`` as it is."""
+    return x if kind == "none" else layers.normalization(kind, x.shape[-1], name=name, **constants)(x)
 
 
 def _drop(x: Tensor, rate: float, seed: int, name: str) -> Tensor:

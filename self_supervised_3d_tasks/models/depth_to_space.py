@@ -1,4 +1,4 @@
-"""Channels as pixels and pixels as channels, in any rank and with its own factor on each axis."""
+"""Channels as voxels, in any rank and with a factor for each axis."""
 
 from __future__ import annotations
 
@@ -27,38 +27,11 @@ def depth_to_space(x: Tensor, factor: Sequence[int]) -> Tensor:
         ValueError: The channels are not a multiple of the block's size.
     """
     spatial, factor = tuple(x.shape[1:-1]), tuple(factor)
-    rank, channels = len(spatial), _quotient(x.shape[-1], math.prod(factor), "channels")
+    rank, (channels, rest) = len(spatial), divmod(x.shape[-1], math.prod(factor))
+    if rest:
+        raise ValueError(f"channels: expected a multiple of {math.prod(factor)}, received {x.shape[-1]}")
     # (batch, *spatial, *factor, channels): the block's axes come behind those that they refine.
     x = keras.ops.reshape(x, (-1, *spatial, *factor, channels))
     pairs = [axis for first in range(1, rank + 1) for axis in (first, first + rank)]
     x = keras.ops.transpose(x, (0, *pairs, 2 * rank + 1))
     return keras.ops.reshape(x, (-1, *(size * ratio for size, ratio in zip(spatial, factor, strict=True)), channels))
-
-
-def space_to_depth(x: Tensor, factor: Sequence[int]) -> Tensor:
-    """Gather every block of positions in the channels of one: the inverse of `depth_to_space`.
-
-    Args:
-        x: ``(batch, *spatial, channels)``, spatial sizes known.
-        factor: Size of the block along each axis.
-
-    Returns:
-        ``(batch, *(spatial / factor), prod(factor) * channels)``.
-
-    Raises:
-        ValueError: A spatial size is not a multiple of the block's.
-    """
-    spatial, factor, channels = tuple(x.shape[1:-1]), tuple(factor), x.shape[-1]
-    rank = len(spatial)
-    coarse = [_quotient(size, ratio, "spatial size") for size, ratio in zip(spatial, factor, strict=True)]
-    pairs = [size for pair in zip(coarse, factor, strict=True) for size in pair]
-    x = keras.ops.reshape(x, (-1, *pairs, channels))
-    positions, blocks = range(1, 2 * rank, 2), range(2, 2 * rank + 1, 2)
-    x = keras.ops.transpose(x, (0, *positions, *blocks, 2 * rank + 1))
-    return keras.ops.reshape(x, (-1, *coarse, math.prod(factor) * channels))
-
-
-def _quotient(size: int, divisor: int, what: str) -> int:
-    if size % divisor:
-        raise ValueError(f"{what}: expected a multiple of {divisor}, received {size}")
-    return size // divisor

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from self_supervised_3d_tasks.errors import UserError, nearest
+from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.shapes import Model, Tensor
@@ -63,32 +63,7 @@ def softmax(x: Tensor, num_outputs: int, *, seed: int, name: str = "head") -> Te
     return layers.logits_dense(num_outputs, seed=seed, name=f"{name}_logits")(_flatten(x, name))
 
 
-def of_pretext_task(
-    x: Tensor, num_outputs: int, *, top_architecture: str, head_units: tuple[int, ...], dropout_rate: float, seed: int
-) -> Tensor:
-    """Apply the head that the keys of a pretext task name: "big_fully" or "softmax"."""
-    if top_architecture == "softmax":
-        return softmax(x, num_outputs, seed=seed)
-    return big_fully(x, num_outputs, head_units=head_units, dropout_rate=dropout_rate, seed=seed)
-
-
-HEADS = {head.__name__: head for head in (big_fully, simple_multiclass, softmax)}
-
-
-def get(name: str, *, key: str = "top_architecture") -> Callable[..., Tensor]:
-    """Return the head called ``name``.
-
-    Args:
-        name: Key of `HEADS`.
-        key: The JSON key that held the name, for the message.
-
-    Raises:
-        UserError: No such head.
-    """
-    if name not in HEADS:
-        known = ", ".join(HEADS)
-        raise UserError(f"{key}: no head is called {name!r}; known names: {known}.{nearest(name, HEADS)}")
-    return HEADS[name]
+HEADS: dict[str, Callable[..., Tensor]] = {head.__name__: head for head in (big_fully, simple_multiclass, softmax)}
 
 
 def classifier(

@@ -106,6 +106,9 @@ def average_pool(rank: int, size: int | Sequence[int], *, name: str) -> Layer:
     return _ranked("AveragePooling", rank)(as_tuple(size, rank, "size"), name=name)
 
 
+POOLS = {"max": max_pool, "avg": average_pool}  # by the value of the key "pooling"
+
+
 def global_pool(rank: int, kind: Literal["max", "avg"], *, name: str) -> Layer:
     """Return a pooling ``(batch, *spatial, channels)`` → ``(batch, channels)``."""
     return _ranked({"max": "GlobalMaxPooling", "avg": "GlobalAveragePooling"}[kind], rank)(name=name)

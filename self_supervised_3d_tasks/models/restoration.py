@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from self_supervised_3d_tasks.lazy import keras
-from self_supervised_3d_tasks.models import layers
+from self_supervised_3d_tasks.models import blocks, layers
 from self_supervised_3d_tasks.models.layers import Normalization
 from self_supervised_3d_tasks.shapes import Layer, Model, Tensor
 
@@ -40,8 +40,7 @@ def restoration_head(
     factor = [large // small for large, small in zip(spatial, map_shape[:-1], strict=True)]
     features = keras.Input(map_shape, name=f"{name}_map")
     x = layers.convolution(rank, hidden, 3, seed=seed, name=f"{name}_conv_1")(features)
-    if normalization != "none":
-        x = layers.normalization(normalization, hidden, name=f"{name}_norm")(x)
+    x = blocks.normalize(x, normalization, f"{name}_norm")
     if kind == "paper":
         x = keras.layers.ReLU(name=f"{name}_relu")(x)
         x = layers.convolution(rank, channels, 3, seed=seed, name=f"{name}_conv_2")(x)

@@ -452,7 +452,10 @@ def test_keys_reach_the_task_and_the_encoder(tmp_path):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"num_layers": 4}, "receives 16x16x16 voxels, but with 5 poolings by 2 each axis must be a multiple of 32"),
+        (
+            {"num_layers": 4},
+            "receives 16x16x16 voxels and divides them by 32x32x32 .5 poolings by 2., which leaves a rest",
+        ),
         ({"global_dim": [32, 32]}, "global_dim: expected one positive integer or 3 of them"),
         ({"global_sizes": [80]}, "global_sizes, data_dim: a view of .80, 80, 80. voxels"),
         ({"global_sizes": [[16, 16, 64]], "local_sizes": [24]}, "local_sizes: none of .24, 24, 24. voxels"),

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras
-from self_supervised_3d_tasks.models import layers
+from self_supervised_3d_tasks.models import blocks, layers
 from self_supervised_3d_tasks.models.depth_to_space import depth_to_space
 from self_supervised_3d_tasks.models.encoders import pyramid_outputs
 from self_supervised_3d_tasks.models.layers import Normalization
@@ -67,8 +67,7 @@ def duc(
             ratios,
         )
     x = layers.convolution(rank, filters, 3, seed=seed, name="decoder_conv")(x)
-    if normalization != "none":
-        x = layers.normalization(normalization, filters, name="decoder_norm")(x)
+    x = blocks.normalize(x, normalization, "decoder_norm")
     x = keras.layers.ReLU(name="decoder_relu")(x)
     logits = layers.logits_convolution(rank, num_outputs, seed=seed, name="decoder_logits")
     x = depth_to_space(logits(x), ratios)
@@ -100,8 +99,8 @@ def _default_filters(x: Tensor, skips: list[Tensor], num_outputs: int) -> int:
     if not skips:
         return MOST_FILTERS
     window = 3 ** (len(x.shape) - 2)
-    blocks = sum(3 * window * skip.shape[-1] ** 2 for skip in skips)
-    affordable = (blocks - num_outputs) // (window * x.shape[-1] + num_outputs)
+    replaced = sum(3 * window * skip.shape[-1] ** 2 for skip in skips)
+    affordable = (replaced - num_outputs) // (window * x.shape[-1] + num_outputs)
     return max(1, min(MOST_FILTERS, affordable))
 
 

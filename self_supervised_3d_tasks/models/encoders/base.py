@@ -1,8 +1,9 @@
-"""What encoders have in common beside their pyramid: their widths, and the sizes that they suggest."""
+"""What encoders have in common beside their pyramid: their widths, and the check of the sizes that they are given."""
 
-from __future__ import annotations
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 
-from collections.abc import Iterable, Sequence
+from self_supervised_3d_tasks.errors import UserError
 
 
 def scaled_width(width: int, multiplier: float) -> int:
@@ -15,14 +16,50 @@ def size_text(sizes: Iterable[int]) -> str:
     return "x".join(map(str, sizes))
 
 
-def neighbouring_multiples(sizes: Sequence[int], divisors: Sequence[int]) -> str:
-    """Return the nearest sizes that the divisors divide, ``32x32 or 64x64``; without the smaller ones if empty.
+def check_size(
+    name: str,
+    spatial: Sequence[int | None],
+    divisors: Sequence[int],
+    cause: str,
+    *,
+    decoder: bool,
+    settings: Mapping[str, Sequence[int]],
+) -> None:
+    """Raise if an encoder reduces some axis to nothing or, under a decoder, with a rest.
+
+    A decoder needs axes that are divided evenly, so that the way up meets the way down; alone, the encoder only has to
+    keep one voxel per axis. Axes of unknown size pass.
 
     Args:
-        sizes: One per axis.
-        divisors: One per axis.
+        name: Name of the encoder.
+        spatial: ``(*spatial)`` of what the encoder sees, None where a size is not known.
+        divisors: By which factor the encoder reduces each axis.
+        cause: What decides about the divisors, for the message.
+        decoder: Whether a decoder follows.
+        settings: Other settings, the mildest first, and the divisors that each would lead to. The message offers the
+            first two that would work.
+
+    Raises:
+        UserError: The sizes do not fit; the message names sizes and settings that would.
     """
-    pairs = list(zip(sizes, divisors, strict=True))
-    below = [size // divisor * divisor for size, divisor in pairs]
-    above = [-(-size // divisor) * divisor for size, divisor in pairs]
-    return f"{size_text(below)} or {size_text(above)}" if min(below) > 0 else size_text(above)
+
+    def fits(factors: Sequence[int]) -> bool:
+        pairs = [(size, factor) for size, factor in zip(spatial, factors, strict=True) if size is not None]
+        return all(size >= factor and not (decoder and size % factor) for size, factor in pairs)
+
+    if fits(divisors):
+        return
+    pairs = [(size, divisor) for size, divisor in zip(spatial, divisors, strict=True) if size is not None]
+    if decoder:
+        fault = "a rest that a decoder cannot restore"
+        below = [size // divisor * divisor for size, divisor in pairs]
+        above = size_text(-(-size // divisor) * divisor for size, divisor in pairs)
+        sizes = f"{size_text(below)} or {above}" if min(below) > 0 else above
+    else:
+        fault, sizes = "none", f"{size_text(map(max, pairs))} (larger data_dim or patches)"
+    received, factors = (size_text(values) for values in zip(*pairs, strict=True))
+    offered = islice((setting for setting, other in settings.items() if fits(other)), 2)
+    raise UserError(
+        f"data_dim: {name!r} receives {received} voxels and divides them by {factors} ({cause}), which leaves {fault}; "
+        f"use {', or '.join([sizes, *offered])}"
+    )

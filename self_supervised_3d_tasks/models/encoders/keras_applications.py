@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models import layers
+from self_supervised_3d_tasks.models.encoders.base import size_text
 from self_supervised_3d_tasks.shapes import Layer, Model
 
 
@@ -24,23 +25,14 @@ class Architecture(NamedTuple):
     """
 
     function: str
-    smallest: int = 32
+    smallest: int
 
 
+FUNCTIONS = "DenseNet121 InceptionResNetV2 InceptionV3 MobileNet ResNet101 ResNet101V2 ResNet152 ResNet50 ResNet50V2"
 # A family: each of these names is an encoder, like the name of a module.
 ARCHITECTURES = {
-    architecture.function.lower(): architecture
-    for architecture in (
-        Architecture("DenseNet121"),
-        Architecture("InceptionResNetV2", 75),
-        Architecture("InceptionV3", 75),
-        Architecture("MobileNet"),
-        Architecture("ResNet101"),
-        Architecture("ResNet101V2"),
-        Architecture("ResNet152"),
-        Architecture("ResNet50"),
-        Architecture("ResNet50V2"),
-    )
+    function.lower(): Architecture(function, 75 if function.startswith("Inception") else 32)
+    for function in FUNCTIONS.split()
 }
 WEIGHT_SUFFIXES = (".keras", ".h5")
 
@@ -102,24 +94,19 @@ def check_input_shape(name: str, input_shape: tuple[int | None, ...], *, decoder
         decoder: Whether a decoder follows.
 
     Raises:
-        UserError: With what would work instead.
+        UserError: The images are not 2D or too small, or a decoder follows; the message says what would work.
     """
-    if len(input_shape) != 3:
-        raise UserError(
-            f"encoder_architecture: {name!r} is for 2D images, but the data are {len(input_shape) - 1}D; "
-            'use "unet", "resnet18" or "vgg11", which take both'
-        )
-    if decoder:
-        raise UserError(
-            f"encoder_architecture: {name!r} has no maps that a decoder, for masks or of a pretext task, could enlarge "
-            'to the image; use "unet", "resnet18" or "vgg11"'
-        )
+    fault = f"is for 2D images, but the data are {len(input_shape) - 1}D" if len(input_shape) != 3 else ""
+    if decoder and not fault:
+        fault = "has no maps that a decoder, for masks or of a pretext task, could enlarge to the image"
+    if fault:
+        raise UserError(f'encoder_architecture: {name!r} {fault}; use "unet", "resnet18" or "vgg11"')
     smallest = ARCHITECTURES[name].smallest
     sizes = [size for size in input_shape[:-1] if size is not None]
-    if any(size < smallest for size in sizes):
+    if min(sizes, default=smallest) < smallest:
         raise UserError(
-            f"data_dim: {name!r} receives {'x'.join(map(str, sizes))} pixels, but each axis must be at least "
-            f"{smallest}; use a larger data_dim, larger patches, or another encoder_architecture"
+            f"data_dim: {name!r} receives {size_text(sizes)} pixels, but each axis must be at least {smallest}; "
+            "use a larger data_dim, larger patches, or another encoder_architecture"
         )
 
 

@@ -12,7 +12,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models import blocks, layers
 from self_supervised_3d_tasks.models.encoders import PYRAMID_PREFIX
-from self_supervised_3d_tasks.models.encoders.base import neighbouring_multiples, scaled_width, size_text
+from self_supervised_3d_tasks.models.encoders.base import check_size, scaled_width
 from self_supervised_3d_tasks.models.layers import Normalization
 from self_supervised_3d_tasks.shapes import Model, Tensor
 
@@ -55,31 +55,25 @@ def build(
         A model named "encoder": image ``(batch, *spatial, channels)`` → the map of the last stage.
     """
     check_input_shape(name, input_shape, output_stride=output_stride)
-    rank, settings = len(input_shape) - 1, {"normalization": normalization, "seed": seed}
-    x = image = keras.Input(input_shape, name="image")
+    settings = {"normalization": normalization, "seed": seed}
+    widths, stages = [scaled_width(width, width_multiplier) for width in WIDTHS], STAGES[output_stride]
+    rank, image = len(input_shape) - 1, keras.Input(input_shape, name="image")
     strides = _stem_strides(rank, output_stride)
-    x = blocks.normalized_convolution(
-        x, scaled_width(WIDTHS[0], width_multiplier), 7, strides=strides, **settings, name="stem"
-    )
+    x = blocks.normalized_convolution(image, widths[0], 7, strides=strides, **settings, name="stem")
     x = keras.layers.ReLU(name="stem_relu")(x)
     x = keras.layers.Identity(name=f"{PYRAMID_PREFIX}0")(x)
     x = layers.overlapping_max_pool(rank, 3, 2, name="stem_pool")(x)
     level = previous = 1
-    stages = STAGES[output_stride]
-    for stage, (width, repetitions) in enumerate(zip(WIDTHS, ARCHITECTURES[name], strict=True), start=1):
+    for stage, repetitions in enumerate(ARCHITECTURES[name], start=1):
         stride, dilation = stages[stage - 1]
         for index in range(1, repetitions + 1):
-            x = _basic_block(
-                x,
-                scaled_width(width, width_multiplier),
-                stride=stride if index == 1 else 1,
-                # The kernel that would stride sees the map before, and so keeps the scale that it has where it strides.
-                dilations=(previous if index == 1 else dilation, dilation),
-                # By its place and not by its shapes, which depend on the stride and the width.
-                project=stage > 1 and index == 1,
-                **settings,
-                name=f"stage_{stage}_block_{index}",
-            )
+            name_of_block = f"stage_{stage}_block_{index}"
+            # The kernel that would stride sees the map before, and so keeps the scale that it has where it strides.
+            dilations = (previous if index == 1 else dilation, dilation)
+            options = settings | {"stride": stride if index == 1 else 1, "dilations": dilations}
+            # By its place and not by its shapes, which depend on the stride and the width.
+            project = stage > 1 and index == 1
+            x = _basic_block(x, widths[stage - 1], project=project, **options, name=name_of_block)
         previous = dilation
         if stage == len(stages) or stages[stage][0] > 1:
             x = keras.layers.Identity(name=f"{PYRAMID_PREFIX}{level}")(x)
@@ -124,37 +118,25 @@ def check_input_shape(
         name: Key of `ARCHITECTURES`.
         input_shape: ``(*spatial, channels)`` of what the encoder sees.
         output_stride: Stride of the last map.
-        decoder: Whether a decoder follows. Then an axis must be halved without a rest until one voxel is left, so
-            that the way up meets the way down: it is a multiple of its stride, or a smaller power of two. Alone,
-            the encoder takes any size, since its padding keeps one voxel per axis.
+        decoder: Whether a decoder follows. Then an axis must be a multiple of its stride, or a smaller power of two;
+            alone, the encoder takes any size, since its padding keeps one voxel per axis.
 
     Raises:
-        UserError: With sizes and settings that would work.
+        UserError: The sizes do not fit under a decoder, see `base.check_size`, or are not known.
     """
     spatial = input_shape[:-1]
-    if not decoder:
-        return
-    if None in spatial:
+    if decoder and None in spatial:
         raise UserError(f"data_dim: {name!r} needs sizes that are known under a decoder, received {spatial}")
-    divisors = _divisors(spatial, output_stride)
-    if not any(size % divisor for size, divisor in zip(spatial, divisors, strict=True)):
-        return
-    ways_out = [neighbouring_multiples(spatial, divisors)]
-    finer = _divisors(spatial, 8)
-    if not any(size % divisor for size, divisor in zip(spatial, finer, strict=True)):
-        ways_out.append("output_stride=8")
-    raise UserError(
-        f"data_dim: {name!r} receives {size_text(spatial)} voxels and divides them by {size_text(divisors)} "
-        f"(output_stride={output_stride}), which leaves a rest that a decoder cannot restore; use "
-        f"{', or '.join(ways_out)}"
-    )
+    divisors, settings = _divisors(spatial, output_stride), {"output_stride=8": _divisors(spatial, 8)}
+    check_size(name, spatial, divisors, f"output_stride={output_stride}", decoder=decoder, settings=settings)
 
 
-def _divisors(spatial: Sequence[int], output_stride: int) -> tuple[int, ...]:
+def _divisors(spatial: Sequence[int | None], output_stride: int) -> list[int]:
     """Return the stride of the last map by axis; of a shorter axis, its largest power of two."""
     rest = 2 * math.prod(stride for stride, _ in STAGES[output_stride])  # 2 of the stem's pool
     strides = [rest * stride for stride in _stem_strides(len(spatial), output_stride)]
-    return tuple(min(stride, 1 << (size.bit_length() - 1)) for size, stride in zip(spatial, strides, strict=True))
+    sizes = zip(spatial, strides, strict=True)
+    return [stride if size is None else min(stride, 1 << (size.bit_length() - 1)) for size, stride in sizes]
 
 
 def _stem_strides(rank: int, output_stride: int) -> tuple[int, ...]:

@@ -10,12 +10,11 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models import blocks, layers
 from self_supervised_3d_tasks.models.encoders import PYRAMID_PREFIX
-from self_supervised_3d_tasks.models.encoders.base import neighbouring_multiples, size_text
+from self_supervised_3d_tasks.models.encoders.base import check_size
 from self_supervised_3d_tasks.models.layers import Normalization
 from self_supervised_3d_tasks.shapes import Model
 
 PRESETS = {"upstream": (16, blocks.plain_block), "paper": (32, blocks.residual_block)}
-FINAL_POOLS = {"max": layers.max_pool, "avg": layers.average_pool}
 
 
 def unet(
@@ -67,7 +66,7 @@ def unet(
         x = block(x, filters, normalization=normalization, dropout=rate, seed=seed, name=f"level_{level}")
         x = keras.layers.Identity(name=f"{PYRAMID_PREFIX}{level}")(x)
     if pooling != "none":
-        x = FINAL_POOLS[pooling](rank, 2, name="final_pool")(x)
+        x = layers.POOLS[pooling](rank, 2, name="final_pool")(x)
     return keras.Model(image, x, name="encoder")
 
 
@@ -88,38 +87,23 @@ def check_input_shape(
         pooling: Final pooling; ``"none"`` leaves it out.
         dropout: Dropout rate inside the first level's block.
         dropout_change_per_layer: Added to the rate at each further level.
-        decoder: Whether a decoder follows. Then each axis must be a multiple of 2**(number of poolings), so
-            that the way up meets the way down; alone, the encoder only has to keep one voxel per axis.
+        decoder: Whether a decoder follows.
 
     Raises:
-        UserError: With sizes and settings that would work, or a level's dropout rate leaves [0, 1).
+        UserError: The sizes do not fit, see `base.check_size`, or a level's dropout rate leaves [0, 1).
     """
     _dropout_rates(dropout, dropout_change_per_layer, num_layers + 1)
-    final = int(pooling != "none")
-    multiple = 2 ** (num_layers + final)
-    spatial = tuple(size for size in input_shape[:-1] if size is not None)
-
-    def fits(multiple: int) -> bool:
-        return all(size >= multiple and (not decoder or size % multiple == 0) for size in spatial)
-
-    if fits(multiple):
-        return
-    ways_out = [_sizes_that_fit(spatial, multiple, decoder)]
-    if final and fits(multiple // 2):
-        ways_out.append('pooling="none"')
-    fewer_layers = [f"num_layers={fewer}" for fewer in range(num_layers - 1, 0, -1) if fits(2 ** (fewer + final))]
-    ways_out += fewer_layers[:1]
-    need = "a multiple of" if decoder else "at least"
-    raise UserError(
-        f"data_dim: the encoder receives {size_text(spatial)} voxels, but with {num_layers + final} poolings "
-        f"by 2 each axis must be {need} {multiple}; use {', or '.join(ways_out)}"
+    final, spatial = int(pooling != "none"), input_shape[:-1]
+    poolings = {'pooling="none"': num_layers}
+    poolings |= {f"num_layers={fewer}": fewer + final for fewer in range(num_layers - 1, 0, -1)}
+    check_size(
+        "unet",
+        spatial,
+        [2 ** (num_layers + final)] * len(spatial),
+        f"{num_layers + final} poolings by 2",
+        decoder=decoder,
+        settings={setting: [2**count] * len(spatial) for setting, count in poolings.items()},
     )
-
-
-def _sizes_that_fit(spatial: tuple[int, ...], multiple: int, decoder: bool) -> str:
-    if not decoder:
-        return f"{size_text(max(size, multiple) for size in spatial)} (larger data_dim or patches)"
-    return neighbouring_multiples(spatial, [multiple] * len(spatial))
 
 
 def _dropout_rates(first: float, change: float, num_levels: int) -> list[float]:

@@ -12,7 +12,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models import blocks, layers
 from self_supervised_3d_tasks.models.encoders import PYRAMID_PREFIX
-from self_supervised_3d_tasks.models.encoders.base import neighbouring_multiples, scaled_width, size_text
+from self_supervised_3d_tasks.models.encoders.base import check_size, scaled_width, size_text
 from self_supervised_3d_tasks.models.layers import Normalization
 from self_supervised_3d_tasks.shapes import Model
 
@@ -20,7 +20,6 @@ from self_supervised_3d_tasks.shapes import Model
 ARCHITECTURES = {"vgg11": (1, 1, 2, 2, 2)}
 WIDTHS = (64, 128, 256, 512, 512)
 NUM_POOLS = len(WIDTHS)
-FINAL_POOLS = {"max": layers.max_pool, "avg": layers.average_pool}
 
 PoolSchedule = list[list[Annotated[int, Field(ge=1, le=2)]]]
 
@@ -77,7 +76,7 @@ def build(
             x = keras.layers.Identity(name=f"{PYRAMID_PREFIX}{level}")(x)
             level += 1
         if halves:
-            make_pool = FINAL_POOLS[pooling] if is_last else layers.max_pool
+            make_pool = layers.POOLS[pooling] if is_last else layers.max_pool
             x = make_pool(len(pool), pool, name="final_pool" if is_last else f"block_{block}_pool")(x)
     return keras.Model(image, x, name="encoder")
 
@@ -97,49 +96,23 @@ def check_input_shape(
         input_shape: ``(*spatial, channels)`` of what the encoder sees.
         pool_schedule: See `build`.
         pooling: The fifth pool; ``"none"`` leaves it out.
-        decoder: Whether a decoder follows. Then every pool must divide evenly, so that the way up meets the way
-            down; alone, the encoder only has to keep one voxel per axis.
+        decoder: Whether a decoder follows.
 
     Raises:
-        UserError: With sizes and settings that would work, or the schedule is malformed.
+        UserError: The sizes do not fit, see `base.check_size`, or the schedule is malformed.
     """
-    divisors = _divisors(input_shape[:-1], pool_schedule, pooling)
-    if _fits(input_shape[:-1], divisors, decoder):
-        return
-    known = [(size, divisor) for size, divisor in zip(input_shape[:-1], divisors, strict=True) if size is not None]
-    sizes, divisors = zip(*known, strict=True)
-    ways_out = _ways_out(input_shape[:-1], pool_schedule, pooling, decoder)
-    if decoder:
-        fault = "which leaves a rest that a decoder cannot restore"
-        ways_out.insert(0, neighbouring_multiples(sizes, divisors))
-    else:
-        fault = "which leaves none"
-        ways_out.insert(0, f"{size_text(map(max, sizes, divisors))} (larger data_dim or patches)")
-    raise UserError(
-        f"data_dim, pool_schedule: {name!r} receives {size_text(sizes)} voxels and its pools divide them by "
-        f"{size_text(divisors)}, {fault}; use {', or '.join(ways_out)}"
-    )
-
-
-def _ways_out(
-    spatial: Sequence[int | None], pool_schedule: PoolSchedule | None, pooling: str, decoder: bool
-) -> list[str]:
-    """Return the settings beside the size that would help."""
-    ways = []
-    if pooling != "none" and _fits(spatial, _divisors(spatial, pool_schedule, "none"), decoder):
-        ways.append('pooling="none"')
-    if pool_schedule is not None:
-        return [*ways, "no pool_schedule"] if _fits(spatial, _divisors(spatial, None, pooling), decoder) else ways
+    spatial = input_shape[:-1]
+    settings = {'pooling="none"': _divisors(spatial, pool_schedule, "none")}
     # The lowest bit that is set is the largest power of two that divides a size.
-    halvings = [min(NUM_POOLS, (size & -size).bit_length() - 1) for size in spatial if size is not None]
-    if max(halvings) > 0:
-        ways.append(f"a pool_schedule that halves the axes at most {size_text(halvings)} times")
-    return ways
-
-
-def _fits(spatial: Sequence[int | None], divisors: Sequence[int], decoder: bool) -> bool:
-    known = [(size, divisor) for size, divisor in zip(spatial, divisors, strict=True) if size is not None]
-    return all(size >= divisor and not (decoder and size % divisor) for size, divisor in known)
+    halvings = [NUM_POOLS if size is None else (size & -size).bit_length() - 1 for size in spatial]
+    halvings = [min(NUM_POOLS, count) for count in halvings]
+    if pool_schedule is not None:
+        settings["no pool_schedule"] = _divisors(spatial, None, pooling)
+    elif max(halvings) > 0:
+        schedule = f"a pool_schedule that halves the axes at most {size_text(halvings)} times"
+        settings[schedule] = tuple(2**count for count in halvings)
+    divisors = _divisors(spatial, pool_schedule, pooling)
+    check_size(name, spatial, divisors, "pools", decoder=decoder, settings=settings)
 
 
 def _divisors(spatial: Sequence[int | None], pool_schedule: PoolSchedule | None, pooling: str) -> tuple[int, ...]:

@@ -169,17 +169,19 @@ def test_shapes_that_work(shape, options):
         (
             (48, 48, 48, 1),
             {"decoder": True},
-            r'multiple of 32; use 32x32x32 or 64x64x64, or pooling="none", or num_layers=3',
+            r"divides them by 32x32x32 \(5 poolings by 2\), which leaves a rest that a decoder cannot restore; "
+            'use 32x32x32 or 64x64x64, or pooling="none", or num_layers=3',
         ),
-        ((16, 64, 1), {"decoder": True}, "multiple of 32; use 32x64, or pooling"),
+        ((16, 64, 1), {"decoder": True}, "divides them by 32x32 .*; use 32x64, or pooling"),
         ((100, 100, 1), {"decoder": True}, "use 96x96 or 128x128, or num_layers=1$"),
         ((17, 17, 1), {"decoder": True}, "use 32x32$"),
         (
             (31, 40, 40, 1),
             {},
-            r"at least 32; use 32x40x40 \(larger data_dim or patches\), or pooling=.none., or num_layers=3",
+            r"divides them by 32x32x32 .* leaves none; use 32x40x40 \(larger data_dim or patches\), "
+            "or pooling=.none., or num_layers=3",
         ),
-        ((1, 1, 1), {}, "at least 32; use 32x32"),
+        ((1, 1, 1), {}, "divides them by 32x32 .*; use 32x32"),
     ],
 )
 def test_shapes_that_do_not_work_come_with_ones_that_do(shape, options, message):
@@ -197,7 +199,7 @@ from self_supervised_3d_tasks import losses
 from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.scores import metrics
 from self_supervised_3d_tasks.models import heads
-assert heads.get("softmax") is heads.softmax
+assert heads.HEADS["softmax"] is heads.softmax
 assert "num_layers" in registry.options(registry.encoder("unet"))
 assert "dropout" in registry.options(registry.decoder("unet"))
 registry.encoder_check("unet")((32, 32, 1), decoder=True)

@@ -201,14 +201,14 @@ def test_every_size_that_is_refused_comes_with_sizes_that_work(pooling):
         (
             (48, 48, 48, 1),
             {"decoder": True},
-            "receives 48x48x48 voxels and its pools divide them by 32x32x32, which leaves a rest .*; use 32x32x32 or "
+            "receives 48x48x48 voxels and divides them by 32x32x32 .pools., which leaves a rest .*; use 32x32x32 or "
             '64x64x64, or pooling="none", or a pool_schedule that halves the axes at most 4x4x4 times$',
         ),
         ((33, 35, 1), {"decoder": True}, "use 32x32 or 64x64$"),
         (
             (64, 64, 12, 1),
             {"decoder": True, "pool_schedule": [[2, 2, 2]] * 5},
-            "divide them by 32x32x32, .*; use 64x64x32$",
+            "divides them by 32x32x32 .*; use 64x64x32$",
         ),
         (
             (64, 64, 16, 1),
