@@ -1,7 +1,5 @@
 """``ss3d COMMAND …`` and ``python -m self_supervised_3d_tasks COMMAND …``: every command under one name."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The command line: one module per command. Nothing imports them; they import everything."""
 
-from __future__ import annotations
-
 import inspect
 import logging as standard_logging
 import os
@@ -27,7 +25,8 @@ def run(
     """Parse the command line, run ``main`` and leave the process with the right exit code.
 
     0: done. 2: the user can put it right; one message on stderr, no traceback. 130: interrupted from the
-    keyboard. Everything else is a defect of ours and keeps its traceback.
+    keyboard. 141: whoever read the output wants no more of it. Everything else is a defect of ours and keeps its
+    traceback.
 
     Args:
         main: Takes the name of the program and the positional arguments; flags are parsed.
@@ -46,6 +45,10 @@ def run(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         app.run(lambda given: _configured(main, given), argv=[program, *arguments], flags_parser=flags.FLAGS)
+    except BrokenPipeError:
+        # Python flushes stdout once more when it ends, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except (UserError, flags.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -73,6 +76,7 @@ def _configured(main: Callable[[list[str]], None], argv: list[str]) -> None:
         logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().setFormatter(standard_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     main(argv)
+    sys.stdout.flush()
 
 
 def _flags() -> list[str]:

@@ -3,8 +3,6 @@
 The file that is written holds the keys of its bases too. It is never written over another one.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,19 +34,18 @@ def execute(argv: list[str]) -> None:
         raise UserError(commands.usage_line(argv[0], USAGE))
     files = examples()
     if len(argv) == 1:
-        print("\n".join(f"{name:<44} {_summary(bases.read(path)[0])}" for name, path in files.items()))
+        for name, path in files.items():
+            print(f"{name:<44} {_summary(bases.read(path)[0])}")
         return
     name = argv[1].removesuffix(".json")
     if name not in files:
         raise UserError(f"no example is called {name!r}.{nearest(name, files)} Without a name, all are listed")
     values = {key: value for key, value in bases.read(files[name])[0].items() if key != "$schema"}
     target = Path(f"{name}.json")
+    if target.exists():
+        raise UserError(f"{target}: already exists and is left as it is; remove it, or go to another folder")
     target.parent.mkdir(exist_ok=True)
-    try:
-        with target.open("x", encoding="utf-8") as file:
-            file.write(json.dumps(values, indent=2) + "\n")
-    except FileExistsError:
-        raise UserError(f"{target}: already exists and is left as it is; remove it, or go to another folder") from None
+    target.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     print(target)
 
 

@@ -1,13 +1,12 @@
 """What ``train`` and ``finetune`` have in common: one experiment file, one run folder."""
 
-from __future__ import annotations
-
+import functools
 import importlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from absl import flags, logging
 from pydantic import ValidationError
@@ -23,14 +22,15 @@ MODULES = {
     "finetune": "self_supervised_3d_tasks.finetuning.sweep",
 }
 
-
 USAGE = "FILE.json [--set key=value] [--resume] [--dry_run] [--print_config]"
+# Keys that do not touch the result.
+_WITHOUT_EFFECT = {"log_level", "tensorboard", "restoration_picture_every_n_epochs", "use_gpu", "cache", "cache_dir"}
 
 
-def run(execute: Callable[[list[str]], None], *, example: str, argv: Sequence[str] | None) -> None:
-    """Define the flags and run the command."""
+def run(command: str, *, text: str, example: str, argv: Sequence[str] | None) -> None:
+    """Define the flags and run ``"train"`` or ``"finetune"``; the other arguments are those of `commands.run`."""
     define_flags()
-    commands.run(execute, usage=USAGE, example=example, argv=argv)
+    commands.run(functools.partial(execute, command), usage=USAGE, text=text, example=example, argv=argv)
 
 
 def define_flags() -> None:
@@ -76,7 +76,9 @@ def execute(command: str, argv: list[str]) -> None:
         try:
             module.run(plan, folder)
         except UserError:
-            discard_unstarted(folder)
+            # After a mistake in the data there is nothing to keep, unless an epoch has finished.
+            if not any(folder.path.rglob(str(RunFolder.state))):
+                shutil.rmtree(folder.path)
             raise
         except TrainingDiverged as error:
             print(f"error: training diverged: {error}", file=sys.stderr)
@@ -95,44 +97,31 @@ def claim(experiment: Experiment, *, resume: bool) -> RunFolder:
         UserError: There is an unfinished folder of that name, but of another experiment.
     """
     base, name = experiment.run_location()
-    config = experiment.model_dump(mode="json")
     if resume:
         found = [folder for folder in RunFolder.all(base, name) if folder.config.exists()]
-        changes = {
-            folder.path: _changed(_completed(experiment, folder.read_json(RunFolder.config)), config)
-            for folder in found
-        }
-        same = [folder for folder in found if not changes[folder.path]]
-        others = [folder for folder in found if changes[folder.path] and not folder.is_finished]
+        changes = [_changed(experiment, folder.read_json(RunFolder.config)) for folder in found]
+        same = [folder for folder, keys in zip(found, changes, strict=True) if not keys]
         # Newest last; among the same, unfinished ones come behind finished ones.
         for folder in sorted(same, key=lambda folder: not folder.is_finished)[-1:]:
             return folder
-        for folder in others[-1:]:
+        others = [pair for pair in zip(found, changes, strict=True) if not pair[0].is_finished]
+        for folder, keys in others[-1:]:
             raise UserError(
-                f"--resume: {folder.path} is unfinished, but was started with other values of "
-                f"{', '.join(changes[folder.path])}; restore them, or start a new run without --resume"
+                f"--resume: {folder.path} is unfinished, but was started with other values of {', '.join(keys)}; "
+                "restore them, or start a new run without --resume"
             )
     folder = RunFolder.create(base, name)
-    folder.write_json(RunFolder.config, config)
+    folder.write_json(RunFolder.config, experiment.model_dump(mode="json"))
     return folder
 
 
-def _completed(experiment: Experiment, stored: dict) -> dict:
-    """Return a stored experiment with the defaults of keys that have been added since it was written."""
+def _changed(experiment: Experiment, stored: dict) -> list[str]:
+    """Return the keys of a stored experiment that have other values now, without those that leave the result alone."""
     try:
-        return type(experiment).model_validate_json(json.dumps(stored)).model_dump(mode="json")
+        # Keys that have been added since it was written have their defaults.
+        stored = type(experiment).model_validate_json(json.dumps(stored)).model_dump(mode="json")
     except ValidationError:  # another algorithm, or a key that is gone: the comparison names what differs
-        return stored
-
-
-def _changed(before: dict, after: dict) -> list[str]:
-    """Return the keys that differ, without those that do not touch the result."""
-    shown = {"log_level", "tensorboard", "restoration_picture_every_n_epochs"}
-    keys = (before.keys() | after.keys()) - shown - {"use_gpu", "cache", "cache_dir"}
-    return sorted(key for key in keys if before.get(key) != after.get(key))
-
-
-def discard_unstarted(folder: RunFolder) -> None:
-    """Remove a run folder in which no epoch has finished: after a mistake in the data there is nothing to keep."""
-    if not any(folder.path.rglob(str(RunFolder.state))):
-        shutil.rmtree(folder.path)
+        pass
+    now = experiment.model_dump(mode="json")
+    keys = (stored.keys() | now.keys()) - _WITHOUT_EFFECT
+    return sorted(key for key in keys if stored.get(key) != now.get(key))

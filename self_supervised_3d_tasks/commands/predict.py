@@ -6,8 +6,6 @@ and PNG masks for photographs, OUTPUT being a file or a folder; a model of class
 line per scan.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A data set made ready for training."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 import sys
@@ -16,14 +14,7 @@ from self_supervised_3d_tasks import commands, preparation
 from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.experiment.load import override
 
-DEFINE = {
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    str: flags.DEFINE_string,
-    bool: flags.DEFINE_bool,
-}
-
-
+DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, bool: flags.DEFINE_bool}
 USAGE = "NAME --output DIR [--flag value]"
 
 

@@ -3,8 +3,6 @@
 An editor that knows JSON Schema completes and checks the files that name it in their ``"$schema"``.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

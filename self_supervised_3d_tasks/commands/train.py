@@ -1,7 +1,5 @@
 """Unlabelled scans → a pretrained encoder, in a run folder."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from self_supervised_3d_tasks.commands import experiment_run
@@ -9,12 +7,7 @@ from self_supervised_3d_tasks.commands import experiment_run
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    experiment_run.run(execute, example="cpc_demo.json --set epochs=5", argv=argv)
-
-
-def execute(argv: list[str]) -> None:
-    """Run the experiment file that ``argv`` names, see `experiment_run.execute`."""
-    experiment_run.execute("train", argv)
+    experiment_run.run("train", text=__doc__, example="cpc_demo.json --set epochs=5", argv=argv)
 
 
 if __name__ == "__main__":

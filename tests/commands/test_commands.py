@@ -67,3 +67,17 @@ def test_verbosity_is_the_users():
 
 def test_tensorflow_is_told_to_be_quiet():
     assert run("print(os.environ['TF_CPP_MIN_LOG_LEVEL'])").stdout == "3\n"
+
+
+@pytest.mark.parametrize("count", [1, 100_000])
+def test_a_reader_that_wants_no_more_is_no_mistake(count):
+    lines = [
+        "from self_supervised_3d_tasks import commands",
+        f"def main(argv):\n    print('line\\n' * {count})",
+        "commands.run(main, usage='', example='')",
+    ]
+    command = [sys.executable, "-c", "\n".join(lines)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
