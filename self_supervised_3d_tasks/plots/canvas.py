@@ -9,17 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
+import numpy as np
+
+from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.files.atomic import atomic_write
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+matplotlib, figures = lazy.load("matplotlib"), lazy.load("matplotlib.figure")
+# Strings, as the library is imported when the first figure is drawn.
+Axes: TypeAlias = "matplotlib.axes.Axes"
+Figure: TypeAlias = "matplotlib.figure.Figure"
 
 DPI = 200
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 SKY, PURPLE, YELLOW, GREY = "#56B4E9", "#CC79A7", "#F0E442", "#666666"
+COLOURS = (BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE)
+MODE_COLOURS = {"frozen": ORANGE, "initialized": BLUE, "random": GREY}
+MODE_MARKERS = {"frozen": "s", "initialized": "o", "random": "D"}
 STYLE = {
     "font.size": 9,
     "axes.labelsize": 9,
@@ -46,18 +53,22 @@ def figure(path: Path, width: float, height: float, *, layout: str | None = None
 
     Args:
         path: PNG file; its folder is made if need be and an older file is replaced.
-        width: inches.
-        height: inches.
-        layout: matplotlib's layout engine, None for axes placed by hand.
+        width: Width in inches.
+        height: Height in inches.
+        layout: Layout engine of matplotlib; None for axes that are placed by hand.
     """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context(STYLE):
-        canvas = Figure((width, height), dpi=DPI, layout=layout)
+    with matplotlib.rc_context(STYLE):
+        canvas = figures.Figure((width, height), dpi=DPI, layout=layout)
         yield canvas
         with atomic_write(path) as temporary:
             canvas.savefig(temporary, format="png")
+
+
+@contextmanager
+def chart(path: Path, width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    """Give a `figure` that is filled by one pair of axes, and the axes."""
+    with figure(path, width, height, layout="constrained") as canvas:
+        yield canvas, canvas.subplots()
 
 
 def place(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
@@ -67,8 +78,7 @@ def place(figure: Figure, left: float, top: float, width: float, height: float) 
     axes = figure.add_axes((left / full_width, bottom / full_height, width / full_width, height / full_height))
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     return axes
 
 
@@ -76,3 +86,16 @@ def write(figure: Figure, left: float, top: float, text: str, *, fontsize: float
     """Write text centred at a place; lengths in inches from the upper left corner."""
     width, height = figure.get_size_inches()
     figure.text(left / width, 1 - top / height, text, ha="center", va="center", fontsize=fontsize, rotation=rotation)
+
+
+def show(axes: Axes, picture: np.ndarray, limits: tuple[float, float]) -> None:
+    """Draw ``(rows, columns)`` in grey or ``(rows, columns, 3)`` in colour, black and white at the ``limits``."""
+    low, high = limits
+    if picture.ndim == 3:  # imshow scales grey values only
+        picture = np.clip((picture - low) / max(high - low, 1e-8), 0, 1)
+    axes.imshow(picture, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+
+
+def shorten(text: str, length: int) -> str:
+    """Return a text of at most ``length`` letters; an ellipsis stands for what is cut off."""
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -28,28 +28,21 @@ def confusion_matrix(path: Path, matrix: np.ndarray, title: str, names: Mapping[
     """
     count = len(matrix)
     shares = row_shares(matrix)
-    labels = [_shorten((names or {}).get(label, str(label))) for label in range(count)]
-    long = max(map(len, labels)) > 3
+    labels = [canvas.shorten((names or {}).get(label, str(label)), MAX_NAME) for label in range(count)]
+    longest = max(map(len, labels))
+    turned = {"rotation": 35, "ha": "right"} if longest > 3 else {}
     cell = 0.62 if count <= 8 else 0.42
-    width = max(3.2, 1.1 + 0.075 * max(map(len, labels)) + cell * count)
-    height = 1.0 + (0.06 * max(map(len, labels)) if long else 0.15) + cell * count
-    with canvas.figure(path, width, height, layout="constrained") as figure:
-        axes = figure.subplots()
+    width = max(3.2, 1.1 + 0.075 * longest + cell * count)
+    height = 1.0 + (0.06 * longest if turned else 0.15) + cell * count
+    with canvas.chart(path, width, height) as (figure, axes):
         axes.grid(False)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for row, column in np.ndindex(matrix.shape):
-            text = (
-                f"{matrix[row, column]}\n{100 * shares[row, column]:.0f} %" if count <= 8 else f"{matrix[row, column]}"
-            )
+            share = f"\n{100 * shares[row, column]:.0f} %" if count <= 8 else ""
             colour = "white" if shares[row, column] > 0.55 else "black"
-            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
-        axes.set_xticks(range(count), labels, rotation=35 if long else 0, ha="right" if long else "center")
+            axes.text(column, row, f"{matrix[row, column]}{share}", ha="center", va="center", fontsize=7, color=colour)
+        axes.set_xticks(range(count), labels, **turned)
         axes.set_yticks(range(count), labels)
         axes.tick_params(length=0)
-        axes.set_xlabel("Predicted class")
-        axes.set_ylabel("True class")
+        axes.set(xlabel="Predicted class", ylabel="True class")
         figure.suptitle(title, fontsize=9)
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= MAX_NAME else text[: MAX_NAME - 1] + "…"

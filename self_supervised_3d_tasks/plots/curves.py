@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from self_supervised_3d_tasks.plots import canvas
 from self_supervised_3d_tasks.scores.results import MODES, ScoreRow, repetition_means
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-MODE_COLOURS = {"frozen": canvas.ORANGE, "initialized": canvas.BLUE, "random": canvas.GREY}
-MODE_MARKERS = {"frozen": "s", "initialized": "o", "random": "D"}
 COLOURS = (canvas.GREEN, canvas.VERMILION, canvas.PURPLE, canvas.SKY, canvas.ORANGE, canvas.BLUE)
 DASHES = ("-", "--", ":")
 
@@ -54,8 +49,8 @@ def epoch_series(history: Iterable[Mapping[str, object]], column: str) -> tuple[
     """Return the epochs and values of one column of a history; rows without a value are left out.
 
     Args:
-        history: rows, first epoch first. Epochs are counted from 1 where rows have no column ``epoch``.
-        column: for example ``"val_loss"``.
+        history: Rows, first epoch first. Epochs are counted from 1 where rows have no column ``epoch``.
+        column: Name of the column, for example ``"val_loss"``.
     """
     points = [
         (float(row.get("epoch", number)), float(row[column]))
@@ -71,34 +66,25 @@ def score_over_fraction(path: Path, rows: Iterable[ScoreRow], metric: str) -> No
 
     Args:
         path: PNG file.
-        rows: scores of the sweep.
-        metric: which score.
+        rows: Scores of the sweep.
+        metric: Name of the score.
     """
     series = fraction_series(rows, metric)
     percents = sorted({percent for line in series.values() for percent in line.percents})
     spread = math.log(percents[-1] / percents[0]) if len(percents) > 1 else 1.0
-    with canvas.figure(path, 4.6, 3.2, layout="constrained") as figure:
-        axes = figure.subplots()
+    with canvas.chart(path, 4.6, 3.2) as (figure, axes):
         for mode, line in series.items():
             # Error bars stand side by side; the dots of the repetitions lie to the left of their mean.
             centre = 0.03 * spread * (list(series).index(mode) - (len(series) - 1) / 2)
-            axes.errorbar(
-                np.array(line.percents) * math.exp(centre),
-                line.means,
-                line.sds,
-                color=MODE_COLOURS[mode],
-                marker=MODE_MARKERS[mode],
-                markersize=4.5,
-                capsize=2.5,
-                label=mode,
-            )
+            look = {"color": canvas.MODE_COLOURS[mode], "marker": canvas.MODE_MARKERS[mode], "markersize": 4.5}
+            places = np.array(line.percents) * math.exp(centre)
+            axes.errorbar(places, line.means, line.sds, capsize=2.5, label=mode, **look)
             dots, values = np.transpose(line.dots)
             dots *= math.exp(centre - 0.01 * spread)
-            axes.plot(dots, values, ".", color=MODE_COLOURS[mode], alpha=0.6, markersize=4, markeredgewidth=0)
+            axes.plot(dots, values, ".", color=canvas.MODE_COLOURS[mode], alpha=0.6, markersize=4, markeredgewidth=0)
         if percents:
             _fraction_axis(axes, percents, spread)
-        axes.set_xlabel("Labelled training scans (%)")
-        axes.set_ylabel(f"{_words(metric)} (mean ± sd)")
+        axes.set(xlabel="Labelled training scans (%)", ylabel=f"{_words(metric)} (mean ± sd)")
         _finish(figure, axes)
 
 
@@ -107,13 +93,12 @@ def score_over_epochs(path: Path, histories: Mapping[str, Sequence[Mapping[str, 
 
     Args:
         path: PNG file.
-        histories: label to history rows. Labels that begin with a mode ("frozen 0", "frozen 1") share its
+        histories: Rows of each history by its label. Labels that begin with a mode ("frozen 0", "frozen 1") share its
             colour and one entry of the legend.
-        column: for example ``"val_loss"``.
+        column: Name of the column, for example ``"val_loss"``.
     """
     looks: dict[str, tuple[str, str]] = {}
-    with canvas.figure(path, 5.4, 3.2, layout="constrained") as figure:
-        axes = figure.subplots()
+    with canvas.chart(path, 5.4, 3.2) as (figure, axes):
         for label, history in histories.items():
             epochs, values = epoch_series(history, column)
             name = next((mode for mode in MODES if label.split(" ")[0] == mode), label)
@@ -129,10 +114,9 @@ def loss_curves(path: Path, history: Sequence[Mapping[str, object]]) -> None:
 
     Args:
         path: PNG file.
-        history: rows with the columns ``loss`` and ``val_loss`` (either may be missing).
+        history: Rows with the columns ``loss`` and ``val_loss`` (either may be missing).
     """
-    with canvas.figure(path, 5.4, 3.2, layout="constrained") as figure:
-        axes = figure.subplots()
+    with canvas.chart(path, 5.4, 3.2) as (figure, axes):
         epochs, values = epoch_series(history, "loss")
         _curve(axes, epochs, values, canvas.GREY, "-", "training")
         epochs, values = epoch_series(history, "val_loss")
@@ -146,12 +130,12 @@ def loss_curves(path: Path, history: Sequence[Mapping[str, object]]) -> None:
 
 
 def _look(name: str, number: int) -> tuple[str, str]:
-    if name in MODE_COLOURS:
-        return MODE_COLOURS[name], "-"
+    if name in canvas.MODE_COLOURS:
+        return canvas.MODE_COLOURS[name], "-"
     return COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
 
 
-def _curve(axes: Axes, epochs: np.ndarray, values: np.ndarray, colour: str, dash: str, name: str) -> None:
+def _curve(axes: canvas.Axes, epochs: np.ndarray, values: np.ndarray, colour: str, dash: str, name: str) -> None:
     if not len(epochs):
         return
     known = axes.get_legend_handles_labels()[1]
@@ -160,7 +144,7 @@ def _curve(axes: Axes, epochs: np.ndarray, values: np.ndarray, colour: str, dash
     axes.plot(epochs, values, dash, color=colour, marker=marker, label=label, alpha=0.9, linewidth=1.2)
 
 
-def _fraction_axis(axes: Axes, percents: Sequence[float], spread: float) -> None:
+def _fraction_axis(axes: canvas.Axes, percents: Sequence[float], spread: float) -> None:
     """Put ticks at the fractions of a logarithmic axis; a label that would touch the next one is left out."""
     labels, last = [], math.inf
     for percent in reversed(percents):
@@ -173,11 +157,10 @@ def _fraction_axis(axes: Axes, percents: Sequence[float], spread: float) -> None
     axes.set_xlim(percents[0] * math.exp(-0.09 * spread), percents[-1] * math.exp(0.09 * spread))
 
 
-def _epoch_axis(axes: Axes, label: str) -> None:
+def _epoch_axis(axes: canvas.Axes, label: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_xlabel("Epoch")
-    axes.set_ylabel(label)
+    axes.set(xlabel="Epoch", ylabel=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     first, last = axes.dataLim.intervalx
     if math.isfinite(first):
@@ -185,7 +168,7 @@ def _epoch_axis(axes: Axes, label: str) -> None:
         axes.set_xlim(first - margin, last + margin)
 
 
-def _finish(figure: Figure, axes: Axes) -> None:
+def _finish(figure: canvas.Figure, axes: canvas.Axes) -> None:
     """Put the legend above the axes, where it never covers data, or say that there is nothing to see."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
@@ -200,5 +183,4 @@ def _finish(figure: Figure, axes: Axes) -> None:
 
 def _words(name: str) -> str:
     """Return a column's name as an axis label: ``val_loss`` is "Validation loss"."""
-    words = name.replace("val_", "validation_", 1) if name.startswith("val_") else name
-    return words.replace("_", " ").capitalize()
+    return re.sub("^val_", "validation_", name).replace("_", " ").capitalize()

@@ -5,26 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from self_supervised_3d_tasks.plots import canvas
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 # Bright colours first: they lie on grey pictures.
-LABEL_COLOURS = (
-    canvas.ORANGE,
-    canvas.SKY,
-    canvas.GREEN,
-    canvas.YELLOW,
-    canvas.PURPLE,
-    canvas.VERMILION,
-    canvas.BLUE,
-)
+LABEL_COLOURS = (canvas.ORANGE, canvas.SKY, canvas.GREEN, canvas.YELLOW, canvas.PURPLE, canvas.VERMILION, canvas.BLUE)
 # Where the axes of a canonical scan point to: right, anterior, superior.
 DIRECTIONS = "RAS"
 PLANES = ("sagittal", "coronal", "axial")
@@ -35,10 +23,10 @@ class View(NamedTuple):
 
     Attributes:
         picture: ``(rows, columns)``, row 0 at the top.
-        mask: the labels in the same plane.
-        size: width and height in mm.
-        title: for example "axial, slice 12 of 64".
-        sides: letters for the left and the top edge; empty for axes of unknown direction.
+        mask: Labels ``(rows, columns)`` in the same plane.
+        size: Width and height in mm.
+        title: Text above the plane, for example "axial, slice 12 of 64".
+        sides: Letters for the left and the top edge; empty for axes of unknown direction.
     """
 
     picture: np.ndarray
@@ -70,11 +58,11 @@ def views(
     Canonical scans are shown in radiological convention: patient right and anterior at the left, superior up.
 
     Args:
-        image: ``(*spatial)``.
-        mask: integer labels ``(*spatial)``.
-        spacing: mm per voxel, one number per axis.
-        slices: one index per axis; without it those of `largest_slices`.
-        canonical: the axes run to the patient's right, anterior and superior, as the NIfTI reader gives them.
+        image: Scan ``(*spatial)``.
+        mask: Integer labels ``(*spatial)``.
+        spacing: Distance of voxels in mm, one number per axis.
+        slices: One index per axis; without it those of `largest_slices`.
+        canonical: Whether the axes run to the patient's right, anterior and superior, as the NIfTI reader gives them.
             If not, nothing is mirrored and no directions are written.
     """
     if image.ndim == 2:
@@ -107,13 +95,13 @@ def overlay(
 
     Args:
         path: PNG file.
-        image: ``(*spatial)`` or ``(*spatial, channels)``, of which the first channel is shown.
-        mask: integer labels ``(*spatial)``, 0 is background.
-        title: heading.
-        spacing: mm per voxel, one number per axis: pixels are drawn in their true proportions.
-        truth: reference mask ``(*spatial)``, drawn in a row of its own. Unless empty, it chooses the slices.
-        names: label to name, for the legend.
-        canonical: see `views`.
+        image: Scan ``(*spatial)`` or ``(*spatial, channels)``, of which the first channel is shown.
+        mask: Integer labels ``(*spatial)``, 0 is background.
+        title: Heading.
+        spacing: Distance of voxels in mm, one number per axis: pixels are drawn in their true proportions.
+        truth: Reference mask ``(*spatial)``, drawn in a row of its own. Unless empty, it chooses the slices.
+        names: Names of the labels, for the legend.
+        canonical: Whether the axes have the directions that `views` describes.
     """
     image = image[..., 0] if image.ndim > mask.ndim else image
     slices = largest_slices(mask if truth is None or not truth.any() else truth)
@@ -125,11 +113,7 @@ def overlay(
 
 
 def _draw(
-    path: Path,
-    title: str,
-    rows: Mapping[str, Sequence[View]],
-    limits: Sequence[float],
-    legend: Mapping[int, str],
+    path: Path, title: str, rows: Mapping[str, Sequence[View]], limits: Sequence[float], legend: Mapping[int, str]
 ) -> None:
     """Place the planes of each row side by side at one scale, the legend below; lengths in inches."""
     planes = next(iter(rows.values()))
@@ -143,7 +127,7 @@ def _draw(
     columns = max(1, int(width / (0.5 + 0.07 * max(map(len, legend.values()), default=1))))
     top, below = 0.38, 0.17 + 0.19 * max(1, math.ceil(len(legend) / columns))
     with canvas.figure(path, width, top + len(rows) * (head + tall) + below) as figure:
-        canvas.write(figure, width / 2, 0.2, _shorten(title, int(width / 0.085)), fontsize=10)
+        canvas.write(figure, width / 2, 0.2, canvas.shorten(title, int(width / 0.085)), fontsize=10)
         for name, row in rows.items():
             top += head
             canvas.write(figure, 0.17, top + tall / 2, name, fontsize=9, rotation=90)
@@ -156,7 +140,7 @@ def _draw(
         _draw_legend(figure, legend, columns)
 
 
-def _draw_view(axes: Axes, view: View, frame: tuple[float, float], limits: Sequence[float]) -> None:
+def _draw_view(axes: canvas.Axes, view: View, frame: tuple[float, float], limits: Sequence[float]) -> None:
     """Draw a plane in the middle of a black frame; width and height of the frame in mm."""
     from matplotlib.colors import to_rgba
     from matplotlib.patheffects import withStroke
@@ -169,10 +153,8 @@ def _draw_view(axes: Axes, view: View, frame: tuple[float, float], limits: Seque
         region = view.mask == label
         fill[region] = to_rgba(_colour(label), 0.4)
         # A rim of background closes contours at the edge of the picture.
-        y, x = (
-            (np.arange(-1, length + 1) + 0.5) * size / length
-            for length, size in zip(region.shape, (height, width), strict=True)
-        )
+        edges = zip(region.shape, (height, width), strict=True)
+        y, x = ((np.arange(-1, length + 1) + 0.5) * size / length for length, size in edges)
         axes.contour(x, y, np.pad(region, 1), [0.5], colors=_colour(label), linewidths=1.0)
     axes.imshow(fill, interpolation="nearest", **place)
     axes.set_facecolor("black")
@@ -186,7 +168,7 @@ def _draw_view(axes: Axes, view: View, frame: tuple[float, float], limits: Seque
         text.set_path_effects(outline)
 
 
-def _draw_legend(figure: Figure, legend: Mapping[int, str], columns: int) -> None:
+def _draw_legend(figure: canvas.Figure, legend: Mapping[int, str], columns: int) -> None:
     from matplotlib.patches import Patch
 
     handles = [Patch(facecolor=_colour(label), label=name) for label, name in legend.items()]
@@ -196,7 +178,3 @@ def _draw_legend(figure: Figure, legend: Mapping[int, str], columns: int) -> Non
 
 def _colour(label: int) -> str:
     return LABEL_COLOURS[(int(label) - 1) % len(LABEL_COLOURS)]
-
-
-def _shorten(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"

@@ -34,7 +34,7 @@ def pretext_preview(path: Path, panels: Sequence[Sequence[Panel]]) -> None:
 
     Args:
         path: PNG file.
-        panels: for each scan its pictures, 2D or 3D images of any size.
+        panels: For each scan its pictures, 2D or 3D images of any size.
     """
     panels = [block for block in panels if block]
     longest = max((len(block) for block in panels), default=1)
@@ -52,11 +52,9 @@ def pretext_preview(path: Path, panels: Sequence[Sequence[Panel]]) -> None:
             top += cell + gap
         top += gap
     with canvas.figure(path, margin + columns * (cell + gap), top) as figure:
-        for row_top, name, titles, slices, (low, high) in rows:
+        for row_top, name, titles, slices, limits in rows:
             for column, (title, picture) in enumerate(zip(titles, slices, strict=True)):
                 axes = canvas.place(figure, margin + column * (cell + gap), row_top, cell, cell)
-                if picture.ndim == 3:  # imshow scales grey values only
-                    picture = (picture - low) / max(high - low, 1e-8)
-                axes.imshow(picture, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+                canvas.show(axes, picture, limits)
                 axes.set_title(title, fontsize=6.5, pad=2.5, linespacing=1.1)
             canvas.write(figure, 0.15, row_top + cell / 2, name, fontsize=8, rotation=90)

@@ -19,11 +19,11 @@ class Restoration(NamedTuple):
     """One row of a sheet; images ``(*spatial, channels)``.
 
     Attributes:
-        name: Of the scan.
+        name: Name of the scan.
         wanted: The image to be restored, in [0, 1].
         seen: What the encoder sees.
         restored: What the decoder gives, in [0, 1].
-        note: Under the name, such as the error.
+        note: Text behind the name, such as the error.
     """
 
     name: str
@@ -52,23 +52,16 @@ def restorations(path: Path, rows: Sequence[Restoration], title: str) -> None:
             canvas.write(figure, margin + number * (cell + gap) + cell / 2, 0.42, name, fontsize=8)
         for index, row in enumerate(rows):
             top = head + index * (text + cell) + text
-            line = f"{_shorten(row.name)}: {row.note}"
+            line = f"{canvas.shorten(row.name, MAX_NAME)}: {row.note}"
             canvas.write(figure, width / 2, top - 0.13, line, fontsize=7.5)
-            wanted, seen, restored = (
-                central_slice(np.asarray(image, np.float32)) for image in (row.wanted, row.seen, row.restored)
-            )
+            images = (row.wanted, row.seen, row.restored)
+            wanted, seen, restored = (central_slice(np.asarray(image, np.float32)) for image in images)
             pictures = ((wanted, (0.0, 1.0)), (seen, _limits(seen)), (restored, (0.0, 1.0)))
-            for number, (picture, (low, high)) in enumerate(pictures):
+            for number, (picture, limits) in enumerate(pictures):
                 axes = canvas.place(figure, margin + number * (cell + gap), top, cell, cell)
-                if picture.ndim == 3:  # imshow scales grey values only
-                    picture = np.clip((picture - low) / (high - low), 0, 1)
-                axes.imshow(picture, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+                canvas.show(axes, picture, limits)
 
 
 def _limits(picture: np.ndarray) -> tuple[float, float]:
     low, high = float(picture.min()), float(picture.max())
     return low, max(high, low + 1e-6)
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= MAX_NAME else text[: MAX_NAME - 1] + "…"
