@@ -14,6 +14,7 @@ from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build, registry
 from self_supervised_3d_tasks.experiment.load import load_experiment
+from self_supervised_3d_tasks.finetuning.baseline import baseline_settings
 from self_supervised_3d_tasks.models import heads
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -352,7 +353,7 @@ NETWORKS: dict[str, tuple] = {}
 
 def network_of(experiment) -> tuple:
     """Shapes of input and output; twins that differ in the task alone have one network, which is built once."""
-    settings = build.baseline_settings(experiment)
+    settings = baseline_settings(experiment)
     paths = {key for key in settings if "dir" in key or "csv" in key}
     key = repr(sorted((name, value) for name, value in settings.items() if name not in paths))
     if key not in NETWORKS:

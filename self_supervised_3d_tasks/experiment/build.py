@@ -11,13 +11,6 @@ from self_supervised_3d_tasks.experiment.keys import Experiment, FinetuneExperim
 from self_supervised_3d_tasks.models import heads
 from self_supervised_3d_tasks.shapes import Model
 
-# Keys that training from scratch does not depend on.
-_NOT_OF_THE_BASELINE = {
-    *("algorithm", "model_checkpoint", "transfer", "channel_map", "allow_partial_load", "random_from"),
-    *("epochs_initialized", "epochs_frozen", "epochs_warmup", "save_checkpoint_every_n_epochs", "run_name"),
-    *("base_workspace", "cache", "cache_dir", "log_level", "use_gpu", "tensorboard"),
-}
-
 
 def options_for(experiment: Experiment, consumer: Callable) -> dict[str, Any]:
     """Return the values of the keys that ``consumer`` declares as keyword-only parameters."""
@@ -73,16 +66,3 @@ def check_geometry(experiment: Experiment) -> None:
     check = registry.encoder_check(experiment.encoder_name)
     for shape in shapes:
         check(shape, **options_for(experiment, check), decoder=decoder)
-
-
-def baseline_settings(experiment: FinetuneExperiment) -> dict[str, Any]:
-    """Return every value that training from scratch depends on: sweeps that share these jobs must agree in them."""
-    decoder = registry.prediction_network(experiment.prediction_architecture)
-    shared = registry.options(registry.encoder(experiment.encoder_name)).keys() | registry.options(decoder).keys()
-    shared |= FinetuneExperiment.model_fields.keys()
-    pretext = registry.options(registry.algorithm(experiment.algorithm)).keys() - shared
-    for_tables = set() if experiment.task == "findings" else {"class_names"}
-    settings = experiment.model_dump(mode="json", exclude=pretext | _NOT_OF_THE_BASELINE | for_tables)
-    # One network has several spellings.
-    names = {"encoder_architecture": experiment.encoder_name, "prediction_architecture": experiment.prediction_name}
-    return settings | names

@@ -5,8 +5,6 @@ encoder, the decoder. The keyword-only parameters of those callables declare the
 routes the values back to them. What a key means is read off the docstrings.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, Literal
 

@@ -1,7 +1,5 @@
 """The keys that pretraining and finetuning share, and what is read off them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, Literal
 

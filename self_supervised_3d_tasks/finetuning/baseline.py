@@ -5,22 +5,43 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from absl import logging
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import build
+from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.finetuning.job import Job
 from self_supervised_3d_tasks.finetuning.plan import Plan
 
+# Keys that training from scratch does not depend on.
+_NOT_OF_THE_BASELINE = {
+    *("algorithm", "model_checkpoint", "transfer", "channel_map", "allow_partial_load", "random_from"),
+    *("epochs_initialized", "epochs_frozen", "epochs_warmup", "save_checkpoint_every_n_epochs", "run_name"),
+    *("base_workspace", "cache", "cache_dir", "log_level", "use_gpu", "tensorboard"),
+}
+
+
+def baseline_settings(experiment: FinetuneExperiment) -> dict[str, Any]:
+    """Return every value that training from scratch depends on: sweeps that share these jobs must agree in them."""
+    decoder = registry.prediction_network(experiment.prediction_architecture)
+    shared = registry.options(registry.encoder(experiment.encoder_name)).keys() | registry.options(decoder).keys()
+    shared |= FinetuneExperiment.model_fields.keys()
+    pretext = registry.options(registry.algorithm(experiment.algorithm)).keys() - shared
+    for_tables = set() if experiment.task == "findings" else {"class_names"}
+    settings = experiment.model_dump(mode="json", exclude=pretext | _NOT_OF_THE_BASELINE | for_tables)
+    # One network has several spellings.
+    names = {"encoder_architecture": experiment.encoder_name, "prediction_architecture": experiment.prediction_name}
+    return settings | names
+
 
 def check_baseline(plan: Plan, baseline: RunFolder) -> None:
     """Raise `UserError` if another sweep trained from scratch with other settings, or on another split."""
     other = load_experiment("finetune", baseline.config)
-    mine, theirs = build.baseline_settings(plan.experiment), build.baseline_settings(other)
+    mine, theirs = baseline_settings(plan.experiment), baseline_settings(other)
     changed = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
     if changed:
         raise UserError(f"random_from: {baseline.path} trained from scratch with other values of {', '.join(changed)}")

@@ -240,7 +240,7 @@ def test_keys_reach_the_task_and_the_encoder(tmp_path):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"data_dim": 36}, "each axis must be a multiple of 32; use 32x32x32 or 64x64x64"),
+        ({"data_dim": 36}, "leaves a rest that a decoder cannot restore; use 32x32x32 or 64x64x64"),
         ({"data_dim": 40, "encoder_architecture": "vgg11"}, "leaves a rest that a decoder cannot restore"),
         ({"dataset_name": "images", "encoder_architecture": "densenet121"}, "has no maps that a decoder"),
         ({"part_volume": [0.3, 0.2]}, "part_volume: expected .least, largest., received .0.3, 0.2."),

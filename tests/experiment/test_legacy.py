@@ -6,6 +6,7 @@ import pytest
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import legacy
+from tests.experiment.experiment_files import train
 
 
 def test_the_predecessors_spellings_are_translated_with_one_warning_each():
@@ -82,3 +83,9 @@ def test_loader_arguments_that_cannot_be_honoured():
         legacy.translate("finetune", groups)
     values, _ = legacy.translate("finetune", {"data_dim": 64, "train_data_generator_args": {"patch_size": [64] * 3}})
     assert values == {"data_dim": 64}
+
+
+def test_a_key_of_another_algorithm_is_reported_not_swallowed(tmp_path, caplog):
+    with caplog.at_level("WARNING"):
+        train(tmp_path, patch_jitter=3)
+    assert "patch_jitter is ignored" in caplog.text

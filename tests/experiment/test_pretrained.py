@@ -101,7 +101,7 @@ def test_keys_without_tensors_are_keys_of_encoders():
 def test_a_missing_checkpoint_is_named_where_it_would_have_given_keys():
     with pytest.raises(UserError, match=r"^finetune\.json: runs/none: no such run folder; run the pretraining first"):
         finetune(model_checkpoint="runs/none")
-    with pytest.raises(UserError, match=r"multiple of 32.*model_checkpoint, but runs/none: no such run folder"):
+    with pytest.raises(UserError, match=r"use 32x.*model_checkpoint, but runs/none: no such run folder"):
         finetune(model_checkpoint="runs/none", algorithm="rotation")
     assert finetune(model_checkpoint="runs/none", algorithm="rotation", num_layers=2).num_layers == 2
 

@@ -15,6 +15,7 @@ from self_supervised_3d_tasks.experiment import build, registry
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.models import save_model
 from self_supervised_3d_tasks.finetuning import sweep as finetune_sweep
+from self_supervised_3d_tasks.finetuning.baseline import baseline_settings
 from self_supervised_3d_tasks.models.decoders.unet import unet as decoder
 from self_supervised_3d_tasks.models.encoders.unet import unet
 from self_supervised_3d_tasks.transfer import decoder as transfer_decoder
@@ -256,7 +257,7 @@ def test_a_sweep_starts_from_the_pretrained_decoder(sweep, monkeypatch):
 
 def test_from_scratch_the_key_changes_nothing(sweep):
     load, _ = sweep
-    one, other = (build.baseline_settings(load(transfer=key)) for key in ("encoder", "encoder_decoder"))
+    one, other = (baseline_settings(load(transfer=key)) for key in ("encoder", "encoder_decoder"))
     assert one == other
 
 

@@ -1,0 +1,69 @@
+"""Keys of both commands, and of pretraining, that contradict each other."""
+
+import pytest
+
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment.load import load_experiment
+from tests.experiment.experiment_files import HU, TRAIN, finetune, train, write
+
+
+@pytest.mark.parametrize(
+    ("keys", "parts"),
+    [
+        ({"epoch": 3}, ["epoch", "unknown key", "'epochs'"]),
+        ({"epochs": "many"}, ["epochs", "integer", '"many"']),
+        ({"epochs": 0}, ["epochs", "greater than or equal to 1", "0"]),
+        ({"epochs": 2.5}, ["epochs", "2.5"]),
+        ({"lr": -1}, ["lr", "greater than 0"]),
+        ({"algorithm": "rotaton"}, ["algorithm", "rotaton", "'rotation'"]),
+        ({"algorithm": None}, ["algorithm", "required"]),
+        ({"dataset_name": "pancreas"}, ["dataset_name", "pancreas3d"]),
+        ({"encoder_architecture": "unett"}, ["encoder_architecture", "'unet'"]),
+        ({"data_dim": [32, 32]}, ["data_dim", "2 axes", "3D"]),
+        ({"data_dim": 8}, ["data_dim", "num_layers"]),
+        ({"algorithm": "cpc", "patches_per_side": 3}, ["patches_per_side", "3"]),
+        ({"train_val_split": 1.0}, ["train_val_split", "less than 1"]),
+        ({"intensity_window": [100, -100]}, ["intensity_window", "low"]),
+        ({"model_params": {"droput": 0.1}}, ["model_params.droput", "'dropout'"]),
+        ({"rotation_axes": "x"}, ["rotation_axes", "auto"]),
+        ({"patches_per_scan": 5}, ["patches_per_scan", "volume_fitting"]),
+        ({**HU, "background_level": -1000}, ["background_level: -1000", "inside intensity_window [-1000, 1000]"]),
+        ({**HU, "background_level": 1500}, ["background_level: 1500", "inside intensity_window [-1000, 1000]"]),
+        ({"volume_fitting": "crop", "background_level": -150}, ["background_level", "[0, 1]", "intensity_window"]),
+        ({"background_level": 0.1}, ["background_level", "random crops", '"resize"', "volume_fitting"]),
+        ({**HU, "background_share": [0, 0.85]}, ["background_share", "background_level is missing"]),
+        (
+            {**HU, "background_level": 0, "background_share": [0.9, 0.8]},
+            ["background_share", "least", "most", "[0.9, 0.8]"],
+        ),
+        ({**HU, "background_level": 0, "background_share": [0, 85]}, ["background_share", "equal to 1", "85"]),
+        ({"train_data_generator_args": {"agument": True}}, ["train_data_generator_args.agument", "'augment'"]),
+        ({"n_channels": 2, "number_channels": 3}, ["n_channels", "number_channels", "disagree"]),
+    ],
+)
+def test_a_mistake_names_key_value_and_remedy(tmp_path, keys, parts):
+    values = {key: value for key, value in (TRAIN | keys).items() if value is not None}
+    with pytest.raises(UserError) as error:
+        load_experiment("train", write(tmp_path, values))
+    message = str(error.value)
+    assert "experiment.json" in message
+    for part in parts:
+        assert part in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"momentum": 0.9}, 'momentum, optimizer: .* received momentum 0.9 with "adam"'),
+        ({"optimizer": "sgd", "momentum": None}, 'momentum, optimizer: .* received momentum None with "sgd"'),
+        ({"optimizer": "sgd", "momentum": 1.0}, "momentum: .*less than 1, received 1.0"),
+        ({"weight_decay_form": "coupled"}, "weight_decay_form, weight_decay: .* received coupled with 0; set weight"),
+        ({"weight_decay": 0.1, "weight_decay_form": None}, "weight_decay_form, weight_decay: .* None with 0.1"),
+        ({"optimizer": "adamw"}, "optimizer: .*'adam' or 'sgd', received \"adamw\"$"),
+    ],
+)
+@pytest.mark.parametrize("load", [train, finetune])
+def test_keys_that_the_optimizer_would_not_look_at_are_refused(tmp_path, load, keys, message):
+    with pytest.raises(UserError, match=message):
+        load(tmp_path, **keys)
