@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
 from itertools import chain, islice, product
@@ -22,9 +21,9 @@ def window_starts(length: int, window: int, overlap: float) -> list[int]:
     """Return the first voxel of every window along one axis: regular stride, last window moved to the border.
 
     Args:
-        length: voxels along the axis, at least ``window``.
-        window: voxels of the window along the axis.
-        overlap: share of a window that its neighbour covers too, in [0, 1).
+        length: Voxels along the axis, at least ``window``.
+        window: Voxels of the window along the axis.
+        overlap: Share of a window that its neighbour covers too, in [0, 1).
     """
     stride = max(1, round(window * (1.0 - overlap)))
     return [*range(0, length - window, stride), length - window]
@@ -66,28 +65,42 @@ def sliding_window(
     Memory beside the image: one accumulator of the result's size and one batch of windows.
 
     Args:
-        predict: ``(batch, *window, channels)`` to probabilities ``(batch, *window, num_classes)``.
-        image: ``(*spatial, channels)``, any rank. Where it is smaller than the window it is zero-padded
+        predict: Function from ``(batch, *window, channels)`` to probabilities ``(batch, *window, num_classes)``.
+        image: Image ``(*spatial, channels)`` of any rank. Where it is smaller than the window it is zero-padded
             on both sides; the result has the image's shape again.
-        window: window shape in voxels, one number per spatial axis.
-        num_classes: channels of the result.
-        overlap: share of a window that its neighbour covers too, in [0, 1).
-        batch_size: windows per call of ``predict``. The last batch is filled with zeros, so that every call
+        window: Shape of the window in voxels, one number per spatial axis.
+        num_classes: Channels of the result.
+        overlap: Share of a window that its neighbour covers too, in [0, 1).
+        batch_size: Windows per call of ``predict``. The last batch is filled with zeros, so that every call
             has the same shape and nothing is compiled twice.
 
     Returns:
         Probabilities ``(*spatial, num_classes)``, float32.
 
     Raises:
-        UserError: the window has another rank than the image, or overlap or batch size is out of range.
+        UserError: The window has another rank than the image, or overlap or batch size is out of range.
     """
     window = tuple(window)
-    _check(image, window, overlap, batch_size)
+    if len(window) != image.ndim - 1 or min(*window, batch_size) < 1 or not 0.0 <= overlap < 1.0:
+        raise UserError(
+            f"Sliding window: expected {image.ndim - 1} numbers of at least 1 as the window of an image of shape "
+            f"{image.shape} (*spatial, channels), a batch size of at least 1 and an overlap in [0, 1); received window "
+            f"{window}, batch size {batch_size} and overlap {overlap}."
+        )
     padded, inside = _pad(image, window)
     if padded.shape[:-1] == window:
         return _call(predict, padded[None], num_classes)[0][inside]
 
-    return _blend(predict, padded, window, num_classes, overlap, batch_size)[inside]
+    axes = [_axis_windows(*axis, overlap) for axis in zip(padded.shape[:-1], window, strict=True)]
+    places = [tuple(zip(*place, strict=True)) for place in product(*axes)]
+    windows = (padded[region] for region, _ in places)
+    blended = np.zeros((*padded.shape[:-1], num_classes), np.float32)
+    batches = predict_in_batches(
+        lambda batch: _call(predict, batch, num_classes), windows, min(batch_size, len(places))
+    )
+    for (region, weights), values in zip(places, chain.from_iterable(batches), strict=True):
+        blended[region] += reduce(np.multiply.outer, weights)[..., None] * values
+    return blended[inside]
 
 
 def predict_in_batches(
@@ -113,8 +126,8 @@ def predictor(model: keras.Model) -> Predict:
     """Return the function that turns a batch of images into class probabilities with ``model``.
 
     Args:
-        model: gives logits ``(batch, *spatial, num_classes)``. Its compiled predict step is kept by the model
-            itself, so a second predictor of the same model does not trace again.
+        model: Model that gives logits ``(batch, *spatial, num_classes)``. Its compiled predict step is kept by the
+            model itself, so a second predictor of the same model does not trace again.
     """
 
     def predict(batch: np.ndarray) -> np.ndarray:
@@ -141,42 +154,21 @@ def predict_case(
     over it. Probabilities, not labels, are brought back to the scan's grid: borders are rounded once.
 
     Args:
-        model: a model that gives logits, or a function from a batch of images to probabilities.
-        volume: array ``(*spatial, channels)`` as read.
-        preprocessing: what the model was trained with.
-        num_classes: classes including background.
-        overlap: see `sliding_window`.
-        batch_size: see `sliding_window`.
+        model: Model that gives logits, or a function from a batch of images to probabilities.
+        volume: Scan as it was read; its array is ``(*spatial, channels)``.
+        preprocessing: Preprocessing that the model was trained with.
+        num_classes: Classes including background.
+        overlap: Share of a window that its neighbour covers too, in [0, 1).
+        batch_size: Windows per call of the model.
 
     Returns:
         Mask ``(*spatial)``, uint8, labels 0 to ``num_classes - 1``.
     """
     predict = predictor(model) if hasattr(model, "predict_on_batch") else model
-    probabilities = sliding_window(
-        predict,
-        preprocessing.image(volume),
-        preprocessing.data_dim,
-        num_classes=num_classes,
-        overlap=overlap,
-        batch_size=batch_size,
-    )
+    settings = {"num_classes": num_classes, "overlap": overlap, "batch_size": batch_size}
+    probabilities = sliding_window(predict, preprocessing.image(volume), preprocessing.data_dim, **settings)
     restored = preprocessing.restore(probabilities, volume.array.shape[:-1])
     return np.argmax(restored, axis=-1).astype(np.uint8)
-
-
-def _check(image: np.ndarray, window: tuple[int, ...], overlap: float, batch_size: int) -> None:
-    if len(window) != image.ndim - 1:
-        raise UserError(
-            f"Sliding window: the image has shape {image.shape} (*spatial, channels), so the window needs "
-            f"{image.ndim - 1} numbers, received {window}."
-        )
-    if min(window) < 1 or batch_size < 1:
-        raise UserError(
-            f"Sliding window: window and batch size must be at least 1, received window {window} "
-            f"and batch size {batch_size}."
-        )
-    if not 0.0 <= overlap < 1.0:
-        raise UserError(f"Sliding window: overlap must be in [0, 1), received {overlap}.")
 
 
 def _pad(image: np.ndarray, window: tuple[int, ...]) -> tuple[np.ndarray, tuple[slice, ...]]:
@@ -188,27 +180,6 @@ def _pad(image: np.ndarray, window: tuple[int, ...]) -> tuple[np.ndarray, tuple[
         return image, inside
     widths = [(first, count - first) for first, count in zip(before, missing, strict=True)]
     return np.pad(image, [*widths, (0, 0)]), inside
-
-
-def _blend(
-    predict: Predict,
-    image: np.ndarray,
-    window: tuple[int, ...],
-    num_classes: int,
-    overlap: float,
-    batch_size: int,
-) -> np.ndarray:
-    """Stream the windows through ``predict`` and add them up under weights that sum to one at every voxel."""
-    axes = [_axis_windows(*axis, overlap) for axis in zip(image.shape[:-1], window, strict=True)]
-    batch_size = min(batch_size, math.prod(len(axis) for axis in axes))
-    places = [tuple(zip(*place, strict=True)) for place in product(*axes)]
-    windows = (image[region] for region, _ in places)
-
-    blended = np.zeros((*image.shape[:-1], num_classes), np.float32)
-    probabilities = predict_in_batches(lambda batch: _call(predict, batch, num_classes), windows, batch_size)
-    for (region, weights), values in zip(places, chain.from_iterable(probabilities), strict=True):
-        blended[region] += reduce(np.multiply.outer, weights)[..., None] * values
-    return blended
 
 
 def _axis_windows(length: int, window: int, overlap: float) -> list[tuple[slice, np.ndarray]]:

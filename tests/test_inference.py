@@ -148,7 +148,7 @@ def test_a_small_image_is_padded_with_zeros_on_both_sides():
 @pytest.mark.parametrize(
     ("window", "options", "message"),
     [
-        ((4,), {}, "needs 2 numbers"),
+        ((4,), {}, "expected 2 numbers of at least 1 as the window"),
         ((4, 0), {}, "at least 1"),
         ((4, 4), {"batch_size": 0}, "at least 1"),
         ((4, 4), {"overlap": 1.0}, "overlap"),

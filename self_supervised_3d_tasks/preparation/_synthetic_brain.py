@@ -36,7 +36,7 @@ def load_template(spacing: float) -> Template:
     """Read the template and its tissue maps from the installed nilearn package.
 
     Args:
-        spacing: voxel size in mm that the maps will be sampled at. They are smoothed to it, against aliasing.
+        spacing: Voxel size in mm that the maps will be sampled at. They are smoothed to it, against aliasing.
 
     Raises:
         UserError: nilearn is not installed.
@@ -50,8 +50,8 @@ def load_template(spacing: float) -> Template:
         ) from error
     image = datasets.load_mni152_template(resolution=1)
     intensity = image.get_fdata(dtype=np.float32)
-    grey = datasets.load_mni152_gm_template(resolution=1).get_fdata(dtype=np.float32)
-    white = datasets.load_mni152_wm_template(resolution=1).get_fdata(dtype=np.float32)
+    loaders = (datasets.load_mni152_gm_template, datasets.load_mni152_wm_template)
+    grey, white = (load(resolution=1).get_fdata(dtype=np.float32) for load in loaders)
     fluid = np.clip((intensity > 0) - grey - white, 0, 1)
     tissues = np.stack([grey, white, fluid])
     means = [np.average(intensity, weights=tissue) for tissue in tissues]
@@ -114,8 +114,8 @@ def draw_lesion(white: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw one uneven ellipsoid, 8 to 16 mm in radius, centred in white matter.
 
     Args:
-        white: ``(size, size, size)``, probability of white matter.
-        rng: drawn from in a fixed order.
+        white: Probability of white matter, ``(size, size, size)``.
+        rng: Generator that is drawn from in a fixed order.
 
     Returns:
         Share of lesion per voxel in [0, 1], of the same shape.
@@ -135,10 +135,10 @@ def draw_channel(
     """Draw one channel: tissue signals, bias field, Rician noise, scanner gain.
 
     Args:
-        maps: ``(4, *spatial)`` as `deform` gives them.
-        lesion: ``(*spatial)``, share of lesion.
-        signals: mean signal of grey matter, white matter, fluid and lesion.
-        rng: drawn from in a fixed order.
+        maps: Maps ``(4, *spatial)`` as `deform` gives them.
+        lesion: Share of lesion, ``(*spatial)``.
+        signals: Mean signal of grey matter, white matter, fluid and lesion.
+        rng: Generator that is drawn from in a fixed order.
 
     Returns:
         ``(*spatial)``, arbitrary units around 1000.

@@ -26,11 +26,7 @@ from self_supervised_3d_tasks.preparation import _synthetic_brain as brain
 nib = lazy.load("nibabel")
 
 # Folder, whether it has masks in <folder>_labels, and the option that says how many.
-FOLDERS = (
-    ("images", False, "num_unlabelled"),
-    ("labelled", True, "num_labelled"),
-    ("test", True, "num_test"),
-)
+FOLDERS = (("images", False, "num_unlabelled"), ("labelled", True, "num_labelled"), ("test", True, "num_test"))
 SLICES = "slices"
 MANIFEST = "cohort.json"
 
@@ -94,7 +90,7 @@ def prepare(output: Path, options: Options) -> None:
     if _is_complete(output, options):
         logging.info("%s: this cohort is there already", output)
         return
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(
             f"{output}: expected a new or empty folder, but it holds something else than this complete "
             "cohort; remove it or choose another --output"
@@ -120,11 +116,11 @@ def _write_cohort(folder: Path, options: Options) -> None:
         array, labels, affine = brain.make_subject(template, options.size, options.channels, rng)
         _write_nifti(folder / image, array if options.channels > 1 else array[..., 0], affine)
         grey = np.uint8(np.round(array[..., 0] * (255 / array[..., 0].max())))
-        for index in _slices(options):
-            _write_picture(folder / _slice_path(image, index), grey[:, :, index])
         if mask is not None:
             _write_nifti(folder / mask, labels, affine)
-            for index in _slices(options):
+        for index in _slices(options):
+            _write_picture(folder / _slice_path(image, index), grey[:, :, index])
+            if mask is not None:
                 _write_picture(folder / _slice_path(mask, index), labels[:, :, index])
     names = ", ".join(brain.CHANNEL_NAMES[: options.channels])
     text = README.format(**options.model_dump() | {"channels": names, "spacing": spacing})
