@@ -59,8 +59,8 @@ demo: $(STAMP)  ## pretrain, finetune and predict on synthetic scans, in minutes
 	masks=demo_output/$$(basename "$$finetuned"); \
 	$(RUN) predict.py "$$finetuned" demo_data/test "$$masks" --overlay; \
 	printf '\nscores on the test scans (%s)\n\n' "$$finetuned/results.csv"; \
-	$(RUN) -c "import sys; from self_supervised_3d_tasks.scores import results; \
-		print(results.table(results.read_long(sys.argv[1])))" "$$finetuned/results_long.csv"; \
+	$(RUN) -c "import sys; from self_supervised_3d_tasks.scores import report; \
+		print(report.table(report.read_long(sys.argv[1])))" "$$finetuned/results_long.csv"; \
 	printf '\npretext examples and curves  %s\n' "$$pretrained/plots"; \
 	printf 'curves and comparisons       %s\n' "$$finetuned/plots"; \
 	printf 'masks and overlay pictures   %s\n' "$$masks"

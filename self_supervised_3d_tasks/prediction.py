@@ -16,14 +16,14 @@ from self_supervised_3d_tasks.data.cases import Case, find_cases
 from self_supervised_3d_tasks.data.formats import archives, npy
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store.volumes import check_case
-from self_supervised_3d_tasks.downstream import image_table
+from self_supervised_3d_tasks.downstream import task_of
 from self_supervised_3d_tasks.downstream.whole_scans import WholeScanTask
 from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.atomic import read_json
 from self_supervised_3d_tasks.files.run_folder import RunFolder
-from self_supervised_3d_tasks.finetuning import job as finetuning
+from self_supervised_3d_tasks.files.tables import read_table, write_table
 
 _EVERY_FILE = "(.+)"  # is a subject of its own, which needs no warning: nothing is split here
 
@@ -214,7 +214,7 @@ class TablePredictor(Predictor):
     @property
     def task(self) -> WholeScanTask:
         """What the outputs of the model stand for."""
-        return finetuning.task_of(self.experiment)
+        return task_of(self.experiment)
 
     def predict_path(
         self, source: Path, target: Path, *, overlay: bool = False, resume: bool = False
@@ -226,10 +226,10 @@ class TablePredictor(Predictor):
         if cases:
             preprocessing = Preprocessing(**self.experiment.preprocessing_options())
             images = (preprocessing.image(formats.read_channels(case.images, self.experiment.rank)) for case in cases)
-            classes, probabilities = self.task.predict(self.model, images)
-            names = [_line_name(case) for case in cases]
-            rows = image_table.rows(names, classes, probabilities, self.experiment.label_names)
-            image_table.write(target, [*self._rows(target), *rows], image_table.header(self.task.columns))
+            prediction, probabilities = self.task.predict(self.model, images)
+            lines = zip(map(_line_name, cases), self.task.answers_of(prediction), probabilities, strict=True)
+            rows = [[name, *answer, *(f"{value:.6g}" for value in values)] for name, answer, values in lines]
+            write_table(target, self.task.columns.of_images, [*self._rows(target), *rows])
         yield target
 
     def plan(self, source: Path, target: Path, *, resume: bool = False) -> list[tuple[Case, Path]]:
@@ -243,9 +243,9 @@ class TablePredictor(Predictor):
         self._check_headers(cases)
         return [(case, target) for case in cases]
 
-    def _rows(self, target: Path) -> list[image_table.Row]:
+    def _rows(self, target: Path) -> list[list[str]]:
         """Return the lines of a table that was begun, none of one that was not."""
-        return image_table.read(target, image_table.header(self.task.columns)) if target.exists() else []
+        return read_table(target, self.task.columns.of_images, "choose another OUTPUT") if target.exists() else []
 
 
 def _line_name(case: Case) -> str:

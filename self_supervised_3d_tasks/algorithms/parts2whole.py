@@ -15,7 +15,7 @@ from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.decoders import unet
 from self_supervised_3d_tasks.models.layers import Normalization
 from self_supervised_3d_tasks.ops import boxes, geometry, intensity, seeds
-from self_supervised_3d_tasks.scores import metrics
+from self_supervised_3d_tasks.scores import logged
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -110,7 +110,7 @@ class Parts2Whole(RestoringAlgorithm):
 
     def metrics(self) -> list[Any]:
         """What the loss has to be compared with, `mean_image_mse`, the same for any model."""
-        return [metrics.weighted_mean("mean_image_mse", self.mean_image_mse)]
+        return [logged.weighted_mean("mean_image_mse", self.mean_image_mse)]
 
     def mean_image_mse(self, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
         """Return the squared error of the best answer that does not look at the part, and each scan's weight.

@@ -17,7 +17,7 @@ from self_supervised_3d_tasks.losses.classification import categorical_crossentr
 from self_supervised_3d_tasks.models import heads, layers
 from self_supervised_3d_tasks.ops import geometry, intensity, patches, permutations, seeds
 from self_supervised_3d_tasks.ops.sampling import Sampling
-from self_supervised_3d_tasks.scores import metrics
+from self_supervised_3d_tasks.scores import logged
 
 Count = Annotated[int, Field(ge=1)]
 Voxels = Annotated[int, Field(ge=0)]
@@ -194,9 +194,9 @@ class RubiksCube(SelectiveAlgorithm):
 
     def metrics(self) -> list[Any]:
         """Share of orders recognised; by turn that of cubes whose answer is right; share of scans that are complete."""
-        order = metrics.weighted_mean("order_accuracy", self._order_hits)
+        order = logged.weighted_mean("order_accuracy", self._order_hits)
         turns = [
-            metrics.weighted_mean(f"{name}_accuracy", functools.partial(self._turn_hits, index))
+            logged.weighted_mean(f"{name}_accuracy", functools.partial(self._turn_hits, index))
             for index, name in enumerate(self.turns)
         ]
         return [order, *turns, self.complete]
@@ -212,7 +212,7 @@ class RubiksCube(SelectiveAlgorithm):
 
     def _order_hits(self, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
         """Return whether the order is recognised, and the weight of that."""
-        hits = metrics.accuracy(y_true[:, 0], y_pred[:, : self.num_permutations])
+        hits = logged.accuracy(y_true[:, 0], y_pred[:, : self.num_permutations])
         return hits, self.complete(y_true, y_pred)
 
     def _turn_hits(self, index: int, y_true: Any, y_pred: Any) -> tuple[Any, Any]:

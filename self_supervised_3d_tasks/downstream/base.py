@@ -1,6 +1,6 @@
 """What a downstream task brings to the sweep: its examples, its metrics and the scoring of its test cases.
 
-The trainer, the modes, the splits and the tables are the same for all of them: see `finetuning` and `evaluation`.
+The trainer, the modes, the splits and the tables are the same for all of them: see the folder `finetuning`.
 """
 
 from __future__ import annotations
@@ -9,20 +9,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from self_supervised_3d_tasks import losses
+from self_supervised_3d_tasks import losses, scores
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.splits import Split
-from self_supervised_3d_tasks.data.store.volumes import VolumeStore
+from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
+from self_supervised_3d_tasks.data.stream.source import Position
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.lazy import keras
+from self_supervised_3d_tasks.scores import logged
+from self_supervised_3d_tasks.scores.base import Score
 
 
 class CaseScore(NamedTuple):
-    """One score of one test case, or of the whole test set (`results.WHOLE_SET`)."""
+    """One score of one test case, or of the whole test set (`scores.statistics.WHOLE_SET`)."""
 
     case: str
     metric: str
@@ -35,9 +38,11 @@ class DownstreamTask(ABC):
 
     Attributes:
         experiment: The sweep's settings.
+        UNDEFINED: Why a score can be missing, for the note below the tables.
     """
 
     experiment: FinetuneExperiment
+    UNDEFINED: ClassVar[str]
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -45,9 +50,14 @@ class DownstreamTask(ABC):
         return Preprocessing(**self.experiment.preprocessing_options())
 
     @property
-    @abstractmethod
-    def mask_classes(self) -> int | None:
-        """Classes of the masks that are read with the scans, None without masks."""
+    def outputs(self) -> list[str]:
+        """Names of the network's outputs: the classes by number."""
+        return list(map(str, range(self.experiment.num_classes)))
+
+    @property
+    def loss_names(self) -> Sequence[str]:
+        """Names of the losses that the task can be trained with."""
+        return tuple(losses.LOSSES)
 
     def check(self) -> None:
         """Raise `UserError` for a key that does not fit the task; loads no Keras and reads no file."""
@@ -57,44 +67,48 @@ class DownstreamTask(ABC):
 
     def loss(self) -> Callable:
         """Return the loss, ``(y_true, y_pred) -> (batch,)``; `UserError` for an unknown name."""
-        experiment = self.experiment
-        return losses.get(
-            experiment.loss,
-            class_weights=experiment.class_weights,
-            choices=self.loss_names,
-        )
+        return losses.get(self.experiment.loss, class_weights=self.experiment.class_weights, choices=self.loss_names)
 
-    @property
-    def loss_names(self) -> Sequence[str]:
-        """Losses that the task can be trained with."""
-        return tuple(losses.LOSSES)
-
-    @abstractmethod
-    def metrics(self) -> list[Callable]:
+    def metrics(self) -> list[logged.Metric]:
         """Return the metrics that are logged while training; `UserError` for an unknown name."""
+        experiment = self.experiment
+        return logged.find(experiment.task, experiment.metrics, self.outputs, multilabel=experiment.multilabel)
 
-    @abstractmethod
-    def scores(self) -> list[str]:
-        """Return the names of the scores, in the order of the tables; `UserError` for an unknown name."""
+    def scores(self) -> dict[str, Score]:
+        """Return the scores by name, in the order of the tables; `UserError` for an unknown name."""
+        return scores.find(self.experiment.task, self.experiment.scores, self.outputs)
 
     def curves(self) -> list[str]:
-        """Return the scores that are drawn over the label fractions."""
-        return self.scores()
+        """Return the names of the scores that are drawn over the label fractions."""
+        return list(self.scores())
 
     def training_cases(self, split: Split) -> list[Case]:
         """Return the cases of an epoch; one that stands there twice is seen twice."""
         return split.train
 
-    def recorded_label(self, case: Case) -> int | str | None:
-        """Return the label of a case as the split of a run records it, None where it is a mask."""
-        return case.label
-
     @abstractmethod
     def stored_cases(self, split: Split) -> list[Case]:
         """Return the cases that a job reads from the store."""
 
-    @abstractmethod
-    def check_cases(self, cases: Sequence[Case]) -> None:
+    def check_header(self, case: Case) -> None:
+        """Raise `UserError` if the header of a scan does not fit; no voxel is read."""
+        check_case(case, self.preprocessing, num_classes=None)
+
+    def read(self, cases: Sequence[Case]) -> VolumeStore:
+        """Read and prepare the scans of a sweep."""
+        return self._read(cases, num_classes=None)
+
+    def _read(self, cases: Sequence[Case], *, num_classes: int | None) -> VolumeStore:
+        experiment = self.experiment
+        cache = {"cache": experiment.cache, "cache_dir": experiment.cache_folder}
+        options = {"num_classes": num_classes, "on_bad_file": experiment.on_bad_file} | cache
+        return VolumeStore(cases, self.preprocessing, **options)
+
+    def recorded_labels(self, cases: Sequence[Case]) -> dict[str, int | str]:
+        """Return the label of each case by its name, as the split of a run records it; nothing of masks."""
+        return {}
+
+    def check_cases(self, cases: Sequence[Case]) -> None:  # noqa: B027 (nothing is known of masks before they are read)
         """Raise `UserError` for labelled cases that nothing can be learned from; reads no voxel."""
 
     def check_splits(self, named: Mapping[str, Split], store: VolumeStore) -> None:
@@ -116,22 +130,21 @@ class DownstreamTask(ABC):
                     )
 
     @abstractmethod
-    def dataset(self, store: VolumeStore, *, seed: int, first_step: int, training: bool) -> Any:
-        """Return a ``tf.data.Dataset`` of batches ``(image, label)``, see `pipeline`."""
+    def dataset(self, store: VolumeStore, position: Position) -> Any:
+        """Return a ``tf.data.Dataset`` of batches ``(image, label)``; images are ``(batch, *spatial, channels)``."""
 
     @abstractmethod
     def score(self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, folder: Path) -> list[CaseScore]:
         """Score a trained model on its test cases.
 
         Args:
-            model: Gives logits.
+            model: It gives logits.
             cases: Test cases.
             store: Holds the `stored_cases` of all jobs.
             folder: The job's folder, for pictures and predictions.
         """
 
-    @abstractmethod
-    def plot(self, folder: Path, jobs: Mapping[tuple[float, str], Sequence[Path]]) -> None:
+    def plot(self, folder: Path, jobs: Mapping[tuple[float, str], Sequence[Path]]) -> None:  # noqa: B027
         """Draw what the task shows of a finished sweep beside its scores.
 
         Args:

@@ -13,38 +13,27 @@ import numpy as np
 from self_supervised_3d_tasks import plots
 from self_supervised_3d_tasks.data import splits
 from self_supervised_3d_tasks.data.cases import Case
+from self_supervised_3d_tasks.data.labels import ordinal
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.stream import pipeline
-from self_supervised_3d_tasks.downstream.predictions import CasePredictions, Columns
+from self_supervised_3d_tasks.downstream.predictions import Columns
 from self_supervised_3d_tasks.downstream.whole_scans import WholeScanTask
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.losses.classification import CLASSIFICATION_LOSSES
-from self_supervised_3d_tasks.scores import classification, metrics
+from self_supervised_3d_tasks.scores.base import Predictions, sklearn_metrics
 
 
 @dataclass(frozen=True)
 class ClassificationTask(WholeScanTask):
-    """See `WholeScanTask`."""
+    """One of ``num_classes`` classes per scan; with ``multilabel`` they are ordered."""
 
     ANSWER: ClassVar[str] = "one class per scan"
+    UNDEFINED: ClassVar[str] = "all test cases of one class"
 
     @property
     def columns(self) -> Columns:
         """One output per class, by number."""
-        return Columns(tuple(map(str, range(self.experiment.num_classes))), exclusive=True)
-
-    def metrics(self) -> list[Callable]:
-        """Return the metrics of `metrics.get_for_classification`."""
-        experiment = self.experiment
-        return [
-            metric
-            for name in experiment.metrics
-            for metric in metrics.get_for_classification(name, multilabel=experiment.multilabel)
-        ]
-
-    def scores(self) -> list[str]:
-        """Return the scores, keys of `classification.SCORES`."""
-        return classification.check_names(self.experiment.scores)
+        return Columns("classes", self.outputs, labels=("truth", "prediction"), answers=("class", "name"))
 
     @property
     def loss_names(self) -> Sequence[str]:
@@ -75,24 +64,34 @@ class ClassificationTask(WholeScanTask):
 
     def decode(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the predicted classes ``(n,)`` and the class probabilities ``(n, num_classes)``, which sum to 1."""
-        return classification.decode(outputs, multilabel=self.experiment.multilabel)
+        outputs = np.asarray(outputs, np.float64)
+        if self.experiment.multilabel:
+            return ordinal.ordinal_decode(outputs), ordinal.ordinal_probabilities(outputs)
+        total = outputs.sum(axis=-1, keepdims=True)  # not 1 where each class has a sigmoid of its own
+        return np.argmax(outputs, axis=-1), outputs / np.maximum(total, np.finfo(np.float64).tiny)
 
-    def evaluate(self, found: CasePredictions) -> dict[str, float]:
-        """Return the scores of `classification.score`."""
-        return {
-            name: classification.score(name, found.truth, found.probabilities, prediction=found.prediction)
-            for name in self.scores()
-        }
+    def labels_of(self, found: Predictions) -> np.ndarray:
+        """Return the true and the predicted class of each case, ``(n, 2)``."""
+        return np.stack([found.truth, found.prediction], axis=1)
+
+    def predictions_of(self, labels: np.ndarray, probabilities: np.ndarray) -> Predictions:
+        """Return the predictions of a file: undoes `labels_of`."""
+        return Predictions(*labels.T, probabilities)
+
+    def answers_of(self, prediction: np.ndarray) -> list[list[str]]:
+        """Return class and name of each image; the name is empty without ``class_names``."""
+        return [[str(label), self.experiment.label_names.get(int(label), "")] for label in prediction]
 
     def plot(self, folder: Path, jobs: Mapping[tuple[float, str], Sequence[Path]]) -> None:
         """Draw the confusion matrix of each label fraction and mode, pooled over folds or repetitions."""
         experiment = self.experiment
+        labels = range(experiment.num_classes)
         unit = "fold" if experiment.do_cross_val else "repetition"
         for (percent, mode), folders in jobs.items():
             matrix = np.zeros((experiment.num_classes, experiment.num_classes), int)
             for job in folders:
                 found = self.predictions(job)
-                matrix += classification.confusion_matrix(found.truth, found.prediction, experiment.num_classes)
+                matrix += sklearn_metrics.confusion_matrix(found.truth, found.prediction, labels=labels)
             plots.confusion_matrix(
                 folder / f"confusion_{mode}_{percent:g}_percent.png",
                 matrix,

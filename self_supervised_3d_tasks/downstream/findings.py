@@ -12,62 +12,57 @@ from typing import ClassVar
 import numpy as np
 from absl import logging
 
-from self_supervised_3d_tasks import plots
+from self_supervised_3d_tasks import plots, scores
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.labels.findings import as_text
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.data.stream import pipeline
-from self_supervised_3d_tasks.downstream.predictions import CasePredictions, Columns
+from self_supervised_3d_tasks.downstream.predictions import Columns
 from self_supervised_3d_tasks.downstream.whole_scans import WholeScanTask
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.scores import findings as finding_scores
-from self_supervised_3d_tasks.scores import metrics
+from self_supervised_3d_tasks.scores.base import Predictions
 
 
 @dataclass(frozen=True)
 class FindingsTask(WholeScanTask):
-    """See `WholeScanTask`."""
+    """Any number of findings per scan, each a yes-or-no output of its own."""
 
     ANSWER: ClassVar[str] = "findings of whole scans"
+    UNDEFINED: ClassVar[str] = (
+        "finding of all or none of the test cases, which has no AUROC and does not count in mean_auroc"
+    )
 
     @property
-    def findings(self) -> list[str]:
-        """Names of the outputs."""
+    def outputs(self) -> list[str]:
+        """Names of the findings."""
         return self.experiment.class_names
 
     @property
     def columns(self) -> Columns:
         """One output per finding."""
-        return Columns(tuple(self.findings), exclusive=False)
-
-    def metrics(self) -> list[Callable]:
-        """Return the metrics of `metrics.get_for_findings`."""
-        return [metric for name in self.experiment.metrics for metric in metrics.get_for_findings(name)]
-
-    def scores(self) -> list[str]:
-        """Return the scores of `finding_scores.expand`."""
-        return finding_scores.expand(self.experiment.scores, self.findings)
+        return Columns("findings", self.outputs, labels=[f"truth_{finding}" for finding in self.outputs])
 
     def curves(self) -> list[str]:
         """Return the scores that are named one by one; `plot` shows those of all findings together."""
         named = [name for name in self.experiment.scores if name != finding_scores.EACH]
-        return finding_scores.expand(named, self.findings)
+        return list(scores.find("findings", named, self.outputs))
 
     @property
     def loss_names(self) -> Sequence[str]:
         """The loss of independent outputs."""
         return ("binary_crossentropy",)
 
-    def recorded_label(self, case: Case) -> str:
-        """Return the findings of a case as a table names them."""
-        return as_text(case.label, self.findings)
+    def recorded_labels(self, cases: Sequence[Case]) -> dict[str, str]:
+        """Return the findings of each case, as a table names them, by its name."""
+        return {case.name: as_text(case.label, self.outputs) for case in cases}
 
     def check_cases(self, cases: Sequence[Case]) -> None:
         """Warn of findings that no scan has; raise `UserError` where that are all of them."""
         counts = np.sum([case.label for case in cases], axis=0)
-        missing = [finding for finding, count in zip(self.findings, counts, strict=True) if not count]
-        if len(missing) == len(self.findings):
+        missing = [finding for finding, count in zip(self.outputs, counts, strict=True) if not count]
+        if len(missing) == len(self.outputs):
             raise UserError(
                 f"csv_file, label_column: {self.experiment.csv_file} has no finding for any of the {len(cases)} scans, "
                 "expected some. Check label_column and the scans in the folder."
@@ -88,7 +83,7 @@ class FindingsTask(WholeScanTask):
             scored = finding_scores.scored(np.array([case.label for case in cases]))
             if not scored.all():
                 where = "; ".join(names[cases]) if len(names) > 1 else "every split"
-                missing = ", ".join(np.array(self.findings)[~scored])
+                missing = ", ".join(np.array(self.outputs)[~scored])
                 lines.append(f"{where}: {missing}; {scored.sum()} of {len(scored)} findings are averaged")
         if lines:
             logging.warning(
@@ -102,30 +97,34 @@ class FindingsTask(WholeScanTask):
         """Whole scans and their findings."""
         return functools.partial(pipeline.findings_dataset, num_findings=self.experiment.num_classes)
 
-    def decode(self, outputs: np.ndarray) -> tuple[None, np.ndarray]:
-        """Return the probabilities ``(n, num_findings)``; no class is predicted."""
-        return None, outputs
+    def decode(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the findings that are likelier than not, 0 or 1, and their probabilities, ``(n, num_findings)``."""
+        return (outputs > 0.5).astype(int), outputs
 
-    def evaluate(self, found: CasePredictions) -> dict[str, float]:
-        """Return the scores of `finding_scores.score`."""
-        return finding_scores.score(self.experiment.scores, found.truth, found.probabilities, self.findings)
+    def labels_of(self, found: Predictions) -> np.ndarray:
+        """Return the true findings of each case, ``(n, num_findings)``."""
+        return found.truth
+
+    def predictions_of(self, labels: np.ndarray, probabilities: np.ndarray) -> Predictions:
+        """Return the predictions of a file: undoes `labels_of`."""
+        return Predictions(labels, *self.decode(probabilities))
+
+    def answers_of(self, prediction: np.ndarray) -> list[list[str]]:
+        """Return no cell: the probabilities of an image are the answer."""
+        return [[]] * len(prediction)
 
     def plot(self, folder: Path, jobs: Mapping[tuple[float, str], Sequence[Path]]) -> None:
         """Draw the area of every finding, one picture per label fraction."""
         unit = "folds" if self.experiment.do_cross_val else "repetitions"
         for percent in dict.fromkeys(percent for percent, _ in jobs):
             areas = {
-                mode: np.array([self._areas(job) for job in folders])
+                mode: np.array([finding_scores.areas(self.predictions(job)) for job in folders])
                 for (fraction, mode), folders in jobs.items()
                 if fraction == percent
             }
             plots.finding_areas(
                 folder / f"findings_{percent:g}_percent.png",
                 areas,
-                self.findings,
+                self.outputs,
                 title=f"{percent:g} % of the labels, mean and single {unit}",
             )
-
-    def _areas(self, job: Path) -> np.ndarray:
-        found = self.predictions(job)
-        return finding_scores.areas(found.truth, found.probabilities)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,35 +20,26 @@ from self_supervised_3d_tasks.data.volumes import Volume
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.ops import augment
-from self_supervised_3d_tasks.scores import metrics
+from self_supervised_3d_tasks.scores.base import Predictions
 
 
 @dataclass(frozen=True)
 class SegmentationTask(DownstreamTask):
-    """See `DownstreamTask`. Test cases are not stored: their scores need the grid of the file."""
+    """A class per voxel. Test cases are not stored: their scores need the grid of the file."""
 
-    @property
-    def mask_classes(self) -> int:
-        """Classes of the masks, background included."""
-        return self.experiment.num_classes
-
-    def metrics(self) -> list[Callable]:
-        """Return the metrics of `metrics.get`."""
-        experiment = self.experiment
-        return [
-            metric for name in experiment.metrics for metric in metrics.get(name, num_classes=experiment.num_classes)
-        ]
-
-    def scores(self) -> list[str]:
-        """Return the scores of `metrics.expand`."""
-        return metrics.expand(self.experiment.scores, self.experiment.num_classes)
+    UNDEFINED: ClassVar[str] = "class absent from truth and prediction"
 
     def stored_cases(self, split: Split) -> list[Case]:
         """Return training and validation cases."""
         return [*split.train, *split.validation]
 
-    def check_cases(self, cases: Sequence[Case]) -> None:
-        """Refuse nothing: the classes of masks are not known before the masks are read."""
+    def check_header(self, case: Case) -> None:
+        """Raise `UserError` if the header of a scan or of its mask does not fit; no voxel is read."""
+        check_case(case, self.preprocessing, num_classes=self.experiment.num_classes)
+
+    def read(self, cases: Sequence[Case]) -> VolumeStore:
+        """Read and prepare the scans and masks of a sweep."""
+        return self._read(cases, num_classes=self.experiment.num_classes)
 
     def check_splits(self, named: Mapping[str, Split], store: VolumeStore) -> None:
         """Read every test case once."""
@@ -58,7 +49,7 @@ class SegmentationTask(DownstreamTask):
             volume, _ = read_labelled(case, preprocessing, self.experiment.num_classes)
             preprocessing.image(volume)
 
-    def dataset(self, store: VolumeStore, *, seed: int, first_step: int, training: bool) -> Any:
+    def dataset(self, store: VolumeStore, position: pipeline.Position) -> Any:
         """Return batches of scans or crops and their masks."""
         experiment = self.experiment
         return pipeline.segmentation_dataset(
@@ -66,13 +57,13 @@ class SegmentationTask(DownstreamTask):
             batch_size=experiment.batch_size,
             crops=pipeline.Crops(experiment.crop_shape, experiment.crops_per_scan),
             foreground_fraction=experiment.foreground_fraction,
-            augment=augment.augment_segmentation if experiment.augment and training else None,
-            position=pipeline.Position(seed, first_step, training),
+            augment=augment.augment_segmentation if experiment.augment and position.training else None,
+            position=position,
         )
 
     def score(self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, folder: Path) -> list[CaseScore]:
         """Score every test case on its own grid, and draw the first one beside its reference."""
-        experiment, preprocessing, names = self.experiment, self.preprocessing, self.scores()
+        experiment, preprocessing, scores = self.experiment, self.preprocessing, self.scores()
         predict = inference.predictor(model)
         rows = []
         for case in cases:
@@ -91,12 +82,9 @@ class SegmentationTask(DownstreamTask):
                     names=experiment.label_names,
                     canonical=volume.affine is not None,
                 )
-            values = (metrics.score(name, truth, mask, experiment.num_classes) for name in names)
-            rows += [CaseScore(case.name, name, value) for name, value in zip(names, values, strict=True)]
+            found = Predictions(truth, mask)
+            rows += [CaseScore(case.name, name, score(found)) for name, score in scores.items()]
         return rows
-
-    def plot(self, folder: Path, jobs: Mapping[tuple[float, str], Sequence[Path]]) -> None:
-        """Draw nothing: every job has a picture of its first test case."""
 
 
 def read_labelled(case: Case, preprocessing: Preprocessing, num_classes: int) -> tuple[Volume, np.ndarray]:

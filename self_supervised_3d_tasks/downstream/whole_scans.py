@@ -18,18 +18,19 @@ from self_supervised_3d_tasks import inference
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
-from self_supervised_3d_tasks.data.stream import pipeline
+from self_supervised_3d_tasks.data.stream.source import Position
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
-from self_supervised_3d_tasks.downstream.predictions import CasePredictions, Columns
+from self_supervised_3d_tasks.downstream.predictions import Columns, read_predictions, write_predictions
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.ops import augment
-from self_supervised_3d_tasks.scores.results import WHOLE_SET
+from self_supervised_3d_tasks.scores.base import Predictions
+from self_supervised_3d_tasks.scores.statistics import WHOLE_SET
 
 
 @dataclass(frozen=True)
 class WholeScanTask(DownstreamTask):
-    """See `DownstreamTask`. Test cases are stored: with cross-validation they train other jobs.
+    """A task whose label belongs to the scan. Test cases are stored: with cross-validation they train other jobs.
 
     Attributes:
         ANSWER: What the model gives, for messages.
@@ -38,53 +39,55 @@ class WholeScanTask(DownstreamTask):
     ANSWER: ClassVar[str]
 
     @property
-    def mask_classes(self) -> None:
-        """No masks are read."""
-        return None
-
-    @property
     @abstractmethod
     def columns(self) -> Columns:
-        """What the outputs of the network stand for."""
+        """What tables call the outputs of the network."""
 
     @property
     @abstractmethod
     def make_dataset(self) -> Callable:
-        """The function of `pipeline` that gives the scans of a store with their labels."""
+        """The function of `pipeline` that encodes the labels of a store's cases as targets of its scans."""
 
     @abstractmethod
-    def decode(self, outputs: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-        """Return predicted classes ``(n,)``, or None, and probabilities ``(n, num_classes)``.
+    def decode(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what is predicted, of the form of the labels, and probabilities ``(n, num_outputs)``.
 
         Args:
-            outputs: Activated outputs ``(n, num_classes)``, in [0, 1].
+            outputs: Activated outputs ``(n, num_outputs)``, in [0, 1].
         """
 
     @abstractmethod
-    def evaluate(self, found: CasePredictions) -> dict[str, float]:
-        """Return the `scores` of a test set by name."""
+    def labels_of(self, found: Predictions) -> np.ndarray:
+        """Return the whole numbers that ``predictions.csv`` has of each case, ``(n, len(columns.labels))``."""
+
+    @abstractmethod
+    def predictions_of(self, labels: np.ndarray, probabilities: np.ndarray) -> Predictions:
+        """Return the predictions of a file: undoes `labels_of`."""
+
+    @abstractmethod
+    def answers_of(self, prediction: np.ndarray) -> list[list[str]]:
+        """Return the cells that ``predict.py``'s table has of each image, see `Columns.answers`."""
 
     def stored_cases(self, split: Split) -> list[Case]:
         """Return training, validation and test cases: each is decoded once, whatever its part in each fold."""
         return [*split.train, *split.validation, *split.test]
 
-    def dataset(self, store: VolumeStore, *, seed: int, first_step: int, training: bool) -> Any:
+    def recorded_labels(self, cases: Sequence[Case]) -> dict[str, int | str]:
+        """Return the class of each case by its name."""
+        return {case.name: case.label for case in cases}
+
+    def dataset(self, store: VolumeStore, position: Position) -> Any:
         """Return batches of whole scans and their labels."""
         experiment, augmentation = self.experiment, None
-        if training and (experiment.augment or experiment.augment_zoom_only):
+        if position.training and (experiment.augment or experiment.augment_zoom_only):
             augmentation = functools.partial(augment.augment_image, zoom_only=experiment.augment_zoom_only)
-        return self.make_dataset(
-            store,
-            batch_size=experiment.batch_size,
-            augment=augmentation,
-            position=pipeline.Position(seed, first_step, training),
-        )
+        return self.make_dataset(store, batch_size=experiment.batch_size, augment=augmentation, position=position)
 
-    def predict(self, model: keras.Model, images: Iterable[np.ndarray]) -> tuple[np.ndarray | None, np.ndarray]:
+    def predict(self, model: keras.Model, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Return what `decode` makes of the outputs for some images.
 
         Args:
-            model: Images to logits ``(batch, num_classes)``.
+            model: Images to logits ``(batch, num_outputs)``.
             images: Prepared images ``(*spatial, channels)``, at least one; they are read one batch at a time.
         """
         # The loss says what the logits are: of a sigmoid each, or of one softmax.
@@ -97,10 +100,12 @@ class WholeScanTask(DownstreamTask):
     def score(self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, folder: Path) -> list[CaseScore]:
         """Score the test cases as one set, and keep what was predicted for each as ``predictions.csv``."""
         part = store.subset(cases)
-        found = CasePredictions.of(part.cases, *self.predict(model, (part.image(index) for index in range(len(part)))))
-        found.write(RunFolder(folder).predictions, self.columns)
-        return [CaseScore(WHOLE_SET, name, value) for name, value in self.evaluate(found).items()]
+        prediction, probabilities = self.predict(model, (part.image(index) for index in range(len(part))))
+        found = Predictions(np.array([case.label for case in part.cases]), prediction, probabilities)
+        names = [(case.name, case.subject) for case in part.cases]
+        write_predictions(RunFolder(folder).predictions, self.columns, names, self.labels_of(found), probabilities)
+        return [CaseScore(WHOLE_SET, name, score(found)) for name, score in self.scores().items()]
 
-    def predictions(self, job: Path) -> CasePredictions:
+    def predictions(self, job: Path) -> Predictions:
         """Return what `score` kept in the folder of a job."""
-        return CasePredictions.read(RunFolder(job).predictions, self.columns)
+        return self.predictions_of(*read_predictions(RunFolder(job).predictions, self.columns))

@@ -16,20 +16,17 @@ from absl import logging
 from self_supervised_3d_tasks import plots, training, transfer
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
+from self_supervised_3d_tasks.data.stream.source import Position
+from self_supervised_3d_tasks.downstream import task_of
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
-from self_supervised_3d_tasks.downstream.classification import ClassificationTask
-from self_supervised_3d_tasks.downstream.findings import FindingsTask
-from self_supervised_3d_tasks.downstream.segmentation import SegmentationTask
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.files.atomic import read_json, write_json
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
-from self_supervised_3d_tasks.scores.results import ScoreRow
+from self_supervised_3d_tasks.scores.statistics import ScoreRow
 from self_supervised_3d_tasks.training import optimizers
 from self_supervised_3d_tasks.transfer import decoder as transfer_decoder
-
-TASKS = {"classification": ClassificationTask, "findings": FindingsTask, "segmentation": SegmentationTask}
 
 
 @dataclass(frozen=True)
@@ -50,11 +47,6 @@ class Job:
     def rows(self, scores: Sequence[CaseScore]) -> list[ScoreRow]:
         """Return scores of this job as rows of the tables."""
         return [ScoreRow(self.percent, self.mode, self.repetition, *score) for score in scores]
-
-
-def task_of(experiment: FinetuneExperiment) -> DownstreamTask:
-    """Return what the sweep's kind of label brings to it."""
-    return TASKS[experiment.task](experiment)
 
 
 def steps_per_epoch(experiment: FinetuneExperiment, job: Job) -> int:
@@ -87,8 +79,8 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
     task = task_of(experiment)
     train_store, validation_store = store.subset(task.training_cases(job.split)), store.subset(job.split.validation)
     data = training.TrainingData(
-        train=lambda first: task.dataset(train_store, seed=seed, first_step=first, training=True),
-        validation=task.dataset(validation_store, seed=seed, first_step=0, training=False),
+        train=lambda first: task.dataset(train_store, Position(seed, first)),
+        validation=task.dataset(validation_store, Position(seed, training=False)),
         steps_per_epoch=steps_per_epoch(experiment, job),
         samples_per_step=experiment.batch_size,
     )

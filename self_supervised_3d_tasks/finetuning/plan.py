@@ -11,11 +11,11 @@ from self_supervised_3d_tasks.data.cases import Case, find_cases
 from self_supervised_3d_tasks.data.labels.findings import FindingTable
 from self_supervised_3d_tasks.data.labels.tables import Classes, LabelTable
 from self_supervised_3d_tasks.data.splits import Split
-from self_supervised_3d_tasks.data.store.volumes import check_case
+from self_supervised_3d_tasks.downstream import task_of
 from self_supervised_3d_tasks.downstream.base import DownstreamTask
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
-from self_supervised_3d_tasks.finetuning.job import Job, steps_per_epoch, task_of
+from self_supervised_3d_tasks.finetuning.job import Job, steps_per_epoch
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,8 @@ class Plan:
 
     def check_headers(self) -> None:
         """Raise `UserError` for the first scan or mask whose header does not fit; no voxel is read."""
-        preprocessing, mask_classes = self.task.preprocessing, self.task.mask_classes
         for case in dict.fromkeys((*self.cases, *self.test)):
-            check_case(case, preprocessing, num_classes=mask_classes)
+            self.task.check_header(case)
 
     def describe(self) -> str:
         """Return the plan as text, with the size of the model, which is built for that."""
@@ -98,11 +97,7 @@ class Plan:
         """Return the label of each case, nothing of masks; a test set of its own may repeat names of training cases."""
         own_test = set(self.test if self.experiment.has_test_set else ())
         parts = {"labels": [case for case in self.cases if case not in own_test], "test_labels": _unique(own_test)}
-        recorded = self.task.recorded_label
-        labels = {
-            part: {case.name: recorded(case) for case in cases if case.label is not None}
-            for part, cases in parts.items()
-        }
+        labels = {part: self.task.recorded_labels(cases) for part, cases in parts.items()}
         return {part: classes for part, classes in labels.items() if classes}
 
 

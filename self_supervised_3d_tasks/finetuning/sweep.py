@@ -17,8 +17,8 @@ from self_supervised_3d_tasks.files.run_folder import RunFolder, environment
 from self_supervised_3d_tasks.finetuning.baseline import check_baseline, check_labels, take_over
 from self_supervised_3d_tasks.finetuning.job import finished_rows, run_job
 from self_supervised_3d_tasks.finetuning.plan import Plan, plan
-from self_supervised_3d_tasks.scores import results
-from self_supervised_3d_tasks.scores.results import ScoreRow
+from self_supervised_3d_tasks.scores import report, statistics
+from self_supervised_3d_tasks.scores.statistics import ScoreRow
 
 __all__ = ["plan", "run", "write_results"]
 
@@ -65,14 +65,7 @@ def _read_scans(plan: Plan, folder: RunFolder) -> VolumeStore:
     if folder.split.exists():
         recorded = folder.read_json(RunFolder.split)
         check_labels(experiment, str(folder.split), recorded, parts, "start a new run without --resume")
-    store = VolumeStore(
-        plan.cases,
-        task.preprocessing,
-        num_classes=task.mask_classes,
-        cache=experiment.cache,
-        cache_dir=experiment.cache_folder,
-        on_bad_file=experiment.on_bad_file,
-    )
+    store = task.read(plan.cases)
     task.check_splits(plan.splits, store)
     folder.pin_json(RunFolder.split, parts | {"skipped": store.skipped})
     return store
@@ -82,9 +75,9 @@ def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
     """Write the tables and plots of a sweep and log the table."""
     experiment, task = plan.experiment, plan.task
     modes = [mode for mode, _ in experiment.modes()]
-    results.write_long(folder.results_long, rows)
-    results.write_summary(folder.results, rows, modes, task.scores(), experiment.exp_splits)
-    results.write_statistics(folder.statistics, results.statistics(rows))
+    report.write_long(folder.results_long, rows)
+    report.write_summary(folder.results, rows, modes, list(task.scores()), experiment.exp_splits)
+    report.write_statistics(folder.statistics, statistics.compare(rows))
     for score in task.curves():
         plots.score_over_fraction(folder.plots / f"{score}_over_fraction.png", rows, score)
     finished = [job for job in plan.jobs if folder.job(job.name).scores.exists()]
@@ -101,4 +94,5 @@ def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
     for job in finished:
         groups[job.percent, job.mode].append(folder.job(job.name).path)
     task.plot(folder.plots, groups)
-    logging.info("\n%s", results.table(rows, unit="folds" if experiment.do_cross_val else "repetitions"))
+    unit = "folds" if experiment.do_cross_val else "repetitions"
+    logging.info("\n%s", report.table(rows, unit=unit, undefined=task.UNDEFINED))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from self_supervised_3d_tasks.plots import canvas
-from self_supervised_3d_tasks.scores.results import MODES, ScoreRow, repetition_means
+from self_supervised_3d_tasks.scores.statistics import MODES, ScoreRow, repetition_means
 
 COLOURS = (canvas.GREEN, canvas.VERMILION, canvas.PURPLE, canvas.SKY, canvas.ORANGE, canvas.BLUE)
 DASHES = ("-", "--", ":")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from self_supervised_3d_tasks.plots import canvas
-from self_supervised_3d_tasks.scores.results import MODES
+from self_supervised_3d_tasks.scores.statistics import MODES
 
 CHANCE = 0.5
 

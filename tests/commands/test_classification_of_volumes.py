@@ -24,7 +24,7 @@ from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.finetuning import sweep as finetune_sweep
 from self_supervised_3d_tasks.prediction import Predictor
-from self_supervised_3d_tasks.scores.results import read_long
+from self_supervised_3d_tasks.scores.report import read_long
 
 MODES = ("frozen", "initialized", "random")
 SIDE = 8

@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, cohen_kappa
 
 from self_supervised_3d_tasks import training
 from self_supervised_3d_tasks.commands import experiment_run
-from self_supervised_3d_tasks.downstream.predictions import CasePredictions
+from self_supervised_3d_tasks.downstream.classification import ClassificationTask
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
@@ -26,7 +26,8 @@ from self_supervised_3d_tasks.finetuning import job as finetuning
 from self_supervised_3d_tasks.finetuning import sweep as finetune_sweep
 from self_supervised_3d_tasks.finetuning.baseline import check_baseline
 from self_supervised_3d_tasks.prediction import Predictor
-from self_supervised_3d_tasks.scores.results import WHOLE_SET, read_long
+from self_supervised_3d_tasks.scores.report import read_long
+from self_supervised_3d_tasks.scores.statistics import WHOLE_SET
 
 MODES = ("frozen", "initialized", "random")
 COMMON = {
@@ -154,8 +155,12 @@ def job(run: SimpleNamespace, name: str) -> Path:
     return run.folder.path / "jobs" / name
 
 
-def predictions(run: SimpleNamespace, name: str) -> CasePredictions:
-    return run.plan.task.predictions(job(run, name))
+def predictions(run: SimpleNamespace, name: str) -> SimpleNamespace:
+    """The predictions of a job, with the names and subjects of its test cases."""
+    with open(job(run, name) / "predictions.csv", newline="", encoding="utf-8") as file:
+        names, subjects = zip(*((row["case"], row["subject"]) for row in csv.DictReader(file)), strict=True)
+    found = run.plan.task.predictions(job(run, name))
+    return SimpleNamespace(names=list(names), subjects=list(subjects), **vars(found))
 
 
 def table_of(folder: Path) -> dict[str, tuple[int, str]]:
@@ -382,8 +387,11 @@ def test_training_classes_are_even_and_each_part_keeps_its_cases(photographs):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"scores": ["dice"]}, "scores: 'dice' is no score of a classification; known: qw_kappa"),
-        ({"metrics": ["brats_metrics"]}, "metrics: brats_metrics is a metric of segmentation"),
+        ({"scores": ["dice"]}, "scores: 'dice' is no score of classification with 3 classes; known: qw_kappa"),
+        (
+            {"metrics": ["brats_metrics"]},
+            "metrics: 'brats_metrics' is no metric of classification with 3 classes; known: accuracy",
+        ),
         ({"loss": "weighted_dice_loss"}, "loss, multilabel: "),
         ({"volume_fitting": "crop"}, "volume_fitting: "),
         ({"class_weights": [1, 2, 3]}, "class_weights: binary_crossentropy takes none"),
@@ -489,3 +497,23 @@ def test_volumes_are_predicted_with_the_names_of_their_classes(volumes, tmp_path
     rows = read_rows(tmp_path / "classes.csv")
     assert [row["image"] for row in rows] == [f"scan{number:02}.npy" for number in range(16)]
     assert {(row["class"], row["name"]) for row in rows} <= {("0", "smooth"), ("1", "rough")}
+
+
+def decode(outputs, *, multilabel=False):
+    return ClassificationTask(SimpleNamespace(multilabel=multilabel)).decode(outputs)
+
+
+def test_decode_of_each_kind_of_output():
+    classes, probabilities = decode(np.array([[0.2, 0.6], [0.9, 0.3]]))
+    assert classes.tolist() == [1, 0]
+    np.testing.assert_allclose(probabilities, [[0.25, 0.75], [0.75, 0.25]])
+    classes, probabilities = decode(np.array([[0.2, 0.6], [0.9, 0.3]]), multilabel=True)
+    assert classes.tolist() == [0, 0]
+    np.testing.assert_allclose(probabilities, [[0.8, 0.2], [0.7, 0.3]])
+    assert np.isfinite(decode(np.zeros((1, 3)))[1]).all()
+
+
+def test_the_decoded_grade_is_not_always_the_most_probable_class():
+    prediction, probabilities = decode(np.array([[0.9, 0.7, 0.4]]), multilabel=True)
+    np.testing.assert_allclose(probabilities, [[0.3, 0.3, 0.4]])
+    assert prediction.tolist() == [1]

@@ -17,13 +17,13 @@ from self_supervised_3d_tasks import training
 from self_supervised_3d_tasks.commands import experiment_run
 from self_supervised_3d_tasks.data.labels.findings import NIH_FINDINGS
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
-from self_supervised_3d_tasks.downstream.predictions import CasePredictions
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.finetuning import sweep as finetune_sweep
 from self_supervised_3d_tasks.prediction import Predictor
 from self_supervised_3d_tasks.pretraining.run import plan as plan_pretraining
-from self_supervised_3d_tasks.scores.results import WHOLE_SET, read_long
+from self_supervised_3d_tasks.scores.report import read_long
+from self_supervised_3d_tasks.scores.statistics import WHOLE_SET
 
 SIDE = 12
 COMMON = {
@@ -102,8 +102,11 @@ def finished(images):
     return sweep(images, run_name="all")
 
 
-def predictions(run: SimpleNamespace) -> CasePredictions:
-    return run.plan.task.predictions(run.path / "jobs" / "100_random_0")
+def predictions(run: SimpleNamespace) -> SimpleNamespace:
+    """The predictions of the job, with the names and subjects of its test cases."""
+    job = run.path / "jobs" / "100_random_0"
+    names, subjects = zip(*((row["case"], row["subject"]) for row in rows_of(job / "predictions.csv")), strict=True)
+    return SimpleNamespace(names=list(names), subjects=list(subjects), **vars(run.plan.task.predictions(job)))
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

@@ -22,7 +22,8 @@ from self_supervised_3d_tasks.files.atomic import read_json, verify_checksum, wr
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.finetuning import sweep as finetune_sweep
 from self_supervised_3d_tasks.finetuning.baseline import check_baseline
-from self_supervised_3d_tasks.scores.results import ScoreRow, read_long
+from self_supervised_3d_tasks.scores.report import read_long
+from self_supervised_3d_tasks.scores.statistics import ScoreRow
 
 MODES = ("frozen", "initialized", "random")
 JOBS = [f"050_{mode}_0" for mode in MODES]

@@ -15,7 +15,7 @@ from self_supervised_3d_tasks.plots.findings import mean_areas
 from self_supervised_3d_tasks.plots.masks import LABEL_COLOURS, largest_slices, views
 from self_supervised_3d_tasks.plots.preview import central_slice
 from self_supervised_3d_tasks.plots.restoration import Restoration
-from self_supervised_3d_tasks.scores.results import WHOLE_SET, ScoreRow
+from self_supervised_3d_tasks.scores.statistics import WHOLE_SET, ScoreRow
 
 ROWS = [
     ScoreRow(percent, mode, repetition, case, "dice", value)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from self_supervised_3d_tasks.data.labels.ordinal import ordinal_encode
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.data.stream.exit_guard import stop_iterators_at_exit
 from self_supervised_3d_tasks.data.stream.source import ONE_SCAN, Branch, Crops, Foreground, Position, Source
@@ -14,7 +15,6 @@ from self_supervised_3d_tasks.data.stream.wait_clock import WaitClock
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import tf
 from self_supervised_3d_tasks.ops.sampling import Sampling
-from self_supervised_3d_tasks.scores.classification import ordinal_encode
 
 __all__ = [
     "Crops",

@@ -7,17 +7,8 @@ import numpy as np
 import pytest
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.scores.results import (
-    WHOLE_SET,
-    ScoreRow,
-    read_long,
-    repetition_means,
-    statistics,
-    table,
-    write_long,
-    write_statistics,
-    write_summary,
-)
+from self_supervised_3d_tasks.scores.report import read_long, table, write_long, write_statistics, write_summary
+from self_supervised_3d_tasks.scores.statistics import WHOLE_SET, ScoreRow, compare, repetition_means
 
 
 def rows_of(split, mode, values, metric="dice"):
@@ -107,7 +98,7 @@ def test_statistics_by_hand():
     middle = np.array([0.01, 0.02, 0.03, 0.04, 0.05, 0.06])
     differences = [middle - 0.01, middle, middle + 0.01]
     pretrained = np.add(baseline, differences).tolist()
-    (result,) = statistics(rows_of(10, "random", baseline) + rows_of(10, "frozen", pretrained))
+    (result,) = compare(rows_of(10, "random", baseline) + rows_of(10, "frozen", pretrained))
     assert (result.split, result.metric, result.mode, result.num_cases) == (10, "dice", "frozen", 6)
     assert result.difference == pytest.approx(0.035)
     assert result.sd == pytest.approx(0.01)  # of the repetition means 0.025, 0.035 and 0.045
@@ -118,7 +109,7 @@ def test_signed_rank_against_the_exact_null_distribution():
     rng = np.random.default_rng(5)
     differences = rng.normal(0.01, 0.02, 8)
     rows = rows_of(10, "random", [[0.5] * 8] * 3) + rows_of(10, "initialized", [(0.5 + differences).tolist()] * 3)
-    (result,) = statistics(rows)
+    (result,) = compare(rows)
 
     ranks = np.abs(differences).argsort().argsort() + 1
     observed = abs((ranks * np.sign(differences)).sum())
@@ -128,7 +119,7 @@ def test_signed_rank_against_the_exact_null_distribution():
 
 def test_no_test_from_fewer_than_three_repetitions():
     """Over cases alone, two seeds that differ by luck look like a difference between the modes."""
-    (result,) = statistics(rows_of(10, "random", [[0.5] * 8] * 2) + rows_of(10, "frozen", [[0.6] * 8] * 2))
+    (result,) = compare(rows_of(10, "random", [[0.5] * 8] * 2) + rows_of(10, "frozen", [[0.6] * 8] * 2))
     assert result.difference == pytest.approx(0.1)
     assert result.p_value is None
 
@@ -136,32 +127,32 @@ def test_no_test_from_fewer_than_three_repetitions():
 def test_statistics_without_enough_cases_or_without_random():
     random = rows_of(10, "random", [[0.5] * 5, [0.5] * 5])
     frozen = rows_of(10, "frozen", [[0.6] * 5, [0.6] * 5])
-    (few,) = statistics(random + frozen)
+    (few,) = compare(random + frozen)
     assert (few.num_cases, few.p_value) == (5, None)
     assert few.difference == pytest.approx(0.1)
-    assert statistics(frozen) == []
-    assert statistics(random) == []
-    assert statistics([]) == []
+    assert compare(frozen) == []
+    assert compare(random) == []
+    assert compare([]) == []
 
 
 def test_statistics_pair_cases_by_name_and_leave_nan_out():
     random = rows_of(10, "random", [[0.1, 0.2, math.nan, 0.4]])
     frozen = list(reversed(rows_of(10, "frozen", [[math.nan, 0.5, 0.5, 0.5, 0.9]])))
-    (result,) = statistics(random + frozen)
+    (result,) = compare(random + frozen)
     assert result.num_cases == 2
     assert result.difference == pytest.approx((0.3 + 0.1) / 2)
 
 
 @pytest.mark.parametrize(("values", "difference"), [([[math.nan] * 7] * 3, None), ([[0.5] * 7] * 3, 0.0)])
 def test_statistics_of_nothing_and_of_equal_scores(values, difference):
-    (result,) = statistics(rows_of(10, "random", [[0.5] * 7] * 3) + rows_of(10, "frozen", values))
+    (result,) = compare(rows_of(10, "random", [[0.5] * 7] * 3) + rows_of(10, "frozen", values))
     assert result.difference == difference
     assert result.p_value == (None if difference is None else 1.0)
 
 
 def test_statistics_file(tmp_path):
     rows = rows_of(10, "random", [[0.5, 0.5]]) + rows_of(10, "frozen", [[0.75, 0.75]])
-    write_statistics(tmp_path / "statistics.csv", statistics(rows))
+    write_statistics(tmp_path / "statistics.csv", compare(rows))
     assert (tmp_path / "statistics.csv").read_text() == (
         "split,metric,mode,num_cases,difference,sd,p_value\n10,dice,frozen,2,0.25,,\n"
     )
@@ -170,7 +161,7 @@ def test_statistics_file(tmp_path):
 def test_table_by_hand():
     rows = rows_of(100, "random", [[0.5] * 6, [0.7] * 6, [0.6] * 6]) + rows_of(100, "initialized", [[0.75] * 6] * 3)
     rows += rows_of(5, "random", [[0.25, math.nan]], "dice_class_2")
-    assert table(rows).splitlines() == [
+    assert table(rows, undefined="class absent from truth and prediction").splitlines() == [
         "Labels  Score         initialized        random             initialized - random",
         "-" * 87,
         "100%    dice          0.750 ± 0.000 (3)  0.600 ± 0.100 (3)  +0.150, p = 0.031 (6 cases)",
@@ -197,7 +188,7 @@ def whole_set(split, mode, values, metric="roc_auc"):
 def test_scores_of_a_whole_test_set_are_paired_by_repetition_and_not_tested():
     rows = whole_set(10, "random", [0.5, 0.6, 0.7, 0.8, 0.6, 0.5, math.nan])
     rows += whole_set(10, "frozen", [0.6, 0.8, 0.8, 0.9, math.nan, 0.6, 0.9])
-    (result,) = statistics(rows)
+    (result,) = compare(rows)
     assert (result.num_cases, result.num_repetitions, result.p_value) == (None, 5, None)
     differences = [0.1, 0.2, 0.1, 0.1, 0.1]
     assert result.difference == pytest.approx(np.mean(differences))
@@ -206,7 +197,7 @@ def test_scores_of_a_whole_test_set_are_paired_by_repetition_and_not_tested():
 
 def test_statistics_file_of_whole_test_sets(tmp_path):
     rows = whole_set(10, "random", [0.5, 0.25]) + whole_set(10, "frozen", [0.75, 0.5])
-    write_statistics(tmp_path / "statistics.csv", statistics(rows))
+    write_statistics(tmp_path / "statistics.csv", compare(rows))
     assert (tmp_path / "statistics.csv").read_text() == (
         "split,metric,mode,num_repetitions,difference,sd,p_value\n10,roc_auc,frozen,2,0.25,0,\n"
     )
@@ -219,7 +210,7 @@ def test_summary_of_whole_test_sets(tmp_path):
 
 def test_table_of_whole_test_sets_by_hand():
     rows = whole_set(100, "random", [0.5, 0.75, math.nan]) + whole_set(100, "initialized", [0.75, 0.75, 0.75])
-    assert table(rows, unit="folds").splitlines() == [
+    assert table(rows, unit="folds", undefined="all test cases of one class").splitlines() == [
         "Labels  Score    initialized        random             initialized - random",
         "-" * 79,
         "100%    roc_auc  0.750 ± 0.000 (3)  0.625 ± 0.177 (2)  +0.125 ± 0.177 (2 folds)",
@@ -230,14 +221,11 @@ def test_table_of_whole_test_sets_by_hand():
     ]
 
 
-def test_the_table_of_findings_says_which_have_no_area():
-    scores = {"mean_auroc": 0.5, "auroc_Mass": 0.5, "auroc_Hernia": math.nan, "auroc_Edema": 0.75}
-    rows = [ScoreRow(100, "random", 0, WHOLE_SET, name, value) for name, value in scores.items()]
-    assert table(rows).splitlines()[-1] == (
-        "left out, finding of all or none of the test cases, which has no AUROC and does not count in mean_auroc: "
-        "1 of 4 scores (auroc_Hernia 1)"
-    )
-    assert "left out, all test cases of one class: 0 of 1 scores" in table(whole_set(100, "random", [0.5]))
+def test_the_table_says_why_a_score_can_be_missing():
+    rows = whole_set(100, "random", [math.nan], "auroc_Hernia") + whole_set(100, "random", [0.5], "mean_auroc")
+    text = table(rows, undefined="finding of all or none of the test cases")
+    assert text.endswith("left out, finding of all or none of the test cases: 1 of 2 scores (auroc_Hernia 1)")
+    assert table(rows).endswith("left out, not defined: 1 of 2 scores (auroc_Hernia 1)")
 
 
 def test_table_of_segmentations_in_folds_says_so():

@@ -1,0 +1,73 @@
+"""What every score of finished predictions is: a function of `Predictions`, found by its name (see the folder)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.errors import UserError, nearest
+
+sklearn_metrics = lazy.load("sklearn.metrics")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Finished predictions with their truth: the mask of one case, or the answers for all n cases of a test set.
+
+    Attributes:
+        truth: Labels ``(*spatial)`` of a mask, classes ``(n,)``, or findings ``(n, num_findings)``, 0 or 1.
+        prediction: The predicted ones, of the same shape.
+        probabilities: In [0, 1]: ``(n, num_classes)``, which sum to 1, or ``(n, num_findings)``, which do not. Of masks
+            none are kept: an empty array.
+
+    Raises:
+        ValueError: There is nothing to score, or the shapes differ.
+    """
+
+    truth: np.ndarray
+    prediction: np.ndarray
+    probabilities: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    def __post_init__(self) -> None:
+        if not self.truth.size or self.truth.shape != self.prediction.shape:
+            shapes = f"{self.truth.shape} and {self.prediction.shape}"
+            raise ValueError(f"Predictions: expected equal shapes that are not empty, received {shapes}")
+
+
+Score = Callable[[Predictions], float]
+"""NaN where the score is not defined: tables leave that out of every mean and say how often it happened."""
+
+
+def mean_of_defined(values: Iterable[float]) -> float:
+    """Return the mean of the values that are not NaN; NaN if there are none."""
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.mean(defined)) if defined else math.nan
+
+
+def roc_area(truth: np.ndarray, ranks: np.ndarray) -> float:
+    """Return the area under the ROC curve in [0, 1]; NaN where all or none are true, so that there is no pair to rank.
+
+    Args:
+        truth: 0 or 1, ``(n,)``.
+        ranks: What should be higher where it is 1, ``(n,)``.
+    """
+    mixed = 0 < np.count_nonzero(truth) < len(truth)
+    return float(sklearn_metrics.roc_auc_score(truth, ranks)) if mixed else math.nan
+
+
+def unknown_name(noun: str, name: str, task: str, known: Iterable[str], outputs: Sequence[str]) -> UserError:
+    """Return the error for a name that no score or metric of a task has.
+
+    Args:
+        noun: ``"score"`` or ``"metric"``, the singular of the key that held the name.
+        name: What was given.
+        task: What is predicted.
+        known: The names that could have been given.
+        outputs: Names of the classes or findings, on which the known names depend.
+    """
+    known, kind = list(known), task if task == "findings" else f"{task} with {len(outputs)} classes"
+    return UserError(f"{noun}s: {name!r} is no {noun} of {kind}; known: {', '.join(known)}.{nearest(name, known)}")
