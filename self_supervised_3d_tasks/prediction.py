@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import logging
 
-from self_supervised_3d_tasks import inference, plots, training
+from self_supervised_3d_tasks import inference, plots
 from self_supervised_3d_tasks.data import formats, layouts
 from self_supervised_3d_tasks.data.cases import Case, find_cases
 from self_supervised_3d_tasks.data.formats import archives, npy
@@ -22,6 +22,7 @@ from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.atomic import read_json
+from self_supervised_3d_tasks.files.models import load_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.files.tables import read_table, write_table
 
@@ -57,7 +58,7 @@ class Predictor(ABC):
         if not folder.job(name).model.exists():
             finished = sorted(path.parent.name for path in folder.jobs.glob(f"*/{RunFolder.model}"))
             raise UserError(f"--job: {folder.job(name).path} holds no {RunFolder.model}.{nearest(name, finished)}")
-        model = training.load_model(folder.job(name).model)
+        model = load_model(folder.job(name).model)
         predictor = MaskPredictor if experiment.task == "segmentation" else TablePredictor
         return predictor(name, experiment, model)
 

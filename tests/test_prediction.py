@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from self_supervised_3d_tasks import training
 from self_supervised_3d_tasks.data.formats import read_image, read_mask
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.atomic import write_json
+from self_supervised_3d_tasks.files.models import save_model
 from self_supervised_3d_tasks.prediction import Predictor
 
 EXPERIMENT = {
@@ -43,7 +43,7 @@ def write_run(folder, **keys):
     experiment = load_experiment("finetune", folder / "experiment.json")
     write_json(folder / "config.json", experiment.model_dump(mode="json"))
     _, model = build.make_model(experiment, seed=3)
-    training.save_model(model, folder / "model.keras")
+    save_model(model, folder / "model.keras")
     for job, loss in JOBS.items():
         (folder / "jobs" / job).mkdir(parents=True)
         if loss is not None:

@@ -1,6 +1,4 @@
-"""What codes tell of images: how alike those of a whole are, how well they tell wholes apart, and their map."""
-
-from __future__ import annotations
+"""What codes tell of images: how alike those of one image are, how well they tell images apart, and their map."""
 
 import math
 from typing import NamedTuple
@@ -22,8 +20,8 @@ class Similarities(NamedTuple):
     """Cosine similarities in [-1, 1], each pair of parts once.
 
     Attributes:
-        same: Of parts of the same whole, ``(wholes · parts · (parts - 1) / 2,)``.
-        different: Of parts of different wholes, ``(wholes · (wholes - 1) / 2 · parts²,)``.
+        same: Similarities of parts of the same image, ``(images · parts · (parts - 1) / 2,)``.
+        different: Similarities of parts of different images, ``(images · (images - 1) / 2 · parts²,)``.
     """
 
     same: np.ndarray
@@ -34,11 +32,11 @@ def similarities(codes: np.ndarray) -> Similarities:
     """Compare every part with every other one (Feng et al. 2020, Section 3.3, there for 100 random pairs each).
 
     Args:
-        codes: ``(wholes, parts, size)`` of any length.
+        codes: ``(images, parts, size)`` of any length.
     """
-    wholes, parts, size = codes.shape
-    units = unit_length(codes).reshape(wholes * parts, size)
-    first, second = np.triu_indices(wholes * parts, k=1)
+    images, parts, size = codes.shape
+    units = unit_length(codes).reshape(images * parts, size)
+    first, second = np.triu_indices(images * parts, k=1)
     values = np.clip((units @ units.T)[first, second], -1, 1)  # rounding can lead beyond
     within = first // parts == second // parts
     return Similarities(values[within], values[~within])
@@ -50,8 +48,8 @@ class Probe(NamedTuple):
     Attributes:
         value: Mean cross-entropy in nats; lower is better.
         chance: What codes reach that are all alike, log(1 + negatives).
-        negatives: Parts of other wholes that each part is compared with.
-        pairs: Pairs (part, other part of its whole) that were averaged over.
+        negatives: Number of parts of other images that each part is compared with.
+        pairs: Number of pairs (part, other part of its image) that were averaged over.
     """
 
     value: float
@@ -63,33 +61,32 @@ class Probe(NamedTuple):
 def contrastive_probe(
     codes: np.ndarray, *, temperature: float = TEMPERATURE, max_negatives: int = MAX_NEGATIVES, seed: int = 0
 ) -> Probe:
-    """Return the cross-entropy of finding another part of the same whole among parts of others.
+    """Return the cross-entropy of finding another part of the same image among parts of others.
 
     Feng et al. 2020, footnote 3: -log(exp(p·p'/τ) / (exp(p·p'/τ) + Σ exp(p·n/τ))) with unit-length codes. Every part
-    is compared with all others of its whole in turn, and with all parts of all other wholes where there are no more
-    than ``max_negatives``, or else with as many of them, drawn for each whole.
+    is compared with all others of its image in turn, and with all parts of all other images where there are no more
+    than ``max_negatives``, or else with as many of them, drawn for each image.
 
     Args:
-        codes: ``(wholes, parts, size)`` of any length, two wholes and two parts at least.
-        temperature: τ.
-        max_negatives: The paper's number.
-        seed: Of the draw.
+        codes: ``(images, parts, size)`` of any length, two images and two parts at least.
+        temperature: Divides the cosines, τ in the formula.
+        max_negatives: Largest number of negatives; the default is the paper's.
+        seed: Seed of the draw of negatives.
     """
-    wholes, parts, size = codes.shape
-    units = unit_length(codes).reshape(wholes * parts, size)
-    owner = np.arange(wholes * parts) // parts
-    negatives = min(max_negatives, (wholes - 1) * parts)
+    images, parts, _ = codes.shape
+    units = unit_length(codes)
+    negatives = min(max_negatives, (images - 1) * parts)
     others = ~np.eye(parts, dtype=bool)
     rng = np.random.default_rng(seed)
     total = 0.0
-    for whole in range(wholes):
-        own, foreign = units[owner == whole], np.flatnonzero(owner != whole)
+    for image, own in enumerate(units):
+        foreign = np.delete(units, image, axis=0).reshape(-1, units.shape[-1])
         if len(foreign) > negatives:
-            foreign = rng.choice(foreign, negatives, replace=False)
-        against = special.logsumexp(own @ units[foreign].T / temperature, axis=1)
+            foreign = foreign[rng.choice(len(foreign), negatives, replace=False)]
+        against = special.logsumexp(own @ foreign.T / temperature, axis=1)
         positives = own @ own.T / temperature
         total += float((np.logaddexp(positives, against[:, None]) - positives)[others].sum())
-    pairs = wholes * parts * (parts - 1)
+    pairs = images * parts * (parts - 1)
     return Probe(total / pairs, math.log(1 + negatives), negatives, pairs)
 
 
@@ -100,7 +97,7 @@ def embed(codes: np.ndarray, *, seed: int = 0) -> np.ndarray:
 
     Args:
         codes: ``(n, size)`` of any length, n at least 4.
-        seed: Of the start.
+        seed: Seed of the random start.
     """
     perplexity = min(PERPLEXITY, (len(codes) - 1) / 3)
     # A random start, not principal components: those of collapsed codes have no spread to be scaled to.

@@ -1,6 +1,4 @@
-"""What is measured on the parts of some wholes, and the results as numbers that say what they are."""
-
-from __future__ import annotations
+"""What is measured on the parts of some images, and the results as numbers that say what they are."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,14 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from self_supervised_3d_tasks.analysis.codes import TEMPERATURE, Probe, Similarities
-from self_supervised_3d_tasks.analysis.restoration import (
-    MeanImage,
-    Network,
-    Parts,
-    ScanErrors,
-    per_scan,
-    squared_errors,
-)
+from self_supervised_3d_tasks.analysis.restoration import Network, Parts, ScanErrors, squared_errors
 from self_supervised_3d_tasks.plots.restoration import Restoration
 
 COSINE, NATS, SQUARE = "cosine, -1 to 1", "nats", "squared intensity of [0, 1]"
@@ -23,14 +14,14 @@ COSINE, NATS, SQUARE = "cosine, -1 to 1", "nats", "squared intensity of [0, 1]"
 
 @dataclass(frozen=True)
 class Measurement:
-    """Values of W wholes with P parts each.
+    """What was measured on P parts of each of N images.
 
     Attributes:
-        scans: Name of the scan of each whole, ``(W,)``.
-        codes: ``(W, P, size)``, not of unit length.
-        errors: Mean square of restoration - wanted image, ``(W, P)``, in squared intensities of [0, 1].
-        mean_image_errors: The same of the mean image.
-        pictures: The first part of the first wholes, for a sheet.
+        scans: Name of the scan of each image, ``(N,)``.
+        codes: Codes of any length, ``(N, P, size)``.
+        errors: Mean squares of restoration - wanted image, ``(N, P)``, in squared intensities of [0, 1].
+        mean_image_errors: Mean squares of mean image - wanted image, ``(N, P)``, in the same unit.
+        pictures: The first part of the first images, for a sheet.
     """
 
     scans: list[str]
@@ -45,21 +36,21 @@ def measure(
     *,
     code: Network,
     restore: Network,
-    mean: MeanImage,
+    mean_image: np.ndarray,
     scans: Sequence[str],
-    parts_per_whole: int,
+    parts_per_image: int,
     num_pictures: int,
 ) -> Measurement:
     """Look at every part once.
 
     Args:
-        batches: From `stream_parts`.
-        code: From `coding_network`.
-        restore: From `restoring_network`.
-        mean: Of the training images.
-        scans: Names of the scans; wholes are of the first, the second and so on, again and again.
-        parts_per_whole: As in ``batches``.
-        num_pictures: Wholes of which a picture is kept.
+        batches: The parts, as `stream_parts` yields them.
+        code: The network that `coding_network` returns.
+        restore: The network that `restoring_network` returns.
+        mean_image: Mean of the training images, ``(*spatial, channels)``.
+        scans: Names of the scans; images are of the first, the second and so on, again and again.
+        parts_per_image: Number of parts of each image in ``batches``.
+        num_pictures: Number of images of which a picture is kept.
     """
     codes, errors, mean_image_errors, pictures = [], [], [], []
     position = 0
@@ -67,17 +58,16 @@ def measure(
         restored = restore(seen)
         codes.append(code(seen))
         errors.append(squared_errors(restored, wanted))
-        mean_image_errors.append(squared_errors(mean.image, wanted))
-        for index in range(len(seen)):
-            whole, part = divmod(position + index, parts_per_whole)
-            if part == 0 and whole < num_pictures:
-                note = f"MSE {errors[-1][index]:.4f}, mean image {mean_image_errors[-1][index]:.4f}"
-                images = (image[index].copy() for image in (wanted, seen, restored))
-                pictures.append(Restoration(scans[whole % len(scans)], *images, note))
+        mean_image_errors.append(squared_errors(mean_image, wanted))
+        first_parts = range(-position % parts_per_image, len(seen), parts_per_image)
+        for index in first_parts[: num_pictures - len(pictures)]:
+            note = f"MSE {errors[-1][index]:.4f}, mean image {mean_image_errors[-1][index]:.4f}"
+            images = (image[index].copy() for image in (wanted, seen, restored))
+            pictures.append(Restoration(scans[len(pictures) % len(scans)], *images, note))
         position += len(seen)
-    shape = (position // parts_per_whole, parts_per_whole)
+    shape = (position // parts_per_image, parts_per_image)
     return Measurement(
-        [scans[whole % len(scans)] for whole in range(shape[0])],
+        [scans[image % len(scans)] for image in range(shape[0])],
         np.concatenate(codes).reshape(*shape, -1),
         np.concatenate(errors).reshape(shape),
         np.concatenate(mean_image_errors).reshape(shape),
@@ -90,10 +80,10 @@ class Number:
     """A result.
 
     Attributes:
-        name: As a key.
+        name: Key of the number.
         value: The number itself.
-        unit: Its unit or range.
-        n: How many values it summarizes.
+        unit: Unit or range of the value.
+        n: How many values the number summarizes.
         of: What these values are.
     """
 
@@ -104,52 +94,38 @@ class Number:
     of: str
 
 
-def of_codes(similarities: Similarities, probe: Probe) -> list[Number]:
-    """Return the numbers of similarities and probe; standard deviations are those over the pairs."""
-    found = []
-    for kind, values in similarities._asdict().items():
-        pairs = f"pairs of parts of {'the same whole' if kind == 'same' else 'different wholes'}"
-        found.append(Number(f"similarity_{kind}_mean", float(values.mean()), COSINE, len(values), pairs))
-        found.append(Number(f"similarity_{kind}_sd", float(values.std()), COSINE, len(values), pairs))
-    against = f"pairs of parts of the same whole, in both orders, each against {probe.negatives} parts of other wholes"
+def numbers(similarities: Similarities, probe: Probe, scans: Sequence[ScanErrors]) -> list[Number]:
+    """Return what sums up an analysis; standard deviations are those over the pairs, or over the scans."""
+    same, different = "pairs of parts of the same whole", "pairs of parts of different wholes"
+    against = f"{same}, in both orders, each against {probe.negatives} parts of other wholes"
     return [
-        *found,
+        *_mean_and_deviation("similarity_same", similarities.same, COSINE, same),
+        *_mean_and_deviation("similarity_different", similarities.different, COSINE, different),
         Number("probe", probe.value, f"{NATS}, temperature {TEMPERATURE}", probe.pairs, against),
         Number("probe_chance", probe.chance, NATS, probe.negatives, "parts of other wholes: log(1 + n)"),
+        *_mean_and_deviation("mse", [scan.mse for scan in scans], SQUARE, "scans"),
+        *_mean_and_deviation("mean_image_mse", [scan.mean_image_mse for scan in scans], SQUARE, "scans"),
     ]
 
 
-def of_restorations(scans: list[ScanErrors]) -> list[Number]:
-    """Return means and standard deviations over scans."""
-    found = []
-    for name in ("mse", "mean_image_mse"):
-        values = np.array([getattr(scan, name) for scan in scans])
-        found.append(Number(f"{name}_mean", float(values.mean()), SQUARE, len(values), "scans"))
-        found.append(Number(f"{name}_sd", float(values.std()), SQUARE, len(values), "scans"))
-    return found
+def _mean_and_deviation(name: str, values: Sequence[float], unit: str, of: str) -> list[Number]:
+    statistics = {"mean": np.mean(values), "sd": np.std(values)}
+    return [Number(f"{name}_{kind}", float(value), unit, len(values), of) for kind, value in statistics.items()]
 
 
-def scan_errors(measurement: Measurement) -> list[ScanErrors]:
-    """Return the errors of each scan, over all parts of all its wholes."""
-    names = np.repeat(measurement.scans, measurement.errors.shape[1]).tolist()
-    return per_scan(names, measurement.errors.ravel(), measurement.mean_image_errors.ravel())
-
-
-def table(numbers: list[Number]) -> str:
+def table(numbers: Sequence[Number]) -> str:
     """Return the numbers as a short table."""
-    value = {number.name: number.value for number in numbers}
-    count = {number.name: number.n for number in numbers}
-
-    def spread(name: str, digits: int) -> str:
-        return f"{value[f'{name}_mean']:.{digits}f} ± {value[f'{name}_sd']:.{digits}f}"
-
-    same, different = count["similarity_same_mean"], count["similarity_different_mean"]
-    chance = f"chance {value['probe_chance']:.3f}, {count['probe_chance']} negatives"
-    rows = [
-        ("similarity, same whole", spread("similarity_same", 3), f"{same} pairs"),
-        ("similarity, different wholes", spread("similarity_different", 3), f"{different} pairs"),
-        ("contrastive probe", f"{value['probe']:.3f}", chance),
-        ("MSE of the restorations", spread("mse", 5), f"{count['mse_mean']} scans"),
-        ("MSE of the mean image", spread("mean_image_mse", 5), f"{count['mean_image_mse_mean']} scans"),
-    ]
-    return "\n".join(f"{name:<30}{number:<22}{note}" for name, number, note in rows)
+    found = {number.name: number for number in numbers}
+    rows = []
+    for title, name, digits, counted in (
+        ("similarity, same whole", "similarity_same", 3, "pairs"),
+        ("similarity, different wholes", "similarity_different", 3, "pairs"),
+        ("MSE of the restorations", "mse", 5, "scans"),
+        ("MSE of the mean image", "mean_image_mse", 5, "scans"),
+    ):
+        mean, deviation = found[f"{name}_mean"], found[f"{name}_sd"]
+        rows.append((title, f"{mean.value:.{digits}f} ± {deviation.value:.{digits}f}", f"{mean.n} {counted}"))
+    chance = found["probe_chance"]
+    note = f"chance {chance.value:.3f}, {chance.n} negatives"
+    rows.insert(2, ("contrastive probe", f"{found['probe'].value:.3f}", note))
+    return "\n".join(f"{title:<30}{value:<22}{note}" for title, value, note in rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import itertools
 import json
 import platform
 import re
@@ -18,8 +19,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.atomic import read_json, write_json
 
 _RECORDED_PACKAGES = (
-    *("self_supervised_3d_tasks", "keras", "tensorflow", "tensorflow-cpu", "numpy", "nibabel", "scikit-image"),
-    "SimpleITK",
+    "self_supervised_3d_tasks keras tensorflow tensorflow-cpu numpy nibabel scikit-image SimpleITK".split()
 )
 
 
@@ -55,6 +55,7 @@ class RunFolder:
     # Of every training: a pretraining and a job.
     state = _Name("state.json")  # what is needed to go on with the training
     checkpoints = _Name("checkpoints")
+    tensorboard = _Name("tensorboard")
     history = _Name("history.csv")  # a row per epoch
     # Of a pretraining.
     encoder = _Name("encoder.keras")
@@ -62,6 +63,7 @@ class RunFolder:
     task = _Name("task.json")  # what defines the pretext task beyond the keys of its experiment
     pretext_scores = _Name("pretext_scores.csv")
     analysis = _Name("analysis")
+    analysis_numbers = _Name("analysis/analysis.json")
     # Of a sweep.
     jobs = _Name("jobs")  # a folder per job
     results = _Name("results.csv")
@@ -87,13 +89,11 @@ class RunFolder:
         base = Path(base).expanduser()
         try:
             base.mkdir(parents=True, exist_ok=True)
-            number = 0
-            while True:
+            for number in itertools.count():
                 path = base / (f"{name}_{number}" if number else name)
                 with contextlib.suppress(FileExistsError):
                     path.mkdir()
                     return cls(path)
-                number += 1
         except OSError as error:
             raise UserError(f"{base}: no run folder can be made here ({error}); choose another place") from error
 
@@ -114,12 +114,13 @@ class RunFolder:
         """Return the folders that `create` has made for ``name``, oldest first (by number: ``_10`` follows ``_9``)."""
         base = Path(base).expanduser()
         pattern = re.compile(rf"{re.escape(name)}(?:_([1-9]\d*))?")
-        found = {}
-        for path in base.iterdir() if base.is_dir() else ():
-            match = pattern.fullmatch(path.name)
-            if match and path.is_dir():
-                found[int(match[1] or 0)] = path
-        return [cls(found[number]) for number in sorted(found)]
+        found = [(pattern.fullmatch(path.name), path) for path in base.glob("*") if path.is_dir()]
+        numbered = [(int(match[1] or 0), path) for match, path in found if match]
+        return [cls(path) for _, path in sorted(numbered)]
+
+    def weights(self, epoch: int) -> Path:
+        """Return the file of layers and optimizer after an epoch of a training, counted from 1."""
+        return self.checkpoints / f"epoch_{epoch:04d}.weights.h5"
 
     def job(self, name: str) -> RunFolder:
         """Return the folder of one job of the sweep."""

@@ -22,6 +22,7 @@ from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.files.atomic import read_json, write_json
+from self_supervised_3d_tasks.files.models import save_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.scores.statistics import ScoreRow
@@ -88,12 +89,12 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
         model,
         data=data,
         phases=_phases(task, job, encoder),
-        folder=folder,
+        folder=RunFolder(folder),
         save_every=experiment.save_checkpoint_every_n_epochs,
-        callbacks=training.tensorboard_callbacks(folder) if experiment.tensorboard else [],
+        callbacks=training.tensorboard_callbacks(RunFolder(folder)) if experiment.tensorboard else [],
     )
-    training.restore_best(model, folder)
-    training.save_model(model, RunFolder(folder).model)
+    training.restore_best(model, RunFolder(folder))
+    save_model(model, RunFolder(folder).model)
     plots.loss_curves(RunFolder(folder).loss, history)
     scores = task.score(model, job.split.test, store, folder)
     _write_scores(folder, scores, best=min(row["val_loss"] for row in history))

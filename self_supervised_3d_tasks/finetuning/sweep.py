@@ -84,7 +84,7 @@ def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
     columns = ["val_loss", *(f"val_{metric.__name__}" for metric in task.metrics())]
     for percent in experiment.exp_splits:
         histories = {
-            f"{job.mode} {job.repetition}": training.read_history(folder.job(job.name).path)
+            f"{job.mode} {job.repetition}": training.read_history(folder.job(job.name))
             for job in finished
             if job.percent == percent
         }

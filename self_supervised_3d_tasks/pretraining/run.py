@@ -13,13 +13,14 @@ from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
 from self_supervised_3d_tasks.analysis.collapse import CollapseMonitor
 from self_supervised_3d_tasks.analysis.restoration import RestorationMonitor
 from self_supervised_3d_tasks.experiment import build
+from self_supervised_3d_tasks.files.models import save_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder, environment
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.pretraining import scores as pretext_scores
 from self_supervised_3d_tasks.pretraining.plan import Plan, plan
 from self_supervised_3d_tasks.pretraining.scans import Scans, read_scans
 from self_supervised_3d_tasks.training import batch_statistics, optimizers
-from self_supervised_3d_tasks.training.callbacks import add_columns, tensorboard_callbacks
+from self_supervised_3d_tasks.training.callbacks import add_columns
 
 __all__ = ["Plan", "plan", "run"]
 
@@ -62,12 +63,12 @@ def run(plan: Plan, folder: RunFolder) -> None:
         model,
         data=data,
         phases=[_phase(plan)],
-        folder=folder.path,
+        folder=folder,
         monitor=None if isinstance(algorithm, ScheduledAlgorithm) else "val_loss",
         save_every=experiment.save_checkpoint_every_n_epochs,
         callbacks=_callbacks(plan, model, validation, data.validation, folder),
     )
-    kept = training.restore_best(model, folder.path)
+    kept = training.restore_best(model, folder)
     _write_models(plan, model, train, folder)
     plots.loss_curves(folder.plots / "loss.png", history)
     crops = len(validation.names) * (1 if algorithm.sampling.distinct_scans else experiment.crops_per_scan)
@@ -112,13 +113,13 @@ def _callbacks(plan: Plan, model: keras.Model, scans: Scans, batches: Any, folde
     algorithm, experiment = plan.algorithm, plan.experiment
     callbacks = algorithm.callbacks(model, experiment.epochs) if isinstance(algorithm, ScheduledAlgorithm) else []
     if isinstance(algorithm, ComparingAlgorithm):
-        monitor = CollapseMonitor(model, algorithm.codes(model), batches, history=training.read_history(folder.path))
+        monitor = CollapseMonitor(model, algorithm.codes(model), batches, history=training.read_history(folder))
         callbacks.append(add_columns(monitor))
     if isinstance(algorithm, RestoringAlgorithm):
         monitor = RestorationMonitor(
             algorithm,
             algorithm.restorer(model),
-            wholes=scans.images_for_analysis(per_scan=experiment.crops_per_scan, seed=experiment.seed),
+            images=scans.images_for_analysis(per_scan=experiment.crops_per_scan, seed=experiment.seed),
             scans=scans.names,
             scans_per_epoch=plan.steps_per_epoch * plan.scans_per_step,
             batch_size=plan.scans_per_step,
@@ -126,7 +127,7 @@ def _callbacks(plan: Plan, model: keras.Model, scans: Scans, batches: Any, folde
             folder=folder.plots,
         )
         callbacks.append(add_columns(monitor))
-    return callbacks + (tensorboard_callbacks(folder.path) if experiment.tensorboard else [])
+    return callbacks + (training.tensorboard_callbacks(folder) if experiment.tensorboard else [])
 
 
 def _write_models(plan: Plan, model: keras.Model, scans: Scans, folder: RunFolder) -> None:
@@ -143,6 +144,6 @@ def _write_models(plan: Plan, model: keras.Model, scans: Scans, folder: RunFolde
         images = (keras.ops.reshape(views, (-1, *views.shape[2:])) for views in seen)
         if passes := batch_statistics.recompute(restorer, images):
             logging.info("running statistics of batch normalization: recomputed over %d training batches", passes)
-    training.save_model(model.get_layer("encoder"), folder.encoder)
+    save_model(model.get_layer("encoder"), folder.encoder)
     if restorer is not None:
-        training.save_model(restorer, folder.encoder_decoder)
+        save_model(restorer, folder.encoder_decoder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,45 +65,50 @@ class Scans:
         experiment, augmentation = self.experiment, None
         if experiment.augment or experiment.augment_zoom_only:
             augmentation = functools.partial(augment.augment_image, zoom_only=experiment.augment_zoom_only)
-        return pipeline.pretraining_dataset(
-            self.store,
-            make_example=self.algorithm.make_example,
+        return self._stream(
+            self.algorithm.make_example,
+            pipeline.Position(experiment.seed, first_step, training),
+            crops_per_scan=experiment.crops_per_scan,
             batch_size=batch_size,
-            position=pipeline.Position(experiment.seed, first_step, training),
-            crops=self._crops(experiment.crops_per_scan),
             sampling=self.algorithm.sampling,
             augment=augmentation,
         )
 
     def single_examples(self) -> Any:
         """Return a `tf.data.Dataset` of one example of every scan, not augmented, in batches of one."""
-        return pipeline.pretraining_dataset(
-            self.store,
-            make_example=self.algorithm.make_example,
-            batch_size=1,
-            position=pipeline.Position(self.experiment.seed, training=False),
-            crops=self._crops(),
-            sampling=Sampling(companions=self.algorithm.sampling.companions),
-        )
+        position = pipeline.Position(self.experiment.seed, training=False)
+        sampling = Sampling(companions=self.algorithm.sampling.companions)
+        return self._stream(self.algorithm.make_example, position, sampling=sampling)
 
     def images_for_analysis(self, *, per_scan: int, seed: int) -> Any:
         """Return a `tf.data.Dataset` of one image ``(1, *spatial, channels)`` and its seed ``(1, 2)`` at a time.
 
         Every scan comes in turn, ``per_scan`` times if it is cropped; not augmented, the same for the same seed.
         """
-        return pipeline.pretraining_dataset(
-            self.store,
-            make_example=keep_crop,
-            batch_size=1,
-            position=pipeline.Position(seed, training=False),
-            crops=self._crops(per_scan),
-        )
+        return self._stream(keep_crop, pipeline.Position(seed, training=False), crops_per_scan=per_scan)
 
-    def _crops(self, per_scan: int = 1) -> pipeline.Crops:
-        """Return how crops are drawn, the same for training, validation, pictures and analyses."""
+    def _stream(
+        self,
+        make_example: Callable[..., Any],
+        position: pipeline.Position,
+        *,
+        crops_per_scan: int = 1,
+        batch_size: int = 1,
+        sampling: Sampling = pipeline.ONE_SCAN,
+        augment: Callable[..., Any] | None = None,
+    ) -> Any:
+        """Return a stream whose crops are drawn the same way for training, validation, pictures and analyses."""
         level, window = self.experiment.background_level, self.experiment.intensity_window
         background = None if level is None else Background.in_window(level, self.experiment.background_share, window)
-        return pipeline.Crops(self.experiment.crop_shape, per_scan, self.centres, background)
+        return pipeline.pretraining_dataset(
+            self.store,
+            make_example=make_example,
+            batch_size=batch_size,
+            position=position,
+            crops=pipeline.Crops(self.experiment.crop_shape, crops_per_scan, self.centres, background),
+            sampling=sampling,
+            augment=augment,
+        )
 
 
 def read_scans(experiment: TrainExperiment, algorithm: Algorithm, cases: Sequence[Case]) -> Scans:

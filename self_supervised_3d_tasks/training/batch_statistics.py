@@ -36,7 +36,7 @@ def recompute(model: keras.Model, batches: Iterable[Any]) -> int:
     running = [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]
     sums = [np.zeros(variable.shape) for variable in running]  # float64
     passes = 0
-    with _batches_own_statistics(layers), _unchanged(model.non_trainable_variables):
+    with _passes_of_training(model, layers):
         for batch in batches:
             model(batch, training=True)
             passes += 1
@@ -57,25 +57,18 @@ def _normalizations(layer: keras.Layer) -> list[keras.layers.BatchNormalization]
 
 
 @contextlib.contextmanager
-def _batches_own_statistics(layers: list[keras.layers.BatchNormalization]) -> Iterator[None]:
-    """Make a pass leave the batch's statistics as running ones: without momentum nothing of the old ones stays."""
-    before = [(layer, layer.momentum, layer.trainable) for layer in layers]
+def _passes_of_training(model: keras.Model, layers: list[keras.layers.BatchNormalization]) -> Iterator[None]:
+    """Make a pass leave the batch's statistics as running ones; afterwards everything is as it was."""
+    settings = [(layer, layer.momentum, layer.trainable) for layer in layers]
+    values = [(variable, keras.ops.convert_to_numpy(variable).copy()) for variable in model.non_trainable_variables]
     try:
         for layer in layers:
-            # Keras takes a frozen layer for one in inference, even in a pass of training.
+            # Without momentum nothing of the old statistics stays. Keras takes a frozen layer for one in inference,
+            # even in a pass of training.
             layer.momentum, layer.trainable = 0.0, True
         yield
     finally:
-        for layer, momentum, trainable in before:
+        for layer, momentum, trainable in settings:
             layer.momentum, layer.trainable = momentum, trainable
-
-
-@contextlib.contextmanager
-def _unchanged(variables: list[keras.Variable]) -> Iterator[None]:
-    """Give variables their values back afterwards."""
-    before = [(variable, keras.ops.convert_to_numpy(variable).copy()) for variable in variables]
-    try:
-        yield
-    finally:
-        for variable, value in before:
+        for variable, value in values:
             variable.assign(value)

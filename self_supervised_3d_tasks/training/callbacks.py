@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from absl import logging
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from self_supervised_3d_tasks.data.stream.wait_clock import WaitClock
 from self_supervised_3d_tasks.errors import TrainingDiverged
+from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.training.checkpoints import Row
 
@@ -72,37 +72,34 @@ class EpochRecorder:
     def _end_step(self, step: int, logs: Logs = None) -> None:
         # Keras logs the mean over the epoch so far: it stays non-finite from the first bad step on, so none
         # is missed.
-        loss = float((logs or {}).get("loss", 0.0))
-        if not math.isfinite(loss):
-            place = f"epoch {self._epoch}, step {step + 1} of {self.steps_per_epoch}"
-            raise TrainingDiverged(f"the loss became {loss} in {place}")
+        self._check("loss", float((logs or {}).get("loss", 0.0)), step + 1)
         self._trained = time.perf_counter()
 
     def _end_epoch(self, epoch: int, logs: Logs = None) -> None:
         metrics = {name: float(value) for name, value in sorted((logs or {}).items())}
-        if not math.isfinite(metrics.get("val_loss", 0.0)):
-            place = f"epoch {self._epoch}, after step {self.steps_per_epoch}"
-            raise TrainingDiverged(f"the validation loss became {metrics['val_loss']} in {place}")
-        row = {"epoch": self._epoch, "phase": self.phase, **metrics, **self._timing()}
-        self.save(row)
-        self._report(row)
-
-    def _timing(self) -> Row:
-        """Return the epoch's seconds, and throughput and waiting relative to its training part alone."""
+        self._check("validation loss", metrics.get("val_loss", 0.0), self.steps_per_epoch)
+        # Throughput and waiting are those of the training part of the epoch alone.
         trained = max(self._trained - self._started, 1e-9)
-        return {
+        row = {
+            "epoch": self._epoch,
+            "phase": self.phase,
+            **metrics,
             "seconds": time.perf_counter() - self._started,
             "samples_per_second": self.steps_per_epoch * self.samples_per_step / trained,
             "wait_share": min(max((self.clock.seconds() - self._waited) / trained, 0.0), 1.0),
         }
-
-    def _report(self, row: Row) -> None:
+        self.save(row)
         losses = {name: f"{row[name]:.4g}" for name in ("loss", "val_loss") if name in row}
         self.progress.set_postfix(losses, refresh=False)
         self.progress.update()
         if self.progress.disable:
             columns = "  ".join(f"{name} {value:.4g}" for name, value in list(row.items())[2:])
             logging.info("epoch %d/%d  %s", row["epoch"], self.progress.total, columns)
+
+    def _check(self, name: str, value: float, step: int) -> None:
+        if not math.isfinite(value):
+            place = f"epoch {self._epoch}, step {step} of {self.steps_per_epoch}"
+            raise TrainingDiverged(f"the {name} became {value} in {place}")
 
 
 def add_columns(measure: Callable[[int], Row]) -> keras.callbacks.Callback:
@@ -114,12 +111,12 @@ def add_columns(measure: Callable[[int], Row]) -> keras.callbacks.Callback:
     return keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(measure(epoch + 1)))
 
 
-def tensorboard_callbacks(folder: Path) -> list[keras.callbacks.Callback]:
-    """Return the callback that logs into ``folder/tensorboard``, or none without that package.
+def tensorboard_callbacks(folder: RunFolder) -> list[keras.callbacks.Callback]:
+    """Return the callback that logs into the run folder for TensorBoard, or none without that package.
 
     It draws what it finds in the logs of an epoch, so it stands behind the callbacks that add columns to them.
     """
     if importlib.util.find_spec("tensorboard") is None:
         logging.info("no TensorBoard logs are written: the package tensorboard is not installed")
         return []
-    return [keras.callbacks.TensorBoard(str(folder / "tensorboard"), write_graph=False)]
+    return [keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False)]

@@ -7,14 +7,15 @@ to it, each with its SHA-256. A file that it does not name is a leftover of an i
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import warnings
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 
-from self_supervised_3d_tasks.errors import UserError, nearest
+from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.atomic import TEMPORARY_PREFIX, atomic_write, checksum, read_json, write_json
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.files.tables import write_table
@@ -32,7 +33,7 @@ class Checkpoint:
     Attributes:
         epoch: Number of finished epochs.
         file: Path relative to the run folder, so that the folder can be moved.
-        sha256: Of the file: Keras loads an altered ``.weights.h5`` without a word.
+        sha256: SHA-256 of the file, because Keras loads an altered ``.weights.h5`` without a word.
     """
 
     epoch: int
@@ -63,176 +64,140 @@ class State:
     history: list[Row]
 
 
-def read_state(folder: Path) -> State | None:
+def read_state(folder: RunFolder) -> State | None:
     """Return the state of the training in a run folder, or None where no epoch was finished.
 
     Raises:
         UserError: ``state.json`` is damaged.
     """
-    path = RunFolder(folder).state
-    if not path.exists():
+    if not folder.state.exists():
         return None
-    content = read_json(path)
+    content = read_json(folder.state)
     try:
-        best, history = content.pop("best"), content.pop("history")
-        return State(
-            last=Checkpoint(**content.pop("last")),
-            best=Checkpoint(**best) if best else None,
-            history=[_with_nan(row) for row in history],
-            **content,
-        )
+        best, last = content["best"], Checkpoint(**content["last"])
+        history = [
+            {name: math.nan if value is None else value for name, value in row.items()} for row in content["history"]
+        ]
+        return State(**content | {"last": last, "best": best and Checkpoint(**best), "history": history})
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not the state of a training ({error}); delete it to start anew") from error
+        raise UserError(f"{folder.state}: not the state of a training ({error}); delete it to start anew") from error
 
 
-def read_history(folder: Path) -> list[Row]:
-    """Return one row per finished epoch of a run folder; see `training.fit` for its columns."""
+def read_history(folder: RunFolder) -> list[Row]:
+    """Return one row per finished epoch of a run folder; `training.fit` says which columns a row has."""
     state = read_state(folder)
     return state.history if state else []
 
 
 def write_state(
-    folder: Path, model: keras.Model, row: Row, *, steps_per_epoch: int, monitor: str | None, save_every: int | None
-) -> State:
+    folder: RunFolder,
+    model: keras.Model,
+    row: Row,
+    *,
+    steps_per_epoch: int,
+    monitor: str | None,
+    save_every: int | None,
+) -> None:
     """Write everything after an epoch; killed at any moment, the folder holds this epoch or the one before.
 
     Args:
-        folder: Run folder.
+        folder: The run folder.
         model: Compiled model after the epoch.
         row: The epoch's row of the history, with ``epoch`` and ``phase`` counted from 1.
-        steps_per_epoch: See `State`.
-        monitor: Column of the history; lower is better. None: the last epoch is the best.
-        save_every: Keep the weights of every this many epochs beside the best and the last.
-
-    Returns:
-        The new state.
-
-    Raises:
-        UserError: The history has no column ``monitor``.
+        steps_per_epoch: Number of training steps in the epoch.
+        monitor: Column of the history that chooses the best weights; lower is better. None: the last epoch is the best.
+        save_every: The weights of every this many epochs are kept beside the best and the last.
     """
-    if monitor is not None and monitor not in row:
-        known = f"known: {', '.join(row)}.{nearest(monitor, row)}"
-        raise UserError(f"monitor: {monitor!r} is not logged; {known}")
-    before = read_state(folder)
-    last = _write_weights(folder, model, epoch=int(row["epoch"]))
-    state = State(
-        phase=int(row["phase"]),
-        steps_per_epoch=steps_per_epoch,
-        last=last,
-        best=before.best if before else None,
-        best_value=before.best_value if before else None,
-        seeds=[keras.ops.convert_to_numpy(seed).tolist() for seed in _seed_states(model)],
-        history=[*(before.history if before else []), row],
-    )
-    value = None if monitor is None else row[monitor]
-    if value is None:
-        state = replace(state, best=last)
-    elif math.isfinite(value) and (state.best_value is None or value < state.best_value):
-        state = replace(state, best=last, best_value=value)
-    _write_table(RunFolder(folder).history, state.history)
-    content = asdict(state) | {"history": [_without_nan(row) for row in state.history]}
-    write_json(RunFolder(folder).state, content)
-    _prune(folder, state, save_every)
-    return state
+    # A new name for every epoch: state.json and the file that it names cannot be replaced in one step.
+    epoch, before = int(row["epoch"]), read_state(folder)
+    path = folder.weights(epoch)
+    with atomic_write(path) as temporary:
+        model.save_weights(temporary)
+    last = Checkpoint(epoch, path.relative_to(folder.path).as_posix(), checksum(path))
+    best, best_value = (before.best, before.best_value) if before else (None, None)
+    if monitor is None:
+        best = last
+    elif math.isfinite(row[monitor]) and (best_value is None or row[monitor] < best_value):
+        best, best_value = last, row[monitor]
+    seeds = [keras.ops.convert_to_numpy(seed).tolist() for seed in _seed_states(model)]
+    history = [*(before.history if before else []), row]
+    state = State(int(row["phase"]), steps_per_epoch, last, best, best_value, seeds, history)
+    columns = list(dict.fromkeys(itertools.chain(*history)))
+    write_table(folder.history, columns, ([row.get(column) for column in columns] for row in history))
+    # JSON has no NaN: null marks a metric that is not a number.
+    rows = [{name: value if math.isfinite(value) else None for name, value in row.items()} for row in history]
+    write_json(folder.state, asdict(state) | {"history": rows})
+    _remove_unnamed_weights(folder, state, save_every)
 
 
-def restore_state(folder: Path, model: keras.Model, state: State) -> None:
+def restore_state(model: keras.Model, folder: RunFolder, state: State) -> None:
     """Load layers, optimizer and seed generators as they were after the last finished epoch.
 
     Args:
-        folder: Run folder.
         model: Built, and compiled as it was in ``state.phase``.
+        folder: The run folder.
         state: What `read_state` gave.
 
     Raises:
         UserError: The weight file is missing or damaged, or belongs to another model.
     """
     model.optimizer.build(model.trainable_variables)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=_OPTIMIZER_SKIPPED)
-        path = _load_weights(folder, model, state.last)
+    _load_weights(model, folder, state.last, missing_optimizer="error")
     seeds = _seed_states(model)
     if len(seeds) != len(state.seeds):
-        counts = f"{len(state.seeds)} seed generators, but the model has {len(seeds)}"
-        raise UserError(f"{path}: written for {counts}; resume with the settings that it was started with")
+        raise UserError(
+            f"{folder.state}: expected the states of {len(seeds)} seed generators, which the model has, received "
+            f"{len(state.seeds)}; resume with the settings that the training was started with"
+        )
     for variable, values in zip(seeds, state.seeds, strict=True):
         variable.assign(np.asarray(values, variable.dtype))
 
 
-def restore_best(model: keras.Model, folder: Path) -> int:
-    """Load the layers' weights of the epoch with the lowest monitored value.
+def restore_best(model: keras.Model, folder: RunFolder) -> int:
+    """Load the layers' weights of the epoch with the lowest monitored value and return its number, counted from 1.
 
     Args:
         model: Built, whether compiled or not; its optimizer may be of another phase.
-        folder: Run folder.
-
-    Returns:
-        That epoch, counted from 1.
+        folder: The run folder.
 
     Raises:
         UserError: No epoch had a finite monitored value, or the weight file is missing or damaged.
     """
     state = read_state(folder)
     if state is None or state.best is None:
-        raise UserError(f"{folder}: no epoch ended with a finite monitored value: no weights are the best")
-    with warnings.catch_warnings():
-        # Only the layers are wanted; the optimizer in the file may be that of the warm-up.
-        warnings.filterwarnings("ignore", message=_OPTIMIZER_SKIPPED)
-        _load_weights(folder, model, state.best)
+        raise UserError(f"{folder.path}: no epoch ended with a finite monitored value: no weights are the best")
+    # Only the layers are wanted; the optimizer in the file may be that of the warm-up.
+    _load_weights(model, folder, state.best, missing_optimizer="ignore")
     return state.best.epoch
 
 
-def _weights_file(epoch: int) -> str:
-    return f"{RunFolder.checkpoints}/epoch_{epoch:04d}.weights.h5"
-
-
-def _write_weights(folder: Path, model: keras.Model, *, epoch: int) -> Checkpoint:
-    # A new name for every epoch: state.json and the file that it names cannot be replaced in one step.
-    file = _weights_file(epoch)
-    with atomic_write(folder / file) as temporary:
-        model.save_weights(temporary)
-    return Checkpoint(epoch, file, checksum(folder / file))
-
-
-def _load_weights(folder: Path, model: keras.Model, checkpoint: Checkpoint) -> Path:
-    path = folder / checkpoint.file
-    restart = f"put the original back, or delete {RunFolder(folder).state} to train from the start"
+def _load_weights(
+    model: keras.Model, folder: RunFolder, checkpoint: Checkpoint, *, missing_optimizer: Literal["error", "ignore"]
+) -> None:
+    path = folder.path / checkpoint.file
+    restart = f"put the original back, or delete {folder.state} to train from the start"
     if not path.is_file():
         raise UserError(f"{path}: no such file, though state.json names it; {restart}")
     if checksum(path) != checkpoint.sha256:
         raise UserError(f"{path}: truncated or altered (its SHA-256 is not the one in state.json); {restart}")
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings(missing_optimizer, message=_OPTIMIZER_SKIPPED)
+            model.load_weights(path)
     except (ValueError, UserWarning) as error:
         raise UserError(f"{path}: does not fit the model of this experiment ({error}); {restart}") from error
-    return path
 
 
 def _seed_states(model: keras.Model) -> list[keras.Variable]:
     return [variable for variable in model.variables if variable.name == "seed_generator_state"]
 
 
-def _without_nan(row: Row) -> dict[str, float | None]:
-    """Return the row with None, JSON's null, for a metric that is not a number: JSON has no NaN."""
-    return {name: value if math.isfinite(value) else None for name, value in row.items()}
-
-
-def _with_nan(row: dict[str, float | None]) -> Row:
-    return {name: math.nan if value is None else value for name, value in row.items()}
-
-
-def _write_table(path: Path, history: list[Row]) -> None:
-    columns = list(dict.fromkeys(column for row in history for column in row))
-    write_table(path, columns, ([row.get(column) for column in columns] for row in history))
-
-
-def _prune(folder: Path, state: State, save_every: int | None) -> None:
+def _remove_unnamed_weights(folder: RunFolder, state: State, save_every: int | None) -> None:
     """Remove the weights that nothing points to any more; state.json is on the disk by now."""
-    keep = {checkpoint.file for checkpoint in (state.last, state.best) if checkpoint}
+    keep = {folder.path / checkpoint.file for checkpoint in (state.last, state.best) if checkpoint}
     if save_every:
-        keep |= {_weights_file(epoch) for epoch in range(0, state.last.epoch, save_every)}
-    for pattern in ("epoch_*.weights.h5", f"{TEMPORARY_PREFIX}*"):
-        for path in RunFolder(folder).checkpoints.glob(pattern):
-            if path.relative_to(folder).as_posix() not in keep:
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        keep |= {folder.weights(epoch) for epoch in range(0, state.last.epoch, save_every)}
+    unfinished = folder.checkpoints.glob(f"{TEMPORARY_PREFIX}*")
+    for path in {*folder.checkpoints.glob("epoch_*.weights.h5"), *unfinished} - keep:
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from absl import logging
 from tqdm import tqdm
 
 from self_supervised_3d_tasks.data.stream.wait_clock import WaitClock
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.training.callbacks import EpochRecorder, check_weights
 from self_supervised_3d_tasks.training.checkpoints import Row, read_history, read_state, restore_state, write_state
@@ -72,7 +72,7 @@ def fit(
     *,
     data: TrainingData,
     phases: Sequence[Phase],
-    folder: Path,
+    folder: RunFolder,
     monitor: str | None = "val_loss",
     save_every: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -86,7 +86,7 @@ def fit(
         model: Built; need not be compiled.
         data: What it is trained and validated on.
         phases: Run one after the other, epochs numbered through.
-        folder: Run folder; made if it does not exist.
+        folder: The run folder, which is made if it does not exist.
         monitor: Column of the history that chooses the best weights, lower is better. None: the weights of the last
             epoch count as the best.
         save_every: Also keep the weights of every this many epochs.
@@ -128,22 +128,22 @@ def fit(
     return read_history(folder)
 
 
-def _resume(model: keras.Model, phases: Sequence[Phase], steps_per_epoch: int, folder: Path) -> tuple[int, int]:
+def _resume(model: keras.Model, phases: Sequence[Phase], steps_per_epoch: int, folder: RunFolder) -> tuple[int, int]:
     """Bring the model to where it was; return the numbers of finished epochs and of the compiled phase."""
     state = read_state(folder)
     if state is None:
         return 0, 0
     if state.steps_per_epoch != steps_per_epoch or state.phase > len(phases):
         raise UserError(
-            f"{folder}: trained with {state.steps_per_epoch} steps per epoch up to phase {state.phase}; now "
+            f"{folder.path}: trained with {state.steps_per_epoch} steps per epoch up to phase {state.phase}; now "
             f"there are {steps_per_epoch} steps per epoch and {len(phases)} phases. Resume with the same "
             "data and settings, or start anew"
         )
     # The phase that wrote the state, even where it has no epoch left: only its optimizer fits the file. Where
     # the next phase begins, fit prepares that one as in an uninterrupted run.
     phases[state.phase - 1].prepare(model)
-    restore_state(folder, model, state)
-    logging.info("%s: resumed after epoch %d", folder, state.last.epoch)
+    restore_state(model, folder, state)
+    logging.info("%s: resumed after epoch %d", folder.path, state.last.epoch)
     return state.last.epoch, state.phase
 
 

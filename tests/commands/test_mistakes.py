@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from absl import flags
 
-from self_supervised_3d_tasks import training
 from self_supervised_3d_tasks.commands import experiment_run
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
+from self_supervised_3d_tasks.files.models import save_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -158,9 +158,7 @@ def execute():
 
 def test_a_checkpoint_of_another_architecture_is_refused_with_the_report(workspace, execute):
     other = load_experiment("finetune", write(workspace, "finetune", enc_filters=4))
-    training.save_model(
-        build.make_encoder(other, other.input_shape, seed=0), workspace / "pretrained" / "encoder.keras"
-    )
+    save_model(build.make_encoder(other, other.input_shape, seed=0), workspace / "pretrained" / "encoder.keras")
     keys = {"model_checkpoint": "pretrained", "epochs_frozen": 1, "run_name": "mine"}
     with pytest.raises(UserError, match=r"pretrained(.|\n)*Give the encoder options of the pretraining"):
         execute("finetune", str(write(workspace, "finetune", **keys)))

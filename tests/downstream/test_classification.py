@@ -21,6 +21,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.atomic import read_json
+from self_supervised_3d_tasks.files.models import load_model, save_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.finetuning import job as finetuning
 from self_supervised_3d_tasks.finetuning import sweep as finetune_sweep
@@ -139,7 +140,7 @@ def volumes(tmp_path_factory):
     write_volumes(folder)
     keys = {"model_checkpoint": str(folder / "encoder.keras"), "run_name": "volumes"}
     encoder = build.make_encoder(load(folder, VOLUMES, **keys), (8, 8, 12, 1), seed=5)
-    training.save_model(encoder, folder / "encoder.keras")
+    save_model(encoder, folder / "encoder.keras")
     return sweep(folder, VOLUMES, **keys)
 
 
@@ -214,7 +215,7 @@ def test_scores_are_those_of_the_predictions(volumes):
 
 def test_predictions_are_those_of_the_kept_model(volumes):
     found = predictions(volumes, "100_initialized_1")
-    model = training.load_model(job(volumes, "100_initialized_1") / "model.keras")
+    model = load_model(job(volumes, "100_initialized_1") / "model.keras")
     for name, probabilities in zip(found.names, found.probabilities, strict=True):
         array = np.load(Path(volumes.experiment.data_dir_train) / f"{name}.npy")
         image = (array - array.min()) / (array.max() - array.min())
@@ -223,11 +224,11 @@ def test_predictions_are_those_of_the_kept_model(volumes):
 
 
 def test_the_frozen_encoder_is_the_pretrained_one(volumes):
-    pretrained = training.load_model(Path(volumes.experiment.model_checkpoint))
+    pretrained = load_model(Path(volumes.experiment.model_checkpoint))
     kernels = {layer.name: layer.kernel for layer in pretrained.layers if isinstance(layer, keras.layers.Conv3D)}
     assert kernels
     for mode in MODES:
-        model = training.load_model(job(volumes, f"100_{mode}_0") / "model.keras")
+        model = load_model(job(volumes, f"100_{mode}_0") / "model.keras")
         same = [np.array_equal(model.get_layer(name).kernel, kernel) for name, kernel in kernels.items()]
         assert all(same) if mode == "frozen" else not any(same), mode
         assert model.output_shape == (None, 2)
@@ -367,7 +368,7 @@ def test_grades_are_learned_and_scored_as_decoded(photographs):
     assert scores["qw_kappa_kaggle"] == pytest.approx(kappa)
     assert scores["bin_accuracy"] == pytest.approx(np.mean((found.truth > 0) == (found.prediction > 0)))
     assert kappa > 0.6
-    history = training.read_history(job(photographs, "100_random_0"))
+    history = training.read_history(RunFolder(job(photographs, "100_random_0")))
     assert max(row["val_accuracy"] for row in history) > 0.6
 
 

@@ -19,6 +19,7 @@ from self_supervised_3d_tasks.data.labels.findings import NIH_FINDINGS
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.load import load_experiment
+from self_supervised_3d_tasks.files.models import load_model
 from self_supervised_3d_tasks.finetuning import sweep as finetune_sweep
 from self_supervised_3d_tasks.prediction import Predictor
 from self_supervised_3d_tasks.pretraining.run import plan as plan_pretraining
@@ -157,7 +158,7 @@ def test_patients_are_on_one_side(finished):
 
 def test_logits_are_independent_and_colours_of_grey_are_grey(finished):
     """Of four-channel, three-channel and grey files alike, the kept model's sigmoids are what was written."""
-    model = training.load_model(finished.path / "jobs" / "100_random_0" / "model.keras")
+    model = load_model(finished.path / "jobs" / "100_random_0" / "model.keras")
     assert model.output_shape == (None, 14)
     target = finished.path / "table.csv"
     predictor = Predictor.load(finished.path)
@@ -202,7 +203,7 @@ def test_official_lists_are_two_tables_of_one_folder(images, tmp_path):
     assert found.names == sorted(Path(line.split(",")[0]).stem for line in lines[16:])
     (row,) = read_long(run.path / "results_long.csv")
     assert row.metric == "mean_auroc" and row.value > 0.9
-    history = training.read_history(run.path / "jobs" / "100_random_0")
+    history = training.read_history(run.job("100_random_0"))
     assert max(row["val_accuracy"] for row in history) > 0.8
 
 

@@ -19,6 +19,7 @@ from self_supervised_3d_tasks.errors import TrainingDiverged, UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.atomic import read_json, verify_checksum, write_json
+from self_supervised_3d_tasks.files.models import load_model, save_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.finetuning import sweep as finetune_sweep
 from self_supervised_3d_tasks.finetuning.baseline import check_baseline
@@ -74,7 +75,7 @@ def save_pretrained(experiment, path: Path) -> dict[str, np.ndarray]:
     for layer in encoder.layers:
         for weight in layer.non_trainable_weights:
             weight.assign(rng.uniform(0.5, 1.5, weight.shape))
-    training.save_model(encoder, path)
+    save_model(encoder, path)
     return tensors(encoder)
 
 
@@ -88,11 +89,11 @@ def watch_training(monkeypatch):
     fit, seen = training.fit, SimpleNamespace(before={}, after={}, diverge=None)
 
     def watched(model, *, folder, **options):
-        seen.before[folder.name] = tensors(model)
-        if folder.name == seen.diverge:
+        seen.before[folder.path.name] = tensors(model)
+        if folder.path.name == seen.diverge:
             raise TrainingDiverged("the loss became nan in epoch 1, step 1 of 2")
         history = fit(model, folder=folder, **options)
-        seen.after[folder.name] = tensors(model)
+        seen.after[folder.path.name] = tensors(model)
         # What the last epoch left in the model must not matter: the best weights are on the disk.
         model.set_weights([np.zeros_like(weight) for weight in model.get_weights()])
         return history
@@ -129,7 +130,7 @@ def copied(sweep, tmp_path):
 
 
 def model_of(folder: RunFolder, job: str):
-    return training.load_model(folder.path / "jobs" / job / "model.keras")
+    return load_model(folder.path / "jobs" / job / "model.keras")
 
 
 def identity(folder: RunFolder) -> dict[str, tuple[int, int]]:
@@ -176,7 +177,7 @@ def test_the_best_weights_are_kept_with_a_checksum(sweep):
     for job in JOBS:
         folder = sweep.folder.path / "jobs" / job
         verify_checksum(folder / "model.keras")
-        best = min(row["val_loss"] for row in training.read_history(folder))
+        best = min(row["val_loss"] for row in training.read_history(RunFolder(folder)))
         assert read_json(folder / "scores.json")["best_val_loss"] == pytest.approx(best)
         received = float(loss(mask, model_of(sweep.folder, job).predict_on_batch(image))[0])
         assert received == pytest.approx(best, rel=1e-3)
@@ -359,7 +360,7 @@ def test_every_phase_has_a_schedule_of_its_own(sweep, monkeypatch):
             assert (optimizer.momentum, optimizer.clipnorm) == (0.5, 2.0)
             for step in (0, 2, 4):
                 optimizer.iterations.assign(step)
-                rates.append((folder.name, phase.epochs, step, round(float(optimizer.learning_rate), 6)))
+                rates.append((folder.path.name, phase.epochs, step, round(float(optimizer.learning_rate), 6)))
         raise TrainingDiverged("enough")
 
     monkeypatch.setattr(training, "fit", compile_only)

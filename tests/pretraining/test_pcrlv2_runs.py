@@ -11,7 +11,6 @@ import pytest
 
 from self_supervised_3d_tasks import training, transfer
 from self_supervised_3d_tasks.algorithms.pcrlv2 import PCRLv2
-from self_supervised_3d_tasks.commands import analyse
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
@@ -19,6 +18,7 @@ from self_supervised_3d_tasks.files.models import load_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.models.decoders.unet import unet as decoder
 from self_supervised_3d_tasks.pretraining import run as pretraining
+from self_supervised_3d_tasks.pretraining.analysis import Sample, analyse
 from self_supervised_3d_tasks.training import checkpoints
 from self_supervised_3d_tasks.transfer import decoder as transfer_decoder
 
@@ -130,7 +130,7 @@ def test_every_epoch_tells_of_the_restoration_and_of_the_codes_at_each_scale(run
 
 @pytest.mark.slow
 def test_the_last_epoch_is_kept(run):
-    state = checkpoints.read_state(run.path)
+    state = checkpoints.read_state(run)
     assert state.best == state.last
     assert (state.last.epoch, state.best_value) == (2, None)
     scores = {row["metric"]: row for row in table(run.path / "pretext_scores.csv")}
@@ -144,7 +144,7 @@ def test_the_last_epoch_is_kept(run):
 def test_what_is_kept_are_its_weights_with_statistics_of_global_views(run, experiment):
     """Running means of the checkpoint are mixtures with local views; everything else is as it was."""
     model = pretraining.plan(experiment).build_model()
-    training.restore_best(model, run.path)
+    training.restore_best(model, run)
     kept, whole = load_model(run.path / "encoder.keras"), load_model(run.path / "encoder_decoder.keras")
     statistics = 0
     for before, after, again in zip(
@@ -196,14 +196,14 @@ def test_killed_after_an_epoch_and_resumed_is_as_uninterrupted(run, workspace, m
     with pytest.raises(Killed):
         pretraining.run(pretraining.plan(experiment), folder)
     monkeypatch.setattr(PCRLv2, "callbacks", original)
-    assert len(training.read_history(folder.path)) == 1
+    assert len(training.read_history(folder)) == 1
     assert not (folder.path / "encoder.keras").exists()
     pretraining.run(pretraining.plan(experiment), folder)
     for name in ("encoder.keras", "encoder_decoder.keras"):
         models = load_model(run.path / name), load_model(folder.path / name)
         for one, other in zip(*(model.variables for model in models), strict=True):  # seeds of dropout too
             np.testing.assert_array_equal(one, other, err_msg=one.path)
-    before, after = (training.read_history(path) for path in (run.path, folder.path))
+    before, after = (training.read_history(each) for each in (run, folder))
     timing = {"seconds", "samples_per_second", "wait_share"}
     for one, other in zip(before, after, strict=True):
         assert {key: one[key] for key in one.keys() - timing} == {key: other[key] for key in other.keys() - timing}
@@ -211,7 +211,7 @@ def test_killed_after_an_epoch_and_resumed_is_as_uninterrupted(run, workspace, m
 
 @pytest.mark.slow
 def test_the_run_can_be_analysed(run):
-    text = analyse.analyse(run, data_dir=None, num_wholes=4, parts_per_whole=2, seed=0)
+    text = analyse(run, Sample(data_dir=None, num_images=4, parts_per_image=2, seed=0))
     assert "pcrlv2, epoch 2: 4 wholes of 4 validation scans, 2 parts each" in text
     content = run.read_json("analysis/analysis.json")
     found = {number["name"]: number["value"] for number in content["numbers"]}

@@ -1,11 +1,36 @@
-"""The contrastive probe."""
+"""How alike codes are, the contrastive probe, and t-SNE of codes."""
 
 import math
 
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks.analysis.codes import TEMPERATURE, contrastive_probe
+from self_supervised_3d_tasks.analysis.codes import TEMPERATURE, contrastive_probe, embed, similarities
+
+
+def test_similarities_by_hand():
+    # Two wholes of two parts: (1, 0) and (1, 1); (0, 2) and (-3, 0).
+    codes = np.array([[[1, 0], [1, 1]], [[0, 2], [-3, 0]]], float)
+    half = np.sqrt(0.5)
+    same, different = similarities(codes)
+    np.testing.assert_allclose(same, [half, 0], atol=1e-7)
+    np.testing.assert_allclose(sorted(different), sorted([0, -1, half, -half]), atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 3), (4, 3, 5), (3, 5, 1), (1, 4, 2)])
+def test_every_pair_is_counted_once(shape):
+    rng = np.random.default_rng(sum(shape))
+    codes = rng.normal(size=shape)
+    wholes, parts, _ = shape
+    expected = {True: [], False: []}
+    flat = [(whole, codes[whole, part]) for whole in range(wholes) for part in range(parts)]
+    for index, (whole, code) in enumerate(flat):
+        for other, second in flat[index + 1 :]:
+            cosine = code @ second / np.linalg.norm(code) / np.linalg.norm(second)
+            expected[whole == other].append(cosine)
+    same, different = similarities(codes * rng.uniform(0.5, 9, (wholes, parts, 1)))  # lengths do not matter
+    np.testing.assert_allclose(np.sort(same), np.sort(expected[True]), atol=1e-6)
+    np.testing.assert_allclose(np.sort(different), np.sort(expected[False]), atol=1e-6)
 
 
 @pytest.mark.parametrize(("wholes", "parts"), [(2, 2), (5, 3), (3, 7)])
@@ -58,3 +83,23 @@ def test_a_draw_of_negatives_is_the_same_for_the_same_seed_and_near_the_whole():
     # What lies above chance hardly depends on their number.
     every = contrastive_probe(codes)
     assert first.value - first.chance == pytest.approx(every.value - every.chance, abs=0.1)
+
+
+def test_wholes_that_are_far_apart_stay_apart():
+    rng = np.random.default_rng(0)
+    centres = np.eye(5)[:3].repeat(10, axis=0)
+    codes = (centres + 0.05 * rng.normal(size=(30, 5))) * rng.uniform(1, 20, (30, 1))
+    points = embed(codes, seed=3).reshape(3, 10, 2)
+    middles = points.mean(axis=1)
+    within = np.linalg.norm(points - middles[:, None], axis=-1).max()
+    between = min(np.linalg.norm(middles[first] - middles[second]) for first, second in [(0, 1), (0, 2), (1, 2)])
+    assert between > 2 * within
+    np.testing.assert_array_equal(points.reshape(30, 2), embed(codes, seed=3))
+    assert not np.array_equal(points.reshape(30, 2), embed(codes, seed=4))
+
+
+@pytest.mark.parametrize("codes", [np.random.default_rng(0).normal(size=(4, 2)), np.ones((6, 3))])
+def test_few_points_and_collapsed_codes(codes):
+    points = embed(codes)
+    assert points.shape == (len(codes), 2)
+    assert np.isfinite(points).all()
