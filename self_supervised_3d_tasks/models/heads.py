@@ -82,7 +82,8 @@ def classifier(
             freezes them here.
         head: One of `HEADS`, its options given.
         num_outputs: Number of logits.
-        global_pooling: Of a map ``(batch, *spatial, channels)``; ``"none"`` flattens it. A vector stays as it is.
+        global_pooling: Pooling of a map ``(batch, *spatial, channels)``; ``"none"`` flattens it. A vector stays as
+            it is.
         pool_bins: Bins per axis of the average, which the head flattens: more than 1 keeps a part of where things
             are (see `layers.adaptive_average_pool`).
         seed: Seed of the initial weights and of dropout.
@@ -98,21 +99,19 @@ def classifier(
     x = encoder.output
     rank = len(x.shape) - 2
     if pool_bins > 1:
-        x = _pool_to_bins(x, global_pooling, pool_bins)
+        if global_pooling != "avg":
+            raise ValueError(
+                f'pool_bins: {pool_bins} bins per axis need global_pooling "avg", received {global_pooling!r}'
+            )
+        if rank == 0:
+            raise UserError(
+                f"pool_bins: {pool_bins} bins per axis need a map, but the encoder ends in a vector; use "
+                '"pooling": "none", or leave pool_bins out'
+            )
+        x = layers.adaptive_average_pool(x, pool_bins, name="head_pool")
     elif rank > 0 and global_pooling != "none":
         x = layers.global_pool(rank, global_pooling, name="head_pool")(x)
     return keras.Model(encoder.input, head(x, num_outputs, seed=seed), name="classification")
-
-
-def _pool_to_bins(x: Tensor, global_pooling: str, pool_bins: int) -> Tensor:
-    if global_pooling != "avg":
-        raise ValueError(f'pool_bins: {pool_bins} bins per axis need global_pooling "avg", received {global_pooling!r}')
-    if len(x.shape) == 2:
-        raise UserError(
-            f"pool_bins: {pool_bins} bins per axis need a map, but the encoder ends in a vector; use "
-            '"pooling": "none", or leave pool_bins out'
-        )
-    return layers.adaptive_average_pool(x, pool_bins, name="head_pool")
 
 
 def _flatten(x: Tensor, name: str) -> Tensor:

@@ -57,26 +57,20 @@ def transposed_convolution(rank: int, filters: int, factor: int | Sequence[int],
         factor,
         strides=factor,
         padding="same",
-        kernel_initializer=keras.initializers.GlorotUniform(seed=layer_seed(seed, name)),
+        kernel_initializer=_glorot(seed, name),
         name=name,
     )
 
 
 def logits_convolution(rank: int, num_classes: int, *, seed: int, name: str) -> Layer:
     """Return the 1x1 convolution that ends a dense prediction; float32 under every precision policy."""
-    return _ranked("Conv", rank)(
-        num_classes,
-        1,
-        kernel_initializer=keras.initializers.GlorotUniform(seed=layer_seed(seed, name)),
-        dtype="float32",
-        name=name,
-    )
+    initializer = _glorot(seed, name)
+    return _ranked("Conv", rank)(num_classes, 1, kernel_initializer=initializer, dtype="float32", name=name)
 
 
 def dense(units: int, *, activation: str | None = None, seed: int, name: str) -> Layer:
     """Return a fully connected layer with Glorot initialisation."""
-    initializer = keras.initializers.GlorotUniform(seed=layer_seed(seed, name))
-    return keras.layers.Dense(units, activation=activation, kernel_initializer=initializer, name=name)
+    return keras.layers.Dense(units, activation=activation, kernel_initializer=_glorot(seed, name), name=name)
 
 
 def logits_dense(num_outputs: int, *, seed: int, name: str) -> Layer:
@@ -176,7 +170,7 @@ def gru(units: int, *, seed: int, name: str) -> Layer:
     """Return a GRU that gives its last state, with Glorot initialisation and an orthogonal recurrent kernel."""
     return keras.layers.GRU(
         units,
-        kernel_initializer=keras.initializers.GlorotUniform(layer_seed(seed, f"{name}_input")),
+        kernel_initializer=_glorot(seed, f"{name}_input"),
         recurrent_initializer=keras.initializers.Orthogonal(seed=layer_seed(seed, f"{name}_state")),
         seed=layer_seed(seed, name),
         name=name,
@@ -186,6 +180,10 @@ def gru(units: int, *, seed: int, name: str) -> Layer:
 def dropout(rate: float, *, seed: int, name: str) -> Layer:
     """Return a dropout layer with its own stream of random numbers."""
     return keras.layers.Dropout(rate, seed=layer_seed(seed, name), name=name)
+
+
+def _glorot(seed: int, name: str) -> keras.initializers.Initializer:
+    return keras.initializers.GlorotUniform(seed=layer_seed(seed, name))
 
 
 def _average_bins(x: Tensor, axis: int, count: int, *, name: str) -> Tensor:

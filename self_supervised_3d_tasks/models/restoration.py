@@ -32,7 +32,7 @@ def restoration_head(
         kind: "paper" or "code".
         normalization: Normalization of the convolution.
         seed: Seed of the initial weights.
-        name: Of the model, and prefix of its layers' names.
+        name: Name of the model, and prefix of its layers' names.
     """
     *spatial, channels = image_shape
     rank = len(spatial)
@@ -41,13 +41,13 @@ def restoration_head(
     features = keras.Input(map_shape, name=f"{name}_map")
     x = layers.convolution(rank, hidden, 3, seed=seed, name=f"{name}_conv_1")(features)
     x = blocks.normalize(x, normalization, f"{name}_norm")
+    sigmoid = keras.layers.Activation("sigmoid", dtype="float32", name=f"{name}_image")
     if kind == "paper":
         x = keras.layers.ReLU(name=f"{name}_relu")(x)
         x = layers.convolution(rank, channels, 3, seed=seed, name=f"{name}_conv_2")(x)
-        x = enlarge(x, factor, name=f"{name}_enlarge")
-        x = _sigmoid(name)(x)
+        x = sigmoid(enlarge(x, factor, name=f"{name}_enlarge"))
     else:
-        x = enlarge(_sigmoid(name)(x), factor, name=f"{name}_enlarge")
+        x = enlarge(sigmoid(x), factor, name=f"{name}_enlarge")
     return keras.Model(features, x, name=name)
 
 
@@ -84,7 +84,3 @@ def _bilinear(factor: Sequence[int], *, name: str) -> Layer:
 
 def _reshape(shape: tuple[int, ...], *, name: str) -> Layer:
     return keras.layers.Reshape(shape, dtype="float32", name=name)
-
-
-def _sigmoid(name: str) -> Layer:
-    return keras.layers.Activation("sigmoid", dtype="float32", name=f"{name}_image")

@@ -18,8 +18,8 @@ class Branch(NamedTuple):
 
     Attributes:
         pooled: Mean of each channel's positive part over the map, ``(batch, channels)``.
-        code: It, normalized over the batch, float32.
-        prediction: Of another view's code, float32.
+        code: The same, normalized over the batch, ``(batch, channels)``, float32.
+        prediction: What the code predicts of another view's code, ``(batch, channels)``, float32.
     """
 
     pooled: Tensor
@@ -62,9 +62,9 @@ def predictor(size: int, *, seed: int, name: str) -> Model:
     """Return the model code ``(batch, size)`` → prediction ``(batch, size)``: two layers, twice as wide inside.
 
     Args:
-        size: Of a code.
+        size: Size of a code.
         seed: Seed of the initial weights.
-        name: Of the model, and prefix of its layers' names.
+        name: Name of the model, and prefix of its layers' names.
     """
     code = keras.Input((size,), name=f"{name}_code")
     x = layers.dense(2 * size, seed=seed, name=f"{name}_dense_1")(code)

@@ -24,7 +24,7 @@ class Level(NamedTuple):
     Attributes:
         name: Prefix of the names of its layers.
         factor: Enlargement of each axis from the level before.
-        channels: Of its map; None for a step that has no weights and keeps the channels.
+        channels: Channels of its map; None for a step that has no weights and keeps the channels.
     """
 
     name: str
@@ -88,7 +88,8 @@ def levels_above(encoder: Model, spatial_shape: Sequence[int] | None = None) -> 
     steps += [(_level_name(level), x, x.shape[-1]) for level, x in reversed(list(enumerate(finer)))]
     steps.append(("decoder_stem", encoder.input, max(1, (finer[0] if finer else bottom).shape[-1] // 2)))
     sizes = _sizes(encoder, [encoder.output, *(x for _, x, _ in steps)], spatial_shape)
-    if not _is_coarser(*sizes[-2:]):
+    # A size that is not known counts as equal.
+    if not any(None not in pair and pair[0] < pair[1] for pair in zip(*sizes[-2:], strict=True)):
         del steps[-1], sizes[-1]
     factors = [_factor(fine, coarse) for coarse, fine in itertools.pairwise(sizes)]
     return [Level(name, factor, channels) for (name, _, channels), factor in zip(steps, factors, strict=True)]
@@ -142,18 +143,12 @@ def _sizes(encoder: Model, maps: Sequence[Tensor], spatial_shape: Sequence[int] 
     return [tuple(x.shape[1:-1]) for x in maps]
 
 
-def _is_coarser(map_size: Size, image_size: Size) -> bool:
-    """Whether a map is known to be smaller than the image; a size that is not known counts as equal."""
-    sizes = zip(map_size, image_size, strict=True)
-    return any(small is not None and large is not None and small < large for small, large in sizes)
-
-
 def _factor(fine: Size, coarse: Size) -> tuple[int, ...]:
     """Return the enlargement of each axis from ``coarse`` to ``fine``; 2 where a size is not known."""
     sizes = list(zip(fine, coarse, strict=True))
-    if any(large is not None and small is not None and large % small for large, small in sizes):
+    if any(None not in pair and pair[0] % pair[1] for pair in sizes):
         raise UserError(
             f"data_dim: a decoder cannot enlarge a map of size {coarse} to {fine}; "
             "use sizes that every pooling divides, such as multiples of 32"
         )
-    return tuple(2 if large is None or small is None else large // small for large, small in sizes)
+    return tuple(2 if None in pair else pair[0] // pair[1] for pair in sizes)
