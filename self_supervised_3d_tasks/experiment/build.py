@@ -48,17 +48,11 @@ def make_model(experiment: FinetuneExperiment, *, seed: int) -> tuple[Model, Mod
 def check_geometry(experiment: Experiment) -> None:
     """Raise `UserError` for shapes that the task, or the encoder under it, cannot take; loads no library."""
     if isinstance(experiment, TrainExperiment):
-        algorithm = make_algorithm(experiment)
+        algorithm, name, fitting = make_algorithm(experiment), experiment.algorithm, experiment.fitting
         if experiment.augment and not algorithm.sampling.flips_keep_labels:
-            raise UserError(
-                f"augment: two flips are a half turn, which changes the answer that {experiment.algorithm!r} asks for; "
-                "use augment_zoom_only"
-            )
-        if algorithm.sampling.crop_centres is not None and experiment.fitting != "crop":
-            raise UserError(
-                f"volume_fitting: {experiment.algorithm} cuts sub-volumes of data_dim out of whole scans, around "
-                f'points that it finds there; use "crop" instead of "{experiment.fitting}"'
-            )
+            raise UserError(f"augment: {name} asks for turns, and two flips are a half turn; use augment_zoom_only")
+        if algorithm.sampling.crop_centres is not None and fitting != "crop":
+            raise UserError(f'volume_fitting: {name} cuts sub-volumes of data_dim; use "crop" instead of "{fitting}"')
         decoder = isinstance(algorithm, RestoringAlgorithm)
         shapes = algorithm.encoder_shapes if decoder else [algorithm.encoder_shape]
     else:

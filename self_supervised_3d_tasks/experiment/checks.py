@@ -42,15 +42,11 @@ def _mistakes_of_optimizer(experiment: Experiment) -> Iterator[str]:
     """A key that the optimizer does not look at would silently do nothing."""
     momentum, form, decay = experiment.momentum, experiment.weight_decay_form, experiment.weight_decay
     if (momentum is not None) != (experiment.optimizer == "sgd"):
-        yield (
-            'momentum, optimizer: "sgd" has a momentum (0.9 by default) and "adam" takes none; received momentum '
-            f'{momentum} with "{experiment.optimizer}"; change the optimizer or remove momentum'
-        )
+        received = f'momentum {momentum} with "{experiment.optimizer}"'
+        yield f'momentum, optimizer: "sgd" has a momentum, "adam" none; received {received}; change one of them'
     if (form is not None) != (decay > 0):
-        yield (
-            "weight_decay_form, weight_decay: a weight_decay above 0 has a form, and 0 has none; received "
-            f"{form} with {decay:g}; set weight_decay or remove weight_decay_form"
-        )
+        received = f"received {form} with {decay:g}; set weight_decay or remove weight_decay_form"
+        yield f"weight_decay_form, weight_decay: a decay above 0 has a form, and 0 has none; {received}"
 
 
 def _mistakes_of_background(experiment: TrainExperiment) -> Iterator[str]:
@@ -62,17 +58,10 @@ def _mistakes_of_background(experiment: TrainExperiment) -> Iterator[str]:
         missing = "background_level" if level is None else "background_share"
         yield f"background_level, background_share: {missing} is missing; set both keys, or neither"
     if experiment.fitting != "crop":
-        yield (
-            'background_level: only random crops can be drawn again; set volume_fitting to "crop", received '
-            f'"{experiment.fitting}", or remove the key'
-        )
+        yield f'background_level: only random crops are redrawn; set volume_fitting "crop", not "{experiment.fitting}"'
     low, high = experiment.intensity_window or (0, 1)
     if not low < level < high:
-        why = (
-            f"intensity_window [{low:g}, {high:g}]"
-            if experiment.intensity_window
-            else "[0, 1], the range without intensity_window"
-        )
-        yield f"background_level: {level:g} tells no voxel from another; use a value inside {why}"
+        limits = "intensity_window" if experiment.intensity_window else "the range without intensity_window,"
+        yield f"background_level: {level:g} tells no voxel from another; use one inside {limits} [{low:g}, {high:g}]"
     if share[0] > share[1]:
         yield f"background_share: least must not be above most, received {list(share)}"

@@ -18,10 +18,7 @@ _OF_SEGMENTATION = ("label_dir_train", "label_dir_test", "label_stem", "foregrou
 def mistakes(experiment: FinetuneExperiment) -> Iterator[str]:
     """Yield a message for each contradiction; those behind the first can follow from it."""
     if getattr(experiment, "encoder_weights", None):
-        yield (
-            "encoder_weights: for pretraining only; finetuning compares model_checkpoint with training from scratch, "
-            "which these weights would change; remove the key"
-        )
+        yield "encoder_weights: for pretraining only; here model_checkpoint gives the weights; remove the key"
     layout = layouts.get(experiment.dataset_name)
     network = f"prediction_architecture {experiment.prediction_name!r}"
     yield from _of_labels(experiment, layout.labels, network)
@@ -59,10 +56,7 @@ def _of_labels(experiment: FinetuneExperiment, labels: str, network: str) -> Ite
     if labels == "none":
         yield f'dataset_name: {name!r} has no labels, it is for pretraining only; use a layout with labels, as "images"'
     if experiment.task == "classification" and labels == "masks":
-        yield (
-            f"{keys}: {network} gives a class per scan, but the labels of {name!r} are masks; use a decoder such as "
-            '"unet", or a layout that takes a table, such as "images" or "nifti"'
-        )
+        yield f'{keys}: {network} gives a class per scan, but {name!r} has masks; use "unet", or "images" and a table'
     kinds = {"table": "a table of labels", "findings": "a table of findings", "archive": "one label per scan"}
     if experiment.task == "segmentation" and labels in kinds:
         yield f'{keys}: {network} gives a mask, but {name!r} has {kinds[labels]}; use a head, as "simple_multiclass"'
@@ -118,20 +112,15 @@ def _of_findings(experiment: FinetuneExperiment) -> Iterator[str]:
         yield f"label_map: turns labels into classes, but {name} has findings, which have names; set class_names"
     yield from _of_names(findings, name)
     if experiment.num_classes != len(findings):
-        yield (
-            f"num_classes, class_names: {name} has one output per finding, of which class_names has {len(findings)}, "
-            f"received num_classes {experiment.num_classes}; remove num_classes"
-        )
+        received = f"class_names has {len(findings)} findings, received num_classes {experiment.num_classes}"
+        yield f"num_classes, class_names: every finding is an output; {received}; remove num_classes"
     if experiment.loss != "binary_crossentropy":
         yield f"loss: findings are yes-or-no outputs; use binary_crossentropy, received {experiment.loss!r}"
 
 
 def _of_names(findings: list[str], name: str) -> Iterator[str]:
     if len(findings) < 2:
-        yield (
-            f"class_names: {name} needs the names of two findings or more, received {findings}; for one of them use "
-            '"images" with a table of classes 0 and 1'
-        )
+        yield f'class_names: two findings or more are needed, received {findings}; for one, use "images" and a table'
     if len({"".join(filter(str.isalnum, finding)).lower() for finding in findings}) < len(findings):
         yield f"class_names: expected different names, received {', '.join(findings)}"
     for finding in findings:
@@ -161,10 +150,7 @@ def _of_training(experiment: FinetuneExperiment) -> Iterator[str]:
         yield f"model_checkpoint: needed by {needs}; give the run folder of a pretraining"
     decoder = experiment.prediction_name
     if experiment.transfer == "encoder_decoder" and decoder != "unet":
-        yield (
-            f'transfer, prediction_architecture: "encoder_decoder" loads a decoder of unet, which {decoder!r} is not; '
-            'use "unet", or remove transfer'
-        )
+        yield f'transfer, prediction_architecture: only "unet" is loaded, not {decoder!r}; use it, or remove transfer'
 
 
 def _given(experiment: FinetuneExperiment, keys: tuple[str, ...]) -> str:
