@@ -1,7 +1,5 @@
 """Files that are never half written, JSON files and checksums."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

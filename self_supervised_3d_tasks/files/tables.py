@@ -1,7 +1,5 @@
 """The CSV files that the package writes and reads back."""
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Iterable, Sequence

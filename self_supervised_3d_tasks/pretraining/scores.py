@@ -1,7 +1,5 @@
 """How well a pretext task was learned, beside what an answer reaches that does not look at the scans."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path

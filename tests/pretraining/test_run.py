@@ -68,7 +68,7 @@ def test_every_stream_of_tcpc_is_centred_on_the_supervoxels_of_its_scans(run, mo
     original = pipeline.pretraining_dataset
 
     def spy(store, **options):
-        streams.append((store, options["centres"]))
+        streams.append((store, options["crops"].centres))
         return original(store, **options)
 
     monkeypatch.setattr(pipeline, "pretraining_dataset", spy)
@@ -87,7 +87,7 @@ def test_every_stream_has_the_background_of_the_experiment(run, no_training, mon
     original = pipeline.pretraining_dataset
 
     def spy(store, **options):
-        backgrounds.append(options["background"])
+        backgrounds.append(options["crops"].background)
         return original(store, **options)
 
     def fit(*args, data, **options):
