@@ -118,7 +118,7 @@ def test_a_bad_file_is_named_and_no_run_folder_stays(workspace, command, file, d
         ({"epochs_frozen": 1, "model_checkpoint": "nowhere"}, "nowhere: no such run folder; run the pretraining first"),
         ({"epochs_frozen": 1, "model_checkpoint": "scans"}, "scans: holds no encoder.keras"),
         ({"label_dir_train": "masks"}, "masks: this folder of masks does not exist"),
-        ({"scores": ["dise"]}, "scores: no score is called 'dise'"),
+        ({"scores": ["dise"]}, "scores: 'dise' is no score of segmentation"),
     ],
 )
 def test_a_bad_key_of_finetuning_is_named_before_a_run_folder_is_made(workspace, keys, message):
