@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,22 +24,23 @@ class Panel(NamedTuple):
     image: np.ndarray
 
 
+@dataclass(eq=False)
 class Algorithm(abc.ABC):
     """A pretext task.
 
-    A subclass declares its hyper-parameters as annotated, keyword-only parameters of its constructor: they are the JSON
-    keys of the task, with their types and defaults. The constructor and the properties are plain Python, so that an
-    experiment file can be checked before TensorFlow is loaded. What only some tasks have is in `kinds` and `restoring`.
+    A subclass declares its hyper-parameters as keyword-only fields (or as keyword-only parameters of a constructor of
+    its own): they are the JSON keys of the task, with their types and defaults. What it makes of them beforehand, in
+    ``__post_init__`` and in properties, is plain Python, so that an experiment file can be checked before TensorFlow is
+    loaded. What only some tasks have is in `classifying`, `kinds`, `patch_tasks` and `restoring`.
 
     Args:
         input_shape: ``(*spatial, channels)`` of a scan.
     """
 
-    sampling: Sampling = Sampling()
-    """How scans are drawn for the task and put into batches."""
+    input_shape: tuple[int, ...]
 
-    def __init__(self, input_shape: Sequence[int]) -> None:
-        self.input_shape = tuple(input_shape)
+    # How scans are drawn for the task and put into batches; no annotation, which would make it a key.
+    sampling = Sampling()
 
     @property
     def name(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from pydantic import Field
 
 from self_supervised_3d_tasks.algorithms.base import Panel
 from self_supervised_3d_tasks.algorithms.kinds import ComparingAlgorithm
+from self_supervised_3d_tasks.algorithms.patch_tasks import PatchAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.losses import contrastive
@@ -24,7 +25,8 @@ Cell = tuple[int, ...]
 _PATCH_CROP = {2: 11 / 12, 3: 7 / 8}
 
 
-class CPC(ComparingAlgorithm):
+@dataclass(kw_only=True, eq=False)
+class CPC(PatchAlgorithm, ComparingAlgorithm):
     """Contrastive predictive coding, from 2D (van den Oord et al. 2018, Hénaff et al. 2019) carried to 3D.
 
     Taleb et al. 2020, "3D Self-Supervised Methods for Medical Imaging", section 3.1. The scan is cut into a
@@ -56,39 +58,33 @@ class CPC(ComparingAlgorithm):
         temperature: Divides the scores.
 
     Raises:
-        UserError: A grid that leaves no context, no voxels, or predicted patches that overlap their context.
+        UserError: A grid that leaves no voxels, or predicted patches that overlap their context.
     """
 
-    def __init__(
-        self,
-        input_shape: Sequence[int],
-        *,
-        patches_per_side: Annotated[int, Field(ge=1)] = 4,
-        code_size: Annotated[int, Field(ge=1)] = 1024,
-        context_units: Annotated[int, Field(ge=1)] = 256,
-        crop_size: Annotated[int, Field(ge=1)] | None = None,
-        patch_overlap: Annotated[int, Field(ge=0)] | None = None,
-        patch_augment: bool = True,
-        skip_row: bool | None = None,
-        cpc_mode: Literal["info_nce", "binary"] = "info_nce",
-        temperature: Annotated[float, Field(gt=0)] = 1.0,
-    ) -> None:
-        super().__init__(input_shape)
-        self.patches_per_side = patches_per_side
-        self.code_size = code_size
-        self.context_units = context_units
-        self.crop_size = crop_size
-        self.patch_overlap = patch_overlap
-        self.patch_augment = patch_augment
-        self.skip_row = skip_row
-        self.cpc_mode = cpc_mode
-        self.temperature = temperature
+    patches_per_side: Annotated[int, Field(ge=4)] = 4
+    code_size: Annotated[int, Field(ge=1)] = 1024
+    context_units: Annotated[int, Field(ge=1)] = 256
+    crop_size: Annotated[int, Field(ge=1)] | None = None
+    patch_overlap: Annotated[int, Field(ge=0)] | None = None
+    patch_augment: bool = True
+    skip_row: bool | None = None
+    cpc_mode: Literal["info_nce", "binary"] = "info_nce"
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+
+    def __post_init__(self) -> None:
+        """Lay out the grid, its rows and its columns, and check that nothing predicted can be copied."""
+        n = self.patches_per_side
         self.crop_shape = self._crop_shape()
         self.grid = self._grid()
-        self.anchor_row = patches_per_side // 2 - 1
-        skips = any(self.grid.overlap) if skip_row is None else skip_row
-        self.target_rows = tuple(range(self.anchor_row + 1 + skips, patches_per_side))
-        self._check_rows()
+        self.anchor_row = n // 2 - 1
+        skips = any(self.grid.overlap) if self.skip_row is None else self.skip_row
+        self.target_rows = tuple(range(self.anchor_row + 1 + skips, n))
+        step, height = (1 + skips) * self.grid.stride[0], self.grid.patch_shape[0]
+        if step < height:
+            raise UserError(
+                f"patch_overlap, skip_row: patches of {height} voxels share voxels with those predicted, which begin "
+                f"{step} voxels below and could be copied; set skip_row to true or reduce patch_overlap"
+            )
         # A skipped row is in no context and no target: it is never cut out, let alone encoded.
         self.cells = self.grid.cells((*range(self.anchor_row + 1), *self.target_rows))
         self.columns = [cell[1:] for cell in self.grid.cells([0])]
@@ -106,38 +102,16 @@ class CPC(ComparingAlgorithm):
         return (self.crop_size,) * self.rank
 
     def _grid(self) -> patches.PatchGrid:
-        n = self.patches_per_side
-        if n < 4:
-            raise UserError(
-                f"patches_per_side: cpc needs at least 4, received {n}: with fewer there is no row of "
-                "patches above the anchors to form a context"
-            )
-        overlap = tuple(
-            (size // (n + 1) if self.rank == 2 else 0) if self.patch_overlap is None else self.patch_overlap
-            for size in self.spatial_shape
-        )
+        n, overlap = self.patches_per_side, (self.patch_overlap,) * self.rank
+        if self.patch_overlap is None:
+            overlap = tuple(size // (n + 1) if self.rank == 2 else 0 for size in self.spatial_shape)
         grid = patches.PatchGrid(self.spatial_shape, n, overlap)
         if min(grid.stride) < 1:
             raise UserError(
-                f"patches_per_side, patch_overlap, data_dim: {n} patches per side that overlap by "
-                f"{max(overlap)} voxels do not fit into {list(self.spatial_shape)}; use fewer patches, less "
-                "overlap or a larger data_dim"
+                f"patches_per_side, patch_overlap, data_dim: {n} patches per side that overlap by {max(overlap)} do "
+                f"not fit into {list(self.spatial_shape)} voxels; use fewer patches, less overlap or a larger data_dim"
             )
         return grid
-
-    def _check_rows(self) -> None:
-        gap = self.target_rows[0] - self.anchor_row
-        if gap * self.grid.stride[0] < self.grid.patch_shape[0]:
-            raise UserError(
-                f"patch_overlap, skip_row: patches of {self.grid.patch_shape[0]} voxels every "
-                f"{self.grid.stride[0]} share voxels with those predicted {gap} row(s) below, which could be "
-                "copied; set skip_row to true or reduce patch_overlap"
-            )
-
-    @property
-    def encoder_shape(self) -> tuple[int, ...]:
-        """``(*patch, channels)``."""
-        return (*self.grid.patch_shape, self.input_shape[-1])
 
     def context(self, column: Cell) -> list[Cell]:
         """Return the cells of a column's context, top row first, in raster order, the anchor last."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from self_supervised_3d_tasks.ops import augment, seeds
 from self_supervised_3d_tasks.ops.sampling import Sampling
 
 
+@dataclass(kw_only=True, eq=False)
 class Exemplar(ComparingAlgorithm):
     """Exemplar networks, from 2D (Dosovitskiy et al. 2014) carried to 3D, with a triplet loss.
 
@@ -46,47 +47,37 @@ class Exemplar(ComparingAlgorithm):
         UserError: Nothing that changes the anchor, or mining among negatives from the dataset, which gives one.
     """
 
-    def __init__(
-        self,
-        input_shape: Sequence[int],
-        *,
-        code_size: Annotated[int, Field(ge=1)] = 1024,
-        alpha: Annotated[float, Field(gt=0)] = 1.0,
-        sample_neg_examples_from: Literal["batch", "dataset"] = "batch",
-        triplet_mining: Literal["random", "hard", "semihard"] = "random",
-        exemplar_distance: Literal["l2", "sigmoid_mse"] = "l2",
-        exemplar_augment: tuple[augment.Transformation, ...] = ("flip", "translation", "brightness", "contrast"),
-        max_translation: Annotated[float, Field(ge=0, lt=1)] = 0.125,
-    ) -> None:
-        super().__init__(input_shape)
-        from_dataset = sample_neg_examples_from == "dataset"
-        if from_dataset and triplet_mining != "random":
+    code_size: Annotated[int, Field(ge=1)] = 1024
+    alpha: Annotated[float, Field(gt=0)] = 1.0
+    sample_neg_examples_from: Literal["batch", "dataset"] = "batch"
+    triplet_mining: Literal["random", "hard", "semihard"] = "random"
+    exemplar_distance: Literal["l2", "sigmoid_mse"] = "l2"
+    exemplar_augment: tuple[augment.Transformation, ...] = ("flip", "translation", "brightness", "contrast")
+    max_translation: Annotated[float, Field(ge=0, lt=1)] = 0.125
+
+    def __post_init__(self) -> None:
+        """Check the keys against each other and the shape of a scan."""
+        from_dataset = self.sample_neg_examples_from == "dataset"
+        if from_dataset and self.triplet_mining != "random":
             raise UserError(
-                f'triplet_mining, sample_neg_examples_from: "{triplet_mining}" chooses among the scans of a batch, but '
-                'the dataset gives one negative per scan; set triplet_mining to "random" or take negatives from "batch"'
+                f'triplet_mining, sample_neg_examples_from: "{self.triplet_mining}" chooses among the scans of a '
+                'batch, but the dataset gives one negative; use "random", or take negatives from "batch"'
             )
-        if not exemplar_augment:
+        if not self.exemplar_augment:
             raise UserError(
                 "exemplar_augment: expected at least one transformation, received none: the anchor would equal the "
                 "positive, which any code solves; leave the key out for the paper's"
             )
-        if exemplar_augment == ("translation",) and max_translation * max(self.spatial_shape) < 1:
+        if self.exemplar_augment == ("translation",) and self.max_translation * max(self.spatial_shape) < 1:
             raise UserError(
-                f"exemplar_augment, max_translation: a translation by at most {max_translation:g} of "
+                f"exemplar_augment, max_translation: a translation by at most {self.max_translation:g} of "
                 f"{max(self.spatial_shape)} voxels moves nothing: anchor and positive are one; raise max_translation"
             )
-        self.code_size = code_size
-        self.alpha = alpha
-        self.sample_neg_examples_from = sample_neg_examples_from
-        self.triplet_mining = triplet_mining
-        self.exemplar_distance = exemplar_distance
-        self.exemplar_augment = exemplar_augment
-        self.max_translation = max_translation
         self.sampling = Sampling(companions=1) if from_dataset else Sampling(min_batch=2, distinct_scans=True)
 
     @property
     def num_views(self) -> int:
-        """Anchor, positive and, from the dataset, the negative."""
+        """Number of views: anchor, positive and, where it comes from the dataset, the negative."""
         return 2 + self.sampling.companions
 
     def make_example(self, image: tf.Tensor, seed: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -8,46 +8,6 @@ from typing import Any
 
 from self_supervised_3d_tasks.algorithms.base import Algorithm
 from self_supervised_3d_tasks.lazy import keras
-from self_supervised_3d_tasks.losses.classification import categorical_crossentropy
-from self_supervised_3d_tasks.models import heads
-
-
-class ClassifyingAlgorithm(Algorithm):
-    """A pretext task that asks for one class of each scan, or of each of several queries of it."""
-
-    top_architecture: str
-    """The head: "big_fully", an MLP, or "softmax", one Dense layer."""
-
-    head_units: tuple[int, ...]
-    """Widths of the MLP's hidden layers."""
-
-    dropout_rate: float
-    """Dropout rate of the MLP."""
-
-    num_classes: int
-    """Number of classes."""
-
-    def logits(self, codes: Any, *, seed: int) -> Any:
-        """Return the head's logits ``(rows, num_classes)``, float32, from codes ``(rows, ..., size)``."""
-        if self.top_architecture == "softmax":
-            return heads.softmax(codes, self.num_classes, seed=seed)
-        widths, rate = self.head_units, self.dropout_rate
-        return heads.big_fully(codes, self.num_classes, head_units=widths, dropout_rate=rate, seed=seed)
-
-    def loss(self, y_true: Any, y_pred: Any) -> Any:
-        """Return the cross-entropy of the class from logits, ``(batch,)``, a mean over queries where there are any.
-
-        It is log(number of classes) before training.
-        """
-        return categorical_crossentropy(y_true, y_pred)
-
-    def metrics(self) -> list[Any]:
-        """Return the share of classes that are recognised."""
-        return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-
-    def chance(self, scans_per_step: int) -> dict[str, float]:
-        """Return the accuracy of a guess, 1 / number of classes."""
-        return {"accuracy": 1 / self.num_classes}
 
 
 class ComparingAlgorithm(Algorithm):

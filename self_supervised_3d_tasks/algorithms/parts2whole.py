@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from self_supervised_3d_tasks.scores import logged
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
+@dataclass(kw_only=True, eq=False)
 class Parts2Whole(RestoringAlgorithm):
     """Parts2Whole (Feng et al. 2020, "Self-supervised Contrastive Learning via Reconstruction").
 
@@ -43,21 +44,15 @@ class Parts2Whole(RestoringAlgorithm):
         UserError: No part has such a volume.
     """
 
-    def __init__(
-        self,
-        input_shape: Sequence[int],
-        *,
-        part_volume: tuple[Share, Share] = (1 / 16, 1 / 4),
-        max_aspect: Annotated[float, Field(ge=1)] = 4 / 3,
-        intensity_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0,
-        normalization: Normalization = "batch",
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
-    ) -> None:
-        super().__init__(input_shape)
-        self.parts = boxes.RandomBox(self.spatial_shape, tuple(part_volume), max_aspect)
-        self.intensity_jitter = intensity_jitter
-        self.normalization = normalization
-        self.dropout = dropout
+    part_volume: tuple[Share, Share] = (1 / 16, 1 / 4)
+    max_aspect: Annotated[float, Field(ge=1)] = 4 / 3
+    intensity_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    normalization: Normalization = "batch"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the keys against each other and the shape of a scan."""
+        self.parts = boxes.RandomBox(self.spatial_shape, self.part_volume, self.max_aspect)
 
     def make_example(self, image: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the part ``(*spatial, channels)``, and the whole with one more channel: 1 where the part lies.
@@ -67,11 +62,7 @@ class Parts2Whole(RestoringAlgorithm):
         image = tf.ensure_shape(image, self.input_shape)
         origin, size = self.parts.draw(seeds.fold(seed, 0))
         part = geometry.resize_box(image, origin, size)
-        if self.intensity_jitter > 0:
-            a = self.intensity_jitter
-            brightness = tf.random.stateless_uniform((), seeds.fold(seed, 1), -a, a)
-            contrast = tf.random.stateless_uniform((), seeds.fold(seed, 2), 1 - a, 1 + a)
-            part = intensity.brightness_contrast(part, brightness, contrast)
+        part = intensity.jitter(part[tf.newaxis], seed, self.intensity_jitter)[0]
         paddings = tf.stack([origin, self.spatial_shape - origin - size], axis=1)
         place = tf.ensure_shape(tf.pad(tf.ones(size), paddings), self.spatial_shape)
         return part, tf.concat([image, place[..., tf.newaxis]], axis=-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -30,6 +31,7 @@ _GLOBAL_SHARES = (5 / 8, 3 / 4, 7 / 8)
 _LOCAL_SHARES = (1 / 8, 1 / 4, 3 / 8)
 
 
+@dataclass(kw_only=True, eq=False)
 class PCRLv2(RestoringAlgorithm, ComparingAlgorithm, ScheduledAlgorithm):
     """PCRLv2, preservational contrastive representation learning at several scales, in 3D and 2D.
 
@@ -83,56 +85,44 @@ class PCRLv2(RestoringAlgorithm, ComparingAlgorithm, ScheduledAlgorithm):
         UserError: Views that do not fit, cannot overlap enough, or are too small for cells.
     """
 
-    def __init__(
-        self,
-        input_shape: Sequence[int],
-        *,
-        global_dim: Size | None = None,
-        global_sizes: tuple[Size, ...] | None = None,
-        min_iou: Annotated[float, Field(gt=0, le=1)] = 0.3,
-        local_dim: Size | None = None,
-        local_sizes: tuple[Size, ...] | None = None,
-        num_local_views: Annotated[int, Field(ge=0)] = 6,
-        local_region: Literal["bounding_box", "image"] | None = None,
-        flip: bool = True,
-        affine_scale: Annotated[float, Field(ge=0, lt=1)] = 0.1,
-        affine_degrees: Annotated[float, Field(ge=0, le=180)] = 10.0,
-        blur_sigma: Strength = 2.0,
-        noise_sigma: Strength = 0.25,
-        gamma: Strength = 0.3,
-        swap_share: Share = 0.2,
-        swap_cell: Size | None = None,
-        scan_normalization: Literal["min_max", "z_score"] = "min_max",
-        local_loss: Literal["mean", "sum"] = "mean",
-        restoration: Literal["both_views", "paper", "code"] = "both_views",
-        restoration_head: Literal["paper", "code"] = "paper",
-        scale_draw: Literal["pair", "step"] = "pair",
-        normalization: Normalization = "batch",
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
-    ) -> None:
-        super().__init__(input_shape)
-        self.global_dim = self._size("global_dim", global_dim, [side // 2 for side in self.spatial_shape])
-        self.local_dim = self._size("local_dim", local_dim, [side // 2 for side in self.global_dim])
-        self.num_local_views = num_local_views
-        self.local_region = local_region or ("bounding_box" if self.rank == 3 else "image")
-        self.deformation = corruption.Deformation(flip, affine_scale, affine_degrees)
-        cell = self._size("swap_cell", swap_cell, [min(side, max(2, side // 8)) for side in self.global_dim])
+    global_dim: Size | None = None
+    global_sizes: tuple[Size, ...] | None = None
+    min_iou: Annotated[float, Field(gt=0, le=1)] = 0.3
+    local_dim: Size | None = None
+    local_sizes: tuple[Size, ...] | None = None
+    num_local_views: Annotated[int, Field(ge=0)] = 6
+    local_region: Literal["bounding_box", "image"] | None = None
+    flip: bool = True
+    affine_scale: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    affine_degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
+    blur_sigma: Strength = 2.0
+    noise_sigma: Strength = 0.25
+    gamma: Strength = 0.3
+    swap_share: Share = 0.2
+    swap_cell: Size | None = None
+    scan_normalization: Literal["min_max", "z_score"] = "min_max"
+    local_loss: Literal["mean", "sum"] = "mean"
+    restoration: Literal["both_views", "paper", "code"] = "both_views"
+    restoration_head: Literal["paper", "code"] = "paper"
+    scale_draw: Literal["pair", "step"] = "pair"
+    normalization: Normalization = "batch"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+    def __post_init__(self) -> None:
+        """Complete the sizes and check that the views fit."""
+        self.global_dim = self._size("global_dim", self.global_dim, [side // 2 for side in self.spatial_shape])
+        self.local_dim = self._size("local_dim", self.local_dim, [side // 2 for side in self.global_dim])
+        self.local_region = self.local_region or ("bounding_box" if self.rank == 3 else "image")
+        self.deformation = corruption.Deformation(self.flip, self.affine_scale, self.affine_degrees)
+        cell = self._size("swap_cell", self.swap_cell, [min(side, max(2, side // 8)) for side in self.global_dim])
         self.corruption = corruption.Corruption(
-            blur_sigma, noise_sigma, gamma, swap_share, cell, scan_normalization == "z_score"
+            self.blur_sigma, self.noise_sigma, self.gamma, self.swap_share, cell, self.scan_normalization == "z_score"
         )
-        self.local_loss = local_loss
-        self.restoration = restoration
-        self.scale_draw = scale_draw
-        self.normalization = normalization
-        self.dropout = dropout
-        shapes = ((*size, self.input_shape[-1]) for size in (self.global_dim, self.local_dim))
-        self.network = multi_scale.MultiScaleNetwork(*shapes, num_local_views, restoration_head, normalization, dropout)
         self.global_boxes = views.OverlappingBoxes(
-            self.spatial_shape, self._sizes("global_sizes", global_sizes, _GLOBAL_SHARES), min_iou
+            self.spatial_shape, self._sizes("global_sizes", self.global_sizes, _GLOBAL_SHARES), self.min_iou
         )
-        self.local_boxes = views.InnerBoxes(
-            self._sizes("local_sizes", local_sizes, _LOCAL_SHARES, least=2), num_local_views
-        )
+        sizes = self._sizes("local_sizes", self.local_sizes, _LOCAL_SHARES, least=2)
+        self.local_boxes = views.InnerBoxes(sizes, self.num_local_views)
         self._check_views()
         # The codes of two, normalized over the batch, are 1 and -1 whatever they were.
         self.sampling = Sampling(min_batch=3, make_batch=self._draw_scales)
@@ -155,7 +145,7 @@ class PCRLv2(RestoringAlgorithm, ComparingAlgorithm, ScheduledAlgorithm):
                 self.local_boxes.check(outer)
         cell = self.corruption.swap_cell
         cells = [side // edge for side, edge in zip(self.global_dim, cell, strict=True)]
-        if self.corruption.swap_share > 0 and (min(cells) < 1 or max(cells) < 2):
+        if self.swap_share > 0 and (min(cells) < 1 or max(cells) < 2):
             raise UserError(
                 f"swap_cell, global_dim: a view of {list(self.global_dim)} voxels does not have two cells of "
                 f"{list(cell)}; use smaller cells, or a swap_share of 0"
@@ -206,18 +196,22 @@ class PCRLv2(RestoringAlgorithm, ComparingAlgorithm, ScheduledAlgorithm):
         return inputs, tf.zeros_like(targets) + drawn
 
     def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
-        """Return the inputs of `make_example` -> the terms of the loss at every scale and β, see `multi_scale`."""
-        self._check_encoder(encoder)
-        return self.network.build(encoder, seed=seed, name=self.name)
+        """Return the inputs of `make_example` -> the terms of the loss at every scale and β, see `multi_scale`.
 
-    def _check_encoder(self, encoder: keras.Model) -> None:
-        """Raise `UserError` if a view vanishes: an encoder for any size may pool more often than one for a view's."""
-        for size in (shape[:-1] for shape in self.encoder_shapes):
+        Raises:
+            UserError: A view vanishes, as an encoder for views of any size may pool more often than one for this size.
+        """
+        for *size, channels in self.encoder_shapes:
             try:
-                encoder.compute_output_shape((None, *size, self.input_shape[-1]))
+                encoder.compute_output_shape((None, *size, channels))
             except ValueError as error:
-                message = f"the encoder leaves nothing of a view of {list(size)} voxels; enlarge it, or pool less often"
+                message = f"the encoder leaves nothing of a view of {size} voxels; enlarge it, or pool less often"
                 raise UserError(f"global_dim, local_dim: {message} (num_layers, pool_schedule)") from error
+        shapes = ((*size, self.input_shape[-1]) for size in (self.global_dim, self.local_dim))
+        network = multi_scale.MultiScaleNetwork(
+            *shapes, self.num_local_views, self.restoration_head, self.normalization, self.dropout
+        )
+        return network.build(encoder, seed=seed, name=self.name)
 
     def callbacks(self, model: keras.Model, epochs: int) -> list[keras.callbacks.Callback]:
         """Return what sets β, the weight of the restoration at the scale that is drawn, before each epoch."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
 from self_supervised_3d_tasks.algorithms.base import Panel
-from self_supervised_3d_tasks.algorithms.kinds import ClassifyingAlgorithm
+from self_supervised_3d_tasks.algorithms.classifying import ClassifyingAlgorithm
+from self_supervised_3d_tasks.algorithms.patch_tasks import PatchAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.ops import patches, seeds
 
 
-class RelativePatchLocation(ClassifyingAlgorithm):
+@dataclass(kw_only=True, eq=False)
+class RelativePatchLocation(ClassifyingAlgorithm, PatchAlgorithm):
     """Relative patch location, from 2D (Doersch et al. 2015) carried to 3D.
 
     Taleb et al. 2020, "3D Self-Supervised Methods for Medical Imaging", section 3.2. The scan is cut into a
@@ -37,54 +39,37 @@ class RelativePatchLocation(ClassifyingAlgorithm):
         queries_per_image: Distinct cells that are asked about in each scan.
         top_architecture: The head on a pair's flattened maps: an MLP, or one Dense layer.
         head_units: Widths of the MLP's hidden layers.
-        dropout_rate: Of the MLP.
+        dropout_rate: Dropout rate of the MLP.
 
     Raises:
         UserError: A grid without a centre, no voxels in a patch, or more queries than cells.
     """
 
-    def __init__(
-        self,
-        input_shape: Sequence[int],
-        *,
-        patches_per_side: Annotated[int, Field(ge=1)] = 3,
-        patch_jitter: Annotated[int, Field(ge=0)] = 3,
-        patch_gap: Annotated[int, Field(ge=0)] = 0,
-        patch_normalization: bool = False,
-        min_foreground: Annotated[float, Field(ge=0, le=1)] = 0.0,
-        queries_per_image: Annotated[int, Field(ge=1)] = 1,
-        top_architecture: Literal["big_fully", "softmax"] = "big_fully",
-        head_units: tuple[Annotated[int, Field(ge=1)], ...] = (2048, 1024),
-        dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.5,
-    ) -> None:
-        super().__init__(input_shape)
-        if patches_per_side % 2 == 0 or patches_per_side < 3:
+    patches_per_side: Annotated[int, Field(ge=3)] = 3
+    patch_jitter: Annotated[int, Field(ge=0)] = 3
+    patch_gap: Annotated[int, Field(ge=0)] = 0
+    patch_normalization: bool = False
+    min_foreground: Annotated[float, Field(ge=0, le=1)] = 0.0
+    queries_per_image: Annotated[int, Field(ge=1)] = 1
+
+    def __post_init__(self) -> None:
+        """Check the keys against each other and the shape of a scan."""
+        if self.patches_per_side % 2 == 0:
             raise UserError(
-                f"patches_per_side: an odd number from 3 on, received {patches_per_side}: the patch in the centre "
+                f"patches_per_side: an odd number from 3 on, received {self.patches_per_side}: the patch in the centre "
                 "is what the others are compared with; use 3 or 5"
             )
-        self.grid = patches.PatchCells(self.spatial_shape, patches_per_side, patch_gap, patch_jitter)
+        self.grid = patches.PatchCells(self.spatial_shape, self.patches_per_side, self.patch_gap, self.patch_jitter)
         # By class: the centre is asked about in no example.
-        center = (patches_per_side // 2,) * self.rank
+        center = (self.patches_per_side // 2,) * self.rank
         self.query_cells = [cell for cell in self.grid.cells() if cell != center]
         self.center = self.grid.cells().index(center)
-        if queries_per_image > len(self.query_cells):
+        if self.queries_per_image > len(self.query_cells):
             raise UserError(
                 f"queries_per_image: at most {len(self.query_cells)}, the cells around the centre of "
-                f"{patches_per_side} patches per side, received {queries_per_image}; reduce it"
+                f"{self.patches_per_side} patches per side, received {self.queries_per_image}; reduce it"
             )
-        self.patch_normalization = patch_normalization
-        self.min_foreground = min_foreground
-        self.queries_per_image = queries_per_image
-        self.top_architecture = top_architecture
-        self.head_units = head_units
-        self.dropout_rate = dropout_rate
         self.num_classes = len(self.query_cells)
-
-    @property
-    def encoder_shape(self) -> tuple[int, ...]:
-        """``(*patch, channels)``."""
-        return (*self.grid.patch_shape, self.input_shape[-1])
 
     def make_example(self, image: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the centre and the queries ``(1 + queries, *patch, channels)`` and classes ``(queries,)`` int32."""

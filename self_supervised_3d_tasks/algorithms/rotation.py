@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
 from self_supervised_3d_tasks.algorithms.base import Panel
-from self_supervised_3d_tasks.algorithms.kinds import ClassifyingAlgorithm
+from self_supervised_3d_tasks.algorithms.classifying import ClassifyingAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.ops import geometry, seeds
 from self_supervised_3d_tasks.ops.sampling import Sampling
 
 
+@dataclass(kw_only=True, eq=False)
 class Rotation(ClassifyingAlgorithm):
     """Rotation prediction, from 2D (Gidaris et al. 2018) carried to 3D.
 
@@ -31,7 +31,7 @@ class Rotation(ClassifyingAlgorithm):
         rotation_axes: "auto" offers the classes that keep the shape of the scan, numbered anew from 0; "all"
             insists on every class, which needs equal edges. Resizing an oblong scan to a cube is no way out:
             the blur along its coarse axis would betray the class.
-        dropout_rate: Of the MLP.
+        dropout_rate: Dropout rate of the MLP.
 
     Raises:
         UserError: "all" with unequal edges.
@@ -39,39 +39,28 @@ class Rotation(ClassifyingAlgorithm):
 
     sampling = Sampling(flips_keep_labels=False)
 
-    def __init__(
-        self,
-        input_shape: Sequence[int],
-        *,
-        top_architecture: Literal["big_fully", "softmax"] = "big_fully",
-        head_units: tuple[Annotated[int, Field(ge=1)], ...] = (2048, 1024),
-        rotation_axes: Literal["auto", "all"] = "auto",
-        dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.5,
-    ) -> None:
-        super().__init__(input_shape)
-        if rotation_axes == "all" and len(set(self.spatial_shape)) > 1:
+    rotation_axes: Literal["auto", "all"] = "auto"
+
+    def __post_init__(self) -> None:
+        """Check the keys against each other and the shape of a scan."""
+        if self.rotation_axes == "all" and len(set(self.spatial_shape)) > 1:
             raise UserError(
-                f'rotation_axes, data_dim: "all" needs equal edges because some rotations swap axes, '
-                f'received {list(self.spatial_shape)}; use "auto" or an equal data_dim'
+                f'rotation_axes, data_dim: "all" needs equal edges because some rotations swap axes, received '
+                f'{list(self.spatial_shape)}; use "auto" or an equal data_dim'
             )
-        self.top_architecture = top_architecture
-        self.head_units = head_units
-        self.rotation_axes = rotation_axes
-        self.dropout_rate = dropout_rate
-        self.classes = geometry.rotation_classes(self.input_shape, rotation_axes)
+        self.classes = geometry.rotation_classes(self.input_shape, self.rotation_axes)
         self.num_classes = len(self.classes)
 
     def make_example(self, image: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the turned scan ``(*spatial, channels)`` and its class, an int32 scalar."""
         image = tf.ensure_shape(image, self.input_shape)
-        label = tf.random.stateless_uniform((), seeds.fold(seed, 0), 0, len(self.classes), tf.int32)
+        label = tf.random.stateless_uniform((), seeds.fold(seed, 0), 0, self.num_classes, tf.int32)
         return tf.ensure_shape(geometry.rotate(image, label, self.classes), self.input_shape), label
 
     def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
         """Return scan -> logits ``(batch, classes)``: the flattened map of the encoder under the head."""
         image = keras.Input(self.input_shape, name="image")
-        logits = self.logits(encoder(image), seed=seed)
-        return keras.Model(image, logits, name=self.name)
+        return keras.Model(image, self.logits(encoder(image), seed=seed), name=self.name)
 
     def describe(self, inputs: np.ndarray, targets: np.ndarray) -> list[Panel]:
         """Show the turned scan under its class."""

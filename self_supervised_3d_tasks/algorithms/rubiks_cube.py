@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from pydantic import Field
 
 from self_supervised_3d_tasks.algorithms.base import Panel
 from self_supervised_3d_tasks.algorithms.kinds import SelectiveAlgorithm
+from self_supervised_3d_tasks.algorithms.patch_tasks import PuzzleAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.losses.classification import categorical_crossentropy
@@ -29,7 +31,8 @@ _TURNS = {2: {"half_turn": (0, 1)}, 3: {"horizontal": (1, 2), "vertical": (0, 1)
 _NUM_PERMUTATIONS = 100
 
 
-class RubiksCube(SelectiveAlgorithm):
+@dataclass(kw_only=True, eq=False)
+class RubiksCube(PuzzleAlgorithm, SelectiveAlgorithm):
     """Rubik's cube recovery.
 
     Zhuang et al. 2019, "Self-supervised Feature Learning for 3D Medical Images by Playing a Rubik's Cube". The scan is
@@ -56,7 +59,7 @@ class RubiksCube(SelectiveAlgorithm):
         patch_jitter: Largest random shift of a cube in its cell, in voxels, one number or one per axis, drawn for
             each cube and axis. None: an eighth of the cell, at most 4.
         num_permutations: K; None: 100, or all there are where there are fewer.
-        permutation_seed: Of the choice of the permutations.
+        permutation_seed: Seed of the choice of the permutations.
         cube_rotation: "exclusive": a cube is turned in one way or not at all, each as likely. "independent": each
             turn with probability 1/2. "none": only the order is asked for, the paper's comparison.
         min_foreground: A cube is blank with a smaller share of voxels above 5 % of the range. 0: none is.
@@ -64,7 +67,7 @@ class RubiksCube(SelectiveAlgorithm):
             paper's (x - mean) / max |x - mean| of each channel of the scan, in [-1, 1].
         code_size: Width of a cube's code.
         head_units: Widths of the hidden layers of each head.
-        dropout_rate: Of the heads.
+        dropout_rate: Dropout rate of the heads.
 
     Raises:
         UserError: No voxels in a cube, a single cube, or more permutations than there are.
@@ -73,61 +76,33 @@ class RubiksCube(SelectiveAlgorithm):
     # A half turn of the scan turns all its cubes; how a scan lay at first could not be told.
     sampling = Sampling(flips_keep_labels=False)
 
-    def __init__(
-        self,
-        input_shape: Sequence[int],
-        *,
-        patches_per_side: Count | tuple[Count, ...] = 2,
-        patch_gap: Voxels | tuple[Voxels, ...] | None = None,
-        patch_jitter: Voxels | tuple[Voxels, ...] | None = None,
-        num_permutations: Annotated[int, Field(ge=2)] | None = None,
-        permutation_seed: Annotated[int, Field(ge=0)] = 0,
-        cube_rotation: Literal["exclusive", "independent", "none"] = "exclusive",
-        min_foreground: Annotated[float, Field(ge=0, le=1)] = 0.05,
-        scan_normalization: Literal["min_max", "mean_max"] = "min_max",
-        code_size: Count = 64,
-        head_units: tuple[Count, ...] = (1024,),
-        dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.5,
-    ) -> None:
-        super().__init__(input_shape)
-        self.grid = self._grid(patches_per_side, patch_gap, patch_jitter)
-        self.num_cubes = len(self.grid.cells())
-        if self.num_cubes < 2:
-            raise UserError("patches_per_side: a single cube has no order; use at least 2 along an axis")
-        self.num_permutations = permutations.checked_size(
-            self.num_cubes, num_permutations, _NUM_PERMUTATIONS, items="cubes"
-        )
-        self.permutation_seed = permutation_seed
-        self.cube_rotation = cube_rotation
-        self.turns: dict[str, tuple[int, int]] = {} if cube_rotation == "none" else _TURNS[self.rank]
-        self.min_foreground = min_foreground
-        self.scan_normalization = scan_normalization
-        self.code_size = code_size
-        self.head_units = head_units
-        self.dropout_rate = dropout_rate
+    patches_per_side: Count | tuple[Count, ...] = 2
+    patch_gap: Voxels | tuple[Voxels, ...] | None = None
+    patch_jitter: Voxels | tuple[Voxels, ...] | None = None
+    cube_rotation: Literal["exclusive", "independent", "none"] = "exclusive"
+    min_foreground: Annotated[float, Field(ge=0, le=1)] = 0.05
+    scan_normalization: Literal["min_max", "mean_max"] = "min_max"
+    code_size: Count = 64
+    head_units: tuple[Count, ...] = (1024,)
+    dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
-    def _grid(
-        self, sides: int | Sequence[int], gap: int | Sequence[int] | None, jitter: int | Sequence[int] | None
-    ) -> patches.PatchCells:
-        cell = patches.PatchCells(self.spatial_shape, sides).cell_shape
+    def __post_init__(self) -> None:
+        """Check the keys against each other and the shape of a scan."""
+        cell = patches.PatchCells(self.spatial_shape, self.patches_per_side).cell_shape
+        gap, jitter = self.patch_gap, self.patch_jitter
         gap = tuple(min(10, size // 8) for size in cell) if gap is None else gap
         jitter = tuple(min(4, size // 8) for size in cell) if jitter is None else jitter
-        return patches.PatchCells(self.spatial_shape, sides, gap, jitter)
-
-    @functools.cached_property
-    def permutations(self) -> np.ndarray:
-        """``(classes, cubes)``: by class, which cube of the scan is presented in each slot."""
-        return permutations.permutation_set(self.num_cubes, self.num_permutations, self.permutation_seed)
-
-    @property
-    def encoder_shape(self) -> tuple[int, ...]:
-        """``(*cube, channels)``."""
-        return (*self.grid.patch_shape, self.input_shape[-1])
+        self.grid = patches.PatchCells(self.spatial_shape, self.patches_per_side, gap, jitter)
+        if self.num_patches < 2:
+            raise UserError("patches_per_side: a single cube has no order; use at least 2 along an axis")
+        self.num_permutations = permutations.checked_size(
+            self.num_patches, self.num_permutations, _NUM_PERMUTATIONS, items="cubes"
+        )
+        self.turns = {} if self.cube_rotation == "none" else _TURNS[self.rank]
 
     def settings(self) -> dict[str, Any]:
         """Return the permutations, which are what a class means, and by name the plane of each turn."""
-        turns = {name: list(axes) for name, axes in self.turns.items()}
-        return {"permutations": self.permutations.tolist(), "turns": turns}
+        return super().settings() | {"turns": {name: list(axes) for name, axes in self.turns.items()}}
 
     def make_example(self, image: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the cubes as presented ``(cubes, *cube, channels)`` and the targets, one int32 vector.
@@ -136,9 +111,7 @@ class RubiksCube(SelectiveAlgorithm):
         1 in the slots whose cube counts, 0 where it is blank: ``(1 + (turns + 1) · cubes,)``.
         """
         image = tf.ensure_shape(image, self.input_shape)
-        label = tf.random.stateless_uniform((), seeds.fold(seed, 0), 0, self.num_permutations, tf.int32)
-        order = tf.gather(tf.constant(self.permutations), label)
-        origins = tf.gather(self.grid.draw_origins(seeds.fold(seed, 1)), order)
+        label, origins = self.draw_order(seed)
         cubes = patches.extract(image, origins, self.grid.patch_shape)
         shown = patches.foreground_share(cubes) >= self.min_foreground
         if self.scan_normalization == "mean_max":
@@ -152,8 +125,8 @@ class RubiksCube(SelectiveAlgorithm):
     def _draw_turns(self, seed: tf.Tensor) -> tf.Tensor:
         """Return ``(turns, cubes)`` booleans: which slots are turned, and how."""
         if self.cube_rotation == "independent":
-            return tf.random.stateless_uniform((len(self.turns), self.num_cubes), seed) < 0.5
-        drawn = tf.random.stateless_uniform((self.num_cubes,), seed, 0, 1 + len(self.turns), tf.int32)
+            return tf.random.stateless_uniform((len(self.turns), self.num_patches), seed) < 0.5
+        drawn = tf.random.stateless_uniform((self.num_patches,), seed, 0, 1 + len(self.turns), tf.int32)
         return drawn == 1 + tf.range(len(self.turns))[:, tf.newaxis]  # 0: not at all
 
     def _turn(self, cubes: tf.Tensor, turned: tf.Tensor) -> tf.Tensor:
@@ -165,14 +138,14 @@ class RubiksCube(SelectiveAlgorithm):
 
     def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
         """Return cubes ``(batch, cubes, *cube, channels)`` -> logits ``(batch, classes + turns · cubes)``."""
-        inputs = keras.Input((self.num_cubes, *self.encoder_shape), name="cubes")
+        inputs = keras.Input((self.num_patches, *self.encoder_shape), name="cubes")
         # In one call: the branches share the weights and the statistics of batch normalization.
         codes = encoder(keras.ops.reshape(inputs, (-1, *self.encoder_shape)))
         if len(codes.shape) > 2:
             codes = layers.global_pool(self.rank, "avg", name="pool")(codes)
         codes = layers.dense(self.code_size, activation="relu", seed=seed, name="code")(codes)
-        codes = keras.ops.reshape(codes, (-1, self.num_cubes * self.code_size))
-        outputs = {"order": self.num_permutations} | dict.fromkeys(self.turns, self.num_cubes)
+        codes = keras.ops.reshape(codes, (-1, self.num_patches * self.code_size))
+        outputs = {"order": self.num_permutations} | dict.fromkeys(self.turns, self.num_patches)
         options = {"head_units": self.head_units, "dropout_rate": self.dropout_rate, "seed": seed}
         logits = [heads.big_fully(codes, number, name=name, **options) for name, number in outputs.items()]
         return keras.Model(inputs, keras.ops.concatenate(logits, axis=-1), name=self.name)
@@ -226,18 +199,18 @@ class RubiksCube(SelectiveAlgorithm):
 
     def _answers(self, index: int, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
         """Return what is true of a turn and the logits of it, each ``(batch, cubes)`` float32."""
-        start, stop = index * self.num_cubes, (index + 1) * self.num_cubes
+        start, stop = index * self.num_patches, (index + 1) * self.num_patches
         truth = y_true[:, 1 + start : 1 + stop]
         logits = y_pred[:, self.num_permutations + start : self.num_permutations + stop]
         return keras.ops.cast(truth, "float32"), keras.ops.cast(logits, "float32")
 
     def _shown(self, y_true: Any) -> Any:
         """Return 1.0 for a cube that counts, 0.0 for a blank one, ``(batch, cubes)``."""
-        return keras.ops.cast(y_true[:, -self.num_cubes :], "float32")
+        return keras.ops.cast(y_true[:, -self.num_patches :], "float32")
 
     def warnings(self, targets: Sequence[np.ndarray]) -> list[str]:
         """Warn where each scan has a blank cube, so that the order would never be asked for."""
-        if any(np.all(target[-self.num_cubes :]) for target in targets):
+        if any(np.all(target[-self.num_patches :]) for target in targets):
             return []
         return [
             f"min_foreground, intensity_window: each of the first {len(targets)} training scans has a blank cube, with "
@@ -247,20 +220,11 @@ class RubiksCube(SelectiveAlgorithm):
         ]
 
     def describe(self, inputs: np.ndarray, targets: np.ndarray) -> list[Panel]:
-        """Show the puzzle, its solution, and the first seven cubes with their cells and turns.
-
-        In 3D they are the first of the layer that a preview shows, the middle of the last axis.
-        """
-        inputs, targets = np.asarray(inputs), np.asarray(targets)
-        label, flags = int(targets[0]), targets[1:].reshape(-1, self.num_cubes) > 0
-        order, cells, middle = self.permutations[label], self.grid.cells(), self.grid.sides[-1] // 2
-        slots = [slot for slot, cell in enumerate(cells) if self.rank == 2 or cell[-1] == middle]
+        """Show the puzzle, its solution, and the first seven cubes with their cells and turns."""
+        inputs, flags = np.asarray(inputs), np.asarray(targets)[1:].reshape(-1, self.num_patches) > 0
         undone = np.asarray(self._turn(tf.constant(inputs), tf.constant(flags[:-1])))
-        return [
-            Panel(f"class {label}: presented", self.grid.assemble(inputs)),
-            Panel("in order, turned back", self.grid.assemble(undone[np.argsort(order)])),
-            *(Panel(f"from {cells[order[slot]]}{self._words(flags[:, slot])}", inputs[slot]) for slot in slots[:7]),
-        ]
+        label, solution = int(targets[0]), "in order, turned back"
+        return self.panels(label, inputs, undone, solution, lambda slot: self._words(flags[:, slot]))
 
     def _words(self, flags: np.ndarray) -> str:
         """Return what was done to a cube, for a title."""

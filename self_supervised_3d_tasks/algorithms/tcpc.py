@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from self_supervised_3d_tasks.ops.sampling import Sampling
 _NEVER = -1e9  # the logit of what is no candidate; finite, since infinity times a gradient of 0 is NaN
 
 
+@dataclass(kw_only=True, eq=False)
 class TCPC(ComparingAlgorithm):
     """Task-related contrastive predictive coding in 3D, and in 2D by the same lines.
 
@@ -73,52 +74,37 @@ class TCPC(ComparingAlgorithm):
         UserError: A path that is none, a target in it, or cubes that do not fit or could change places.
     """
 
-    def __init__(
-        self,
-        input_shape: Sequence[int],
-        *,
-        num_segments: Annotated[int, Field(ge=1)] = 15,
-        slic_preset: Literal["ours", "paper"] = "ours",
-        slic_compactness: Annotated[float, Field(gt=0)] | None = None,
-        slic_sigma: Annotated[float, Field(ge=0)] | None = None,
-        supervoxel_foreground: Annotated[float, Field(ge=0, le=1)] = 0.15,
-        cube_overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5,
-        cube_path: Literal["u", "spiral"] | tuple[cell_paths.Cell, ...] = "u",
-        target_cube: cell_paths.Cell = (1, 1),
-        cube_jitter: Annotated[int, Field(ge=0)] | None = None,
-        intensity_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.1,
-        code_size: Annotated[int, Field(ge=1)] = 128,
-        context_units: Annotated[int, Field(ge=1)] = 256,
-        pool_bins: Annotated[int, Field(ge=1)] = 1,
-        tcpc_mode: Literal["info_nce", "binary"] = "info_nce",
-        temperature: Annotated[float, Field(gt=0)] = 0.1,
-        exclude_adjacent_negatives: bool = False,
-    ) -> None:
-        super().__init__(input_shape)
-        chosen = {"compactness": slic_compactness, "sigma": slic_sigma}
-        finder = dataclasses.replace(
-            supervoxels.PRESETS[slic_preset],
-            num_segments=num_segments,
-            min_foreground=supervoxel_foreground,
-            **{name: value for name, value in chosen.items() if value is not None},
-        )
+    num_segments: Annotated[int, Field(ge=1)] = 15
+    slic_preset: Literal["ours", "paper"] = "ours"
+    slic_compactness: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    slic_sigma: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    supervoxel_foreground: Annotated[float, Field(ge=0, le=1)] = 0.15
+    cube_overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    cube_path: Literal["u", "spiral"] | tuple[cell_paths.Cell, ...] = "u"
+    target_cube: cell_paths.Cell = (1, 1)
+    cube_jitter: Annotated[int, Field(ge=0)] | None = None
+    intensity_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    code_size: Annotated[int, Field(ge=1)] = 128
+    context_units: Annotated[int, Field(ge=1)] = 256
+    pool_bins: Annotated[int, Field(ge=1)] = 1
+    tcpc_mode: Literal["info_nce", "binary"] = "info_nce"
+    temperature: Annotated[float, Field(gt=0)] = 0.1
+    exclude_adjacent_negatives: bool = False
+
+    def __post_init__(self) -> None:
+        """Lay out the cubes, and check that they fit and keep their order."""
+        chosen = {"num_segments": self.num_segments, "min_foreground": self.supervoxel_foreground}
+        chosen |= {"compactness": self.slic_compactness, "sigma": self.slic_sigma}
+        chosen = {name: value for name, value in chosen.items() if value is not None}
+        finder = dataclasses.replace(supervoxels.PRESETS[self.slic_preset], **chosen)
         self.sampling = Sampling(min_batch=2, distinct_scans=True, crop_centres=finder)
-        self.path = cell_paths.checked_path(cube_path, target_cube)
-        self.target = tuple(target_cube)
-        self.cube_overlap = cube_overlap
-        self.cube_jitter = cube_jitter
-        self.intensity_jitter = intensity_jitter
-        self.code_size = code_size
-        self.context_units = context_units
-        self.pool_bins = pool_bins
-        self.tcpc_mode = tcpc_mode
-        self.temperature = temperature
-        self.exclude_adjacent_negatives = exclude_adjacent_negatives
-        edges = [_edge(size, cube_overlap) for size in self.spatial_shape[:2]]
+        self.path = cell_paths.checked_path(self.cube_path, self.target_cube)
+        self.cells = (*self.path, tuple(self.target_cube))  # in the order of the cubes
+        plane = self.spatial_shape[:2]
+        edges = [_edge(size, self.cube_overlap) for size in plane]
         self.cube_shape = (*edges, *self.spatial_shape[2:])
-        self.starts = tuple(
-            (0, round((size - edge) / 2), size - edge) for size, edge in zip(self.spatial_shape[:2], edges, strict=True)
-        )
+        pairs = zip(plane, edges, strict=True)
+        self.starts = tuple((0, round((size - edge) / 2), size - edge) for size, edge in pairs)
         self.jitter = self._jitter()
 
     def _jitter(self) -> tuple[int, int]:
@@ -141,11 +127,6 @@ class TCPC(ComparingAlgorithm):
         return (self.cube_jitter, self.cube_jitter)
 
     @property
-    def cells(self) -> tuple[cell_paths.Cell, ...]:
-        """The cells in the order of the cubes: the path, then the target."""
-        return (*self.path, self.target)
-
-    @property
     def encoder_shape(self) -> tuple[int, ...]:
         """``(*cube, channels)``."""
         return (*self.cube_shape, self.input_shape[-1])
@@ -155,16 +136,12 @@ class TCPC(ComparingAlgorithm):
         plane = (starts[index] for starts, index in zip(self.starts, cell, strict=True))
         return (*plane, *[0] * (self.rank - 2))
 
-    def touches_target(self, cell: cell_paths.Cell) -> bool:
-        """Whether a cell's cube shares voxels with the target, before they are shifted."""
-        triples = zip(self.origin(cell), self.origin(self.target), self.cube_shape, strict=True)
-        return all(abs(first - other) < edge for first, other, edge in triples)
-
     @property
     def left_out(self) -> tuple[bool, ...]:
         """For each cube, whether it is no candidate for the prediction of its own sub-volume."""
-        support = (self.exclude_adjacent_negatives and self.touches_target(cell) for cell in self.path)
-        return (*support, False)
+        distances = np.abs([np.subtract(self.origin(cell), self.origin(self.cells[-1])) for cell in self.path])
+        touches = np.all(distances < self.cube_shape, axis=1)  # shares voxels with the target, before both are shifted
+        return (*(self.exclude_adjacent_negatives & touches).tolist(), False)
 
     def make_example(self, image: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the cubes ``(N + 1, *cube, channels)``, the target last, and its index N, an int32 scalar."""
@@ -175,13 +152,7 @@ class TCPC(ComparingAlgorithm):
         origins = tf.constant([self.origin(cell) for cell in self.cells]) + shifts
         last = [size - edge for size, edge in zip(self.spatial_shape, self.cube_shape, strict=True)]
         cubes = patches.extract(image, tf.clip_by_value(origins, 0, tf.constant(last)), self.cube_shape)
-        if self.intensity_jitter > 0:
-            a = self.intensity_jitter
-            brightness = tf.random.stateless_uniform((number,), seeds.fold(seed, 1), -a, a)
-            contrast = tf.random.stateless_uniform((number,), seeds.fold(seed, 2), 1 - a, 1 + a)
-            changes = zip(*map(tf.unstack, (cubes, brightness, contrast)), strict=True)
-            cubes = tf.stack([intensity.brightness_contrast(*change) for change in changes])
-        return cubes, tf.constant(number - 1)
+        return intensity.jitter(cubes, seed, self.intensity_jitter), tf.constant(number - 1)
 
     def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
         """Return cubes ``(batch, N + 1, *cube, channels)`` -> scores ``(batch, batch, N + 1)``, float32.
@@ -218,50 +189,47 @@ class TCPC(ComparingAlgorithm):
             y_true: ``(batch,)`` index of the target among the cubes.
             y_pred: Scores ``(batch, batch, N + 1)``.
         """
-        logits, own, is_negative = self._candidates(y_true, y_pred)
+        logits, positive, is_negative = self._candidates(y_true, y_pred)
         ops = keras.ops
-        positive = ops.take_along_axis(logits, own, axis=1)
         if self.tcpc_mode == "binary":
             weights = ops.cast(is_negative, "float32")
             count = ops.maximum(ops.sum(weights, axis=1), 1.0)  # a batch of one may leave no negative
             negative = ops.sum(weights * ops.softplus(logits), axis=1) / count
             return ops.softplus(-positive[:, 0]) + negative
         logits = ops.concatenate([positive, ops.where(is_negative, logits, _NEVER)], axis=1)
-        return contrastive.info_nce(logits[:, None], ops.zeros_like(own))
+        return contrastive.info_nce(logits[:, None], ops.zeros_like(positive, dtype="int32"))
 
     def metrics(self) -> list[Any]:
-        """Accuracy, whose chance level `chance` tells, and two numbers that show what the codes do."""
+        """Return the accuracy, whose chance level `chance` tells, and two numbers that show what the codes do."""
         return [self.accuracy, self.similarity, self.spread]
 
     def accuracy(self, y_true: Any, y_pred: Any) -> Any:
         """Return whether the target has a higher score than every other candidate, 1 or 0: ``(batch,)``."""
-        logits, own, is_negative = self._candidates(y_true, y_pred)
-        positive = keras.ops.take_along_axis(logits, own, axis=1)[:, 0]
+        logits, positive, is_negative = self._candidates(y_true, y_pred)
         # Not by argmax: a tie, as between collapsed codes, is no hit.
         best = keras.ops.max(keras.ops.where(is_negative, logits, _NEVER), axis=1)
-        return keras.ops.cast(positive > best, "float32")
+        return keras.ops.cast(positive[:, 0] > best, "float32")
 
     def similarity(self, y_true: Any, y_pred: Any) -> Any:
         """Return the cosine of prediction and target, ``(batch,)``; with "binary", which has none, their product."""
-        logits, own, _ = self._candidates(y_true, y_pred)
-        return keras.ops.take_along_axis(logits, own, axis=1)[:, 0] * self._unit
+        return self._candidates(y_true, y_pred)[1][:, 0] * self._unit
 
     def spread(self, y_true: Any, y_pred: Any) -> Any:
         """Return the standard deviation of each prediction's cosines with all cubes of the batch, ``(batch,)``.
 
         0 says that all codes are alike: they have collapsed. With "binary" it is that of the products.
         """
-        logits, _, _ = self._candidates(y_true, y_pred)
-        return keras.ops.std(logits, axis=1) * self._unit
+        return keras.ops.std(self._candidates(y_true, y_pred)[0], axis=1) * self._unit
 
     def chance(self, scans_per_step: int) -> dict[str, float]:
         """Return the accuracy of a guess among the candidates."""
         return {"accuracy": 1 / (scans_per_step * len(self.cells) - sum(self.left_out))}
 
     def _candidates(self, y_true: Any, scores: Any) -> tuple[Any, Any, Any]:
-        """Return logits and whether each is of a negative, ``(batch, candidates)``, and the targets, ``(batch, 1)``.
+        """Return all logits, those of the targets, and which are of negatives.
 
-        A candidate is a (scan, cube), cube fastest.
+        Logits and booleans are ``(batch, candidates)``, a candidate is a (scan, cube) with the cube fastest; the logits
+        of the targets are ``(batch, 1)``.
         """
         ops, number = keras.ops, len(self.cells)
         batch = ops.shape(scores)[0]
@@ -271,12 +239,13 @@ class TCPC(ComparingAlgorithm):
         own = scan * number + ops.reshape(ops.cast(y_true, "int32"), (-1, 1))
         left_out = ops.take(ops.convert_to_tensor(self.left_out, "bool"), candidate % number)
         left_out = ops.logical_and(left_out, candidate // number == scan)
-        return logits, own, ops.logical_not(ops.logical_or(left_out, candidate == own))
+        positive = ops.take_along_axis(logits, own, axis=1)
+        return logits, positive, ops.logical_not(ops.logical_or(left_out, candidate == own))
 
     def describe(self, inputs: np.ndarray, targets: np.ndarray) -> list[Panel]:
         """Show the support in the order of the path, and the target."""
         titles = [f"support {place} {cell}" for place, cell in enumerate(self.path, start=1)]
-        titles.append(f"target {self.target}")
+        titles.append(f"target {self.cells[-1]}")
         return [Panel(title, np.asarray(cube)) for title, cube in zip(titles, inputs, strict=True)]
 
 

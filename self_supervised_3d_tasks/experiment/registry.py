@@ -22,7 +22,7 @@ _PACKAGES = {
     "decoder": "self_supervised_3d_tasks.models.decoders",
 }
 # Modules of `algorithms` that hold no task, but what tasks derive from.
-_CONTRACTS = {"base", "kinds", "restoring"}
+_CONTRACTS = {"base", "classifying", "kinds", "patch_tasks", "restoring"}
 # The predecessor's spellings of names that are modules here; capitals never matter.
 ALIASES: dict[str, dict[str, str]] = {kind: {} for kind in ("algorithm", "encoder", "decoder", "head")}
 ALIASES["algorithm"] = {"rpl": "relative_patch_location"}

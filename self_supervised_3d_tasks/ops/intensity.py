@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from self_supervised_3d_tasks.lazy import tf
-from self_supervised_3d_tasks.ops import patches
+from self_supervised_3d_tasks.ops import patches, seeds
 
 TRUNCATE = 4.0  # standard deviations at which a Gaussian ends, as in scipy
 
@@ -22,6 +22,22 @@ def brightness_contrast(image: tf.Tensor, brightness: tf.Tensor, contrast: tf.Te
     """
     mean = tf.reduce_mean(image, axis=range(image.shape.rank - 1), keepdims=True)
     return (image - mean) * contrast + mean + brightness
+
+
+def jitter(images: tf.Tensor, seed: tf.Tensor, amount: float) -> tf.Tensor:
+    """Change brightness and contrast of each image in its own way: + U(± ``amount``), times U(1 ± ``amount``).
+
+    Args:
+        images: ``(number, *spatial, channels)`` float32; static number.
+        seed: ``(2,)`` int32.
+        amount: Number in [0, 1); 0 changes nothing.
+    """
+    if amount == 0:
+        return images
+    brightness = tf.random.stateless_uniform((len(images),), seeds.fold(seed, 1), -amount, amount)
+    contrast = tf.random.stateless_uniform((len(images),), seeds.fold(seed, 2), 1 - amount, 1 + amount)
+    changes = zip(*map(tf.unstack, (images, brightness, contrast)), strict=True)
+    return tf.stack([brightness_contrast(*change) for change in changes])
 
 
 def centre_scale(image: tf.Tensor) -> tf.Tensor:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.ops.patches import FOREGROUND
 
 ndimage = lazy.load("scipy.ndimage")
@@ -37,26 +36,12 @@ class Supervoxels:
         sigma: Of the Gaussian that smooths the scan first, in voxels; of voxels that are no cubes, in their mean side.
         min_foreground: Supervoxels with a smaller share of voxels above `patches.FOREGROUND`, in [0, 1], have no
             centre: they are air.
-
-    Raises:
-        UserError: A value is out of range; names the keys of the task.
     """
 
     num_segments: int = 15
     compactness: float = 0.1
     sigma: float = 1.0
     min_foreground: float = 0.15
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        for key, value, expected, good in (
-            ("num_segments", self.num_segments, "at least 1", self.num_segments >= 1),
-            ("slic_compactness", self.compactness, "above 0", 0 < self.compactness < math.inf),
-            ("slic_sigma", self.sigma, "at least 0", 0 <= self.sigma < math.inf),
-            ("supervoxel_foreground", self.min_foreground, "0 to 1", 0 <= self.min_foreground <= 1),
-        ):
-            if not good:
-                raise UserError(f"{key}: expected {expected}, received {value}")
 
     def labels(self, image: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
         """Return the number of the supervoxel of each voxel, from 1 on: ``(*spatial)`` int32.

@@ -96,9 +96,6 @@ def test_predicted_patches_share_no_voxel_with_their_context(overlap_row):
 @pytest.mark.parametrize(
     ("shape", "options", "message"),
     [
-        ((32, 32, 32, 1), {"patches_per_side": 2}, "patches_per_side.*at least 4, received 2"),
-        ((32, 32, 32, 1), {"patches_per_side": 3}, "patches_per_side"),
-        ((32, 32, 1), {"patches_per_side": 3}, "patches_per_side"),
         ((32, 32, 3, 1), {}, "data_dim"),
         ((32, 32, 1), {"patch_overlap": 30}, "patch_overlap"),
         ((32, 32, 32, 1), {"patch_overlap": 4, "skip_row": False}, "skip_row"),

@@ -50,7 +50,7 @@ def repeated(algorithm, image, number):
 
 def split(algorithm, targets):
     """Class ``(examples,)``, turns ``(examples, turns, cubes)`` and shown ``(examples, cubes)`` of target vectors."""
-    cubes, turns = algorithm.num_cubes, len(algorithm.turns)
+    cubes, turns = algorithm.num_patches, len(algorithm.turns)
     assert targets.shape[1] == 1 + (turns + 1) * cubes
     return targets[:, 0], targets[:, 1:-cubes].reshape(len(targets), turns, cubes), targets[:, -cubes:]
 
@@ -59,7 +59,7 @@ def solved(algorithm, inputs, targets):
     """Cubes ``(examples, cubes, *cube, channels)`` in raster order and turned back, by numpy alone."""
     results = []
     for presented, label, turns in zip(inputs, *split(algorithm, targets)[:2], strict=True):
-        cubes = [None] * algorithm.num_cubes
+        cubes = [None] * algorithm.num_patches
         for slot, cube in enumerate(presented):
             for name, flags in zip(algorithm.turns, turns, strict=True):
                 cube = np.flip(cube, AXES[name]) if flags[slot] else cube
@@ -84,7 +84,7 @@ def test_undone_cubes_are_those_of_the_scan_and_keep_their_gap(spatial, options,
     algorithm = RubiksCube(image.shape, cube_rotation=rotation, **options)
     grid, rank = algorithm.grid, algorithm.rank
     inputs, targets = repeated(algorithm, image, 40)
-    assert inputs.shape == (40, algorithm.num_cubes, *algorithm.encoder_shape)
+    assert inputs.shape == (40, algorithm.num_patches, *algorithm.encoder_shape)
     cubes = solved(algorithm, inputs, targets)
     origins = (cubes[(slice(None), slice(None), *[0] * rank)] - 1).astype(int)
     np.testing.assert_array_equal(origins // grid.cell_shape, np.broadcast_to(grid.cells(), origins.shape))
@@ -165,7 +165,7 @@ def test_turns_and_classes_occur_as_often_as_they_should(shape, rotation, shares
     assert len(counts) == 20
     assert 35 < counts.min() <= counts.max() < 90
     assert shown.all()
-    for slot in range(algorithm.num_cubes):
+    for slot in range(algorithm.num_patches):
         found, counts = np.unique(turns[:, :, slot], axis=0, return_counts=True)
         assert {tuple(row) for row in found.tolist()} == set(shares)
         expected = [1200 * shares[tuple(row)] for row in found.tolist()]
@@ -194,9 +194,9 @@ def test_chance_of_the_order_alone():
 def test_permutations_are_distinct_far_apart_and_kept(rank, sides, number):
     algorithm = RubiksCube((24,) * rank + (1,), patches_per_side=sides)
     assert "permutations" not in vars(algorithm)
-    assert algorithm.permutations.shape == (number, algorithm.num_cubes)
+    assert algorithm.permutations.shape == (number, algorithm.num_patches)
     assert len(np.unique(algorithm.permutations, axis=0)) == number
-    if algorithm.num_cubes == 8:
+    if algorithm.num_patches == 8:
         assert min_distance(algorithm.permutations) >= 5
     settings = json.loads(json.dumps(algorithm.settings()))
     np.testing.assert_array_equal(settings["permutations"], algorithm.permutations)
@@ -252,7 +252,7 @@ def test_blank_cubes_are_presented_but_marked(shape, min_foreground, share):
     image = blank_image(shape)
     inputs, targets = repeated(algorithm, image, 5)
     labels, _, shown = split(algorithm, targets)
-    blank = {0: set(), 1: {0}, 2: {0, algorithm.num_cubes - 1}}[share]
+    blank = {0: set(), 1: {0}, 2: {0, algorithm.num_patches - 1}}[share]
     for label, flags in zip(labels, shown, strict=True):
         assert {int(cell) for cell, flag in zip(algorithm.permutations[label], flags, strict=True) if not flag} == blank
     for cubes in solved(algorithm, inputs, targets):
@@ -262,7 +262,7 @@ def test_blank_cubes_are_presented_but_marked(shape, min_foreground, share):
 def random_answers(algorithm, number, seed=0):
     """Targets of which some cubes are blank, and logits."""
     rng = np.random.default_rng(seed)
-    turns, cubes, classes = len(algorithm.turns), algorithm.num_cubes, algorithm.num_permutations
+    turns, cubes, classes = len(algorithm.turns), algorithm.num_patches, algorithm.num_permutations
     shown = (rng.random((number, cubes)) < 0.8).astype(np.int32)
     shown[0], shown[1] = 1, 0
     labels = rng.integers(0, classes, (number, 1))
@@ -357,8 +357,8 @@ def test_swapping_two_cubes_swaps_their_features(rank):
     swapped = inputs.copy()
     swapped[:, [0, 3]] = swapped[:, [3, 0]]
     batches.clear()
-    features, others = (branches(x).numpy().reshape(3, algorithm.num_cubes, 8) for x in (inputs, swapped))
-    assert batches == [3 * algorithm.num_cubes] * 2  # each time all cubes at once
+    features, others = (branches(x).numpy().reshape(3, algorithm.num_patches, 8) for x in (inputs, swapped))
+    assert batches == [3 * algorithm.num_patches] * 2  # each time all cubes at once
     assert not np.allclose(features[:, 0], features[:, 3], atol=1e-3)
     np.testing.assert_allclose(others[:, [3, 0]], features[:, [0, 3]], atol=1e-6)
     np.testing.assert_allclose(np.delete(others, [0, 3], 1), np.delete(features, [0, 3], 1), atol=1e-6)
@@ -373,7 +373,7 @@ def test_training_starts_at_chance(shape, rotation):
     logits = model(inputs, training=False)
     classes, turns = algorithm.num_permutations, len(algorithm.turns)
     assert classes == {2: 24, 3: 100}[algorithm.rank]
-    assert logits.shape == (24, classes + turns * algorithm.num_cubes)
+    assert logits.shape == (24, classes + turns * algorithm.num_patches)
     order = keras.losses.sparse_categorical_crossentropy(targets[:, 0], logits[:, :classes], from_logits=True)
     assert float(tf.reduce_mean(order)) == pytest.approx(np.log(classes), rel=0.05)
     for index in range(turns):

@@ -106,7 +106,7 @@ def test_starts_cover_every_voxel():
 def test_paths_go_from_neighbour_to_neighbour_around_the_target(name):
     algorithm = TCPC((48, 48, 48, 1), cube_path=name)
     assert len(set(algorithm.path)) == len(algorithm.path) == {"u": 7, "spiral": 8}[name]
-    assert algorithm.target not in algorithm.path
+    assert algorithm.cells[-1] not in algorithm.path
     assert algorithm.cells == (*algorithm.path, (1, 1))
     steps = np.abs(np.diff(algorithm.path, axis=0))
     np.testing.assert_array_equal(steps.sum(axis=1), 1)
