@@ -167,9 +167,7 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
         of the same row in all columns of all scans of the batch.
         """
         num_columns, num_rows = len(self.columns), len(self.target_rows)
-        inputs = keras.Input((len(self.cells), *self.encoder_shape), name="patches")
-        codes = encoder(keras.ops.reshape(inputs, (-1, *self.encoder_shape)))
-        codes = keras.layers.Flatten(name="flatten")(codes)
+        inputs, codes = self.inputs_and_codes(encoder, len(self.cells))
         codes = layers.dense(self.code_size, seed=seed, name="code")(codes)
         codes = keras.ops.reshape(codes, (-1, len(self.cells), self.code_size))
 

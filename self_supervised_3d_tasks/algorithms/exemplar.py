@@ -74,11 +74,7 @@ class Exemplar(ComparingAlgorithm):
                 f"{max(self.spatial_shape)} voxels moves nothing: anchor and positive are one; raise max_translation"
             )
         self.sampling = Sampling(companions=1) if from_dataset else Sampling(min_batch=2, distinct_scans=True)
-
-    @property
-    def num_views(self) -> int:
-        """Number of views: anchor, positive and, where it comes from the dataset, the negative."""
-        return 2 + self.sampling.companions
+        self.num_views = 2 + self.sampling.companions  # anchor, positive and, from the dataset, the negative
 
     def make_example(self, image: tf.Tensor, seed: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the anchor, the positive and the companion, and the draw of a negative.

@@ -74,9 +74,7 @@ class Jigsaw(PuzzleAlgorithm, ClassifyingAlgorithm):
 
     def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
         """Return patches ``(batch, patches, *patch, channels)`` -> logits ``(batch, classes)``."""
-        inputs = keras.Input((self.num_patches, *self.encoder_shape), name="patches")
-        codes = encoder(keras.ops.reshape(inputs, (-1, *self.encoder_shape)))
-        codes = keras.layers.Flatten(name="flatten")(codes)
+        inputs, codes = self.inputs_and_codes(encoder, self.num_patches)
         codes = keras.ops.reshape(codes, (-1, self.num_patches * codes.shape[-1]))
         return keras.Model(inputs, self.logits(codes, seed=seed), name=self.name)
 

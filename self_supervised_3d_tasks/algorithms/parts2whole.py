@@ -71,13 +71,8 @@ class Parts2Whole(RestoringAlgorithm):
         """Return part -> reconstruction ``(batch, *spatial, channels)`` in [0, 1], float32."""
         part = keras.Input(self.encoder_shape, name="part")
         # The way up knows the sizes of the encoder's maps but not the maps: nothing can pass the last one by.
-        x = unet.way_up(
-            encoder(part),
-            unet.levels_above(encoder),
-            normalization=self.normalization,
-            dropout=self.dropout,
-            seed=seed,
-        )[-1]
+        options = {"normalization": self.normalization, "dropout": self.dropout, "seed": seed}
+        x = unet.way_up(encoder(part), unet.levels_above(encoder), **options)[-1]
         logits = layers.logits_convolution(self.rank, self.input_shape[-1], seed=seed, name="decoder_logits")(x)
         whole = keras.layers.Activation("sigmoid", dtype="float32", name="decoder_whole")(logits)
         return keras.Model(part, whole, name=self.name)

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
-from self_supervised_3d_tasks.lazy import tf
+from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.ops import permutations, seeds
 
 
@@ -20,6 +20,15 @@ class PatchAlgorithm(Algorithm):
     def encoder_shape(self) -> tuple[int, ...]:
         """``(*spatial, channels)`` of a patch."""
         return (*self.grid.patch_shape, self.input_shape[-1])
+
+    def inputs_and_codes(self, encoder: Any, number: int) -> tuple[Any, Any]:
+        """Return the input ``(batch, number, *encoder_shape)`` of a model and the flat codes of all patches.
+
+        They are ``(batch * number, size)``: in one call the patches share the statistics of batch normalization.
+        """
+        inputs = keras.Input((number, *self.encoder_shape), name="patches")
+        codes = encoder(keras.ops.reshape(inputs, (-1, *self.encoder_shape)))
+        return inputs, keras.layers.Flatten(name="flatten")(codes)
 
 
 @dataclass(kw_only=True, eq=False)

@@ -27,9 +27,6 @@ Size = Count | tuple[Count, ...]
 Strength = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
-_GLOBAL_SHARES = (5 / 8, 3 / 4, 7 / 8)
-_LOCAL_SHARES = (1 / 8, 1 / 4, 3 / 8)
-
 
 @dataclass(kw_only=True, eq=False)
 class PCRLv2(RestoringAlgorithm, ComparingAlgorithm, ScheduledAlgorithm):
@@ -119,9 +116,9 @@ class PCRLv2(RestoringAlgorithm, ComparingAlgorithm, ScheduledAlgorithm):
             self.blur_sigma, self.noise_sigma, self.gamma, self.swap_share, cell, self.scan_normalization == "z_score"
         )
         self.global_boxes = views.OverlappingBoxes(
-            self.spatial_shape, self._sizes("global_sizes", self.global_sizes, _GLOBAL_SHARES), self.min_iou
+            self.spatial_shape, self._sizes("global_sizes", self.global_sizes, (5 / 8, 3 / 4, 7 / 8)), self.min_iou
         )
-        sizes = self._sizes("local_sizes", self.local_sizes, _LOCAL_SHARES, least=2)
+        sizes = self._sizes("local_sizes", self.local_sizes, (1 / 8, 1 / 4, 3 / 8), least=2)
         self.local_boxes = views.InnerBoxes(sizes, self.num_local_views)
         self._check_views()
         # The codes of two, normalized over the batch, are 1 and -1 whatever they were.

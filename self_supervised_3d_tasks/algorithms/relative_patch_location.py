@@ -92,9 +92,7 @@ class RelativePatchLocation(ClassifyingAlgorithm, PatchAlgorithm):
     def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
         """Return patches ``(batch, 1 + queries, *patch, channels)`` -> logits ``(batch, queries, classes)``."""
         ops, num_queries = keras.ops, self.queries_per_image
-        inputs = keras.Input((1 + num_queries, *self.encoder_shape), name="patches")
-        codes = encoder(ops.reshape(inputs, (-1, *self.encoder_shape)))
-        codes = keras.layers.Flatten(name="flatten")(codes)
+        inputs, codes = self.inputs_and_codes(encoder, 1 + num_queries)
         codes = ops.reshape(codes, (-1, 1 + num_queries, codes.shape[-1]))
         pairs = ops.concatenate([ops.repeat(codes[:, :1], num_queries, axis=1), codes[:, 1:]], axis=-1)
         pairs = ops.reshape(pairs, (-1, pairs.shape[-1]))  # (batch * queries, 2 * code)

@@ -117,10 +117,8 @@ class RubiksCube(PuzzleAlgorithm, SelectiveAlgorithm):
         if self.scan_normalization == "mean_max":
             cubes = patches.extract(intensity.centre_scale(image), origins, self.grid.patch_shape)
         turned = self._draw_turns(seeds.fold(seed, 2))
-        targets = tf.concat(
-            [label[tf.newaxis], tf.reshape(tf.cast(turned, tf.int32), [-1]), tf.cast(shown, tf.int32)], 0
-        )
-        return self._turn(cubes, turned), targets
+        flags = tf.cast(tf.concat([tf.reshape(turned, [-1]), shown], axis=0), tf.int32)
+        return self._turn(cubes, turned), tf.concat([label[tf.newaxis], flags], axis=0)
 
     def _draw_turns(self, seed: tf.Tensor) -> tf.Tensor:
         """Return ``(turns, cubes)`` booleans: which slots are turned, and how."""
@@ -158,12 +156,9 @@ class RubiksCube(PuzzleAlgorithm, SelectiveAlgorithm):
         if not self.turns:
             return order
         shown = self._shown(y_true)
-        counts = ops.maximum(ops.sum(shown, axis=1), 1.0)
-        turns = 0.0
-        for index in range(len(self.turns)):
-            values = ops.binary_crossentropy(*self._answers(index, y_true, y_pred), from_logits=True)
-            turns += ops.sum(values * shown, axis=1) / counts
-        return (order + turns) / 2
+        values = ops.binary_crossentropy(*self._answers(y_true, y_pred), from_logits=True)
+        turns = ops.sum(values * shown[:, None], axis=2) / ops.maximum(ops.sum(shown, axis=1), 1.0)[:, None]
+        return (order + ops.sum(turns, axis=1)) / 2
 
     def metrics(self) -> list[Any]:
         """Share of orders recognised; by turn that of cubes whose answer is right; share of scans that are complete."""
@@ -191,18 +186,17 @@ class RubiksCube(PuzzleAlgorithm, SelectiveAlgorithm):
     def _turn_hits(self, index: int, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
         """Return the share of cubes that count and are answered right about a turn, and how many count."""
         ops = keras.ops
-        truth, logits = self._answers(index, y_true, y_pred)
+        truth, logits = self._answers(y_true, y_pred)
         shown = self._shown(y_true)
-        hits = ops.cast(ops.equal(logits > 0, truth > 0.5), "float32")
+        hits = ops.cast(ops.equal(logits > 0, truth > 0.5), "float32")[:, index]
         counts = ops.sum(shown, axis=1)
         return ops.sum(hits * shown, axis=1) / ops.maximum(counts, 1.0), counts
 
-    def _answers(self, index: int, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
-        """Return what is true of a turn and the logits of it, each ``(batch, cubes)`` float32."""
-        start, stop = index * self.num_patches, (index + 1) * self.num_patches
-        truth = y_true[:, 1 + start : 1 + stop]
-        logits = y_pred[:, self.num_permutations + start : self.num_permutations + stop]
-        return keras.ops.cast(truth, "float32"), keras.ops.cast(logits, "float32")
+    def _answers(self, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
+        """Return what is true of the turns and the logits of them, each ``(batch, turns, cubes)`` float32."""
+        both = y_true[:, 1 : -self.num_patches], y_pred[:, self.num_permutations :]
+        shape = (-1, len(self.turns), self.num_patches)
+        return tuple(keras.ops.cast(keras.ops.reshape(values, shape), "float32") for values in both)
 
     def _shown(self, y_true: Any) -> Any:
         """Return 1.0 for a cube that counts, 0.0 for a blank one, ``(batch, cubes)``."""

@@ -101,7 +101,8 @@ class TCPC(ComparingAlgorithm):
         self.path = cell_paths.checked_path(self.cube_path, self.target_cube)
         self.cells = (*self.path, tuple(self.target_cube))  # in the order of the cubes
         plane = self.spatial_shape[:2]
-        edges = [_edge(size, self.cube_overlap) for size in plane]
+        # The shortest edges of three cubes that cover the plane; rounded against 10.000000000000002.
+        edges = [math.ceil(size / (3 - 2 * self.cube_overlap) - 1e-9) for size in plane]
         self.cube_shape = (*edges, *self.spatial_shape[2:])
         pairs = zip(plane, edges, strict=True)
         self.starts = tuple((0, round((size - edge) / 2), size - edge) for size, edge in pairs)
@@ -247,8 +248,3 @@ class TCPC(ComparingAlgorithm):
         titles = [f"support {place} {cell}" for place, cell in enumerate(self.path, start=1)]
         titles.append(f"target {self.cells[-1]}")
         return [Panel(title, np.asarray(cube)) for title, cube in zip(titles, inputs, strict=True)]
-
-
-def _edge(size: int, overlap: float) -> int:
-    """Return the shortest edge of three cubes that cover ``size`` voxels with that share of overlap."""
-    return math.ceil(size / (3 - 2 * overlap) - 1e-9)  # against 10.000000000000002

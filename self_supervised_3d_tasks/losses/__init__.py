@@ -4,36 +4,24 @@ Keras averages the values over the batch itself; a loss that returned a scalar w
 a distribution strategy of two devices. `LOSSES` has those that finetuning finds by their names.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable, Sequence
 
 from self_supervised_3d_tasks.errors import UserError, nearest
-from self_supervised_3d_tasks.losses.classification import (
-    binary_crossentropy,
-    categorical_crossentropy,
-    weighted_categorical_crossentropy,
-)
-from self_supervised_3d_tasks.losses.segmentation import (
-    dice_crossentropy,
-    jaccard_distance,
-    weighted_dice_loss,
-    weighted_sum_loss,
-)
+from self_supervised_3d_tasks.losses import classification, segmentation
 from self_supervised_3d_tasks.shapes import Tensor
 
 LOSSES = {
     loss.__name__: loss
     for loss in (
-        weighted_dice_loss,
-        weighted_sum_loss,
-        jaccard_distance,
-        weighted_categorical_crossentropy,
-        categorical_crossentropy,
-        binary_crossentropy,
-        dice_crossentropy,
+        segmentation.weighted_dice_loss,
+        segmentation.weighted_sum_loss,
+        segmentation.jaccard_distance,
+        classification.weighted_categorical_crossentropy,
+        classification.categorical_crossentropy,
+        classification.binary_crossentropy,
+        segmentation.dice_crossentropy,
     )
 }
 

@@ -1,7 +1,5 @@
 """Cross-entropies, of classes of whole scans ``(batch,)`` and of the voxels of masks ``(batch, *spatial)`` alike."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from self_supervised_3d_tasks.lazy import keras

@@ -4,8 +4,6 @@
 the softmax of the logits, t the one-hot mask.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from self_supervised_3d_tasks.lazy import keras

@@ -4,8 +4,6 @@ Mining reads a matrix of distances ``(anchors, candidates)`` and a mask of the s
 negatives; every anchor has at least one. As in `losses`, there is one value per sample.
 """
 
-from __future__ import annotations
-
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.shapes import Tensor
 
@@ -33,9 +31,11 @@ def hard_negative(distances: Tensor, is_negative: Tensor) -> Tensor:
 
     Args:
         distances: ``(anchors, candidates)``, distances of each anchor to everything it is compared with.
-        is_negative: ``(anchors, candidates)`` booleans, which candidates are negatives.
+        is_negative: ``(anchors, candidates)`` booleans, which candidates are negatives. With none it is the distance to
+            the farthest candidate.
     """
-    return _masked_minimum(distances, is_negative)
+    farthest = keras.ops.max(distances, axis=-1, keepdims=True)
+    return keras.ops.min(keras.ops.where(is_negative, distances, farthest), axis=-1)
 
 
 def semihard_negative(positive: Tensor, distances: Tensor, is_negative: Tensor) -> Tensor:
@@ -51,10 +51,11 @@ def semihard_negative(positive: Tensor, distances: Tensor, is_negative: Tensor) 
     Returns:
         ``(anchors, positives)``.
     """
-    farthest = _masked_maximum(distances, is_negative)
+    nearest = keras.ops.min(distances, axis=-1, keepdims=True)
+    farthest = keras.ops.max(keras.ops.where(is_negative, distances, nearest), axis=-1)
     distances = distances[:, None, :]
     beyond = keras.ops.logical_and(is_negative[:, None, :], distances > positive[:, :, None])
-    nearest_beyond = _masked_minimum(distances, beyond)
+    nearest_beyond = hard_negative(distances, beyond)
     return keras.ops.where(keras.ops.any(beyond, axis=-1), nearest_beyond, farthest[:, None])
 
 
@@ -74,13 +75,3 @@ def unit_length(codes: Tensor) -> Tensor:
     """
     squared_norm = keras.ops.sum(keras.ops.square(codes), axis=-1, keepdims=True)
     return codes * keras.ops.rsqrt(keras.ops.maximum(squared_norm, LEAST_SQUARED_NORM))
-
-
-def _masked_minimum(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the minimum along the last axis where ``mask`` holds; the plain maximum where it holds nowhere."""
-    return keras.ops.min(keras.ops.where(mask, values, keras.ops.max(values, axis=-1, keepdims=True)), axis=-1)
-
-
-def _masked_maximum(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the maximum along the last axis where ``mask`` holds; the plain minimum where it holds nowhere."""
-    return keras.ops.max(keras.ops.where(mask, values, keras.ops.min(values, axis=-1, keepdims=True)), axis=-1)

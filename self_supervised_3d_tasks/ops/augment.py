@@ -48,14 +48,8 @@ class Augmentation(NamedTuple):
     @classmethod
     def none(cls, rank: int) -> Augmentation:
         """Return the parameters that change nothing."""
-        return cls(
-            flips=tf.zeros((rank,), tf.bool),
-            offset=tf.zeros((rank,), tf.int32),
-            resample=tf.constant(False),
-            matrix=tf.eye(rank),
-            brightness=tf.constant(0.0),
-            contrast=tf.constant(1.0),
-        )
+        flips, offset = tf.zeros(rank, tf.bool), tf.zeros(rank, tf.int32)
+        return cls(flips, offset, tf.constant(False), tf.eye(rank), tf.constant(0.0), tf.constant(1.0))
 
 
 def augment_segmentation(image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -106,21 +100,14 @@ def draw(seed: tf.Tensor, rank: int) -> Augmentation:
         plane = tf.random.stateless_uniform((), seeds.fold(seed, 3), 0, len(planes), tf.int32)
         matrix = tf.stack(rotations)[plane]
     colour = _uniform(seed, 4) < COLOUR_PROBABILITY
-    return Augmentation.none(rank)._replace(
-        flips=geometry.draw_flips(seeds.fold(seed, 0), rank),
-        resample=resample,
-        matrix=matrix,
-        brightness=tf.where(colour, _uniform(seed, 5, *BRIGHTNESS_RANGE), 0.0),
-        contrast=tf.where(colour, _uniform(seed, 6, *CONTRAST_RANGE), 1.0),
-    )
+    brightness = tf.where(colour, _uniform(seed, 5, *BRIGHTNESS_RANGE), 0.0)
+    contrast = tf.where(colour, _uniform(seed, 6, *CONTRAST_RANGE), 1.0)
+    flips, offset = geometry.draw_flips(seeds.fold(seed, 0), rank), tf.zeros(rank, tf.int32)
+    return Augmentation(flips, offset, resample, matrix, brightness, contrast)
 
 
 def draw_view(
-    seed: tf.Tensor,
-    spatial_shape: tuple[int, ...],
-    transformations: Collection[Transformation],
-    *,
-    max_translation: float,
+    seed: tf.Tensor, spatial_shape: tuple[int, ...], transformations: Collection[Transformation], max_translation: float
 ) -> Augmentation:
     """Draw the parameters of another view of a scan: the same content, looking different.
 
@@ -144,12 +131,11 @@ def draw_view(
         limits = [int(max_translation * size) for size in spatial_shape]
         offset = patches.draw_offsets(seeds.fold(seed, 1), 1, [2 * limit for limit in limits])[0]
         change = change._replace(offset=offset - tf.constant(limits))
-    if "brightness" in transformations:
-        drawn = _uniform(seed, 2) < VIEW_PROBABILITY
-        change = change._replace(brightness=tf.where(drawn, _uniform(seed, 3, *BRIGHTNESS_RANGE), 0.0))
-    if "contrast" in transformations:
-        drawn = _uniform(seed, 4) < VIEW_PROBABILITY
-        change = change._replace(contrast=tf.where(drawn, _uniform(seed, 5, *CONTRAST_RANGE), 1.0))
+    colours = ("brightness", 2, BRIGHTNESS_RANGE, 0.0), ("contrast", 4, CONTRAST_RANGE, 1.0)
+    for name, number, limits, neutral in colours:
+        if name in transformations:
+            drawn = _uniform(seed, number) < VIEW_PROBABILITY
+            change = change._replace(**{name: tf.where(drawn, _uniform(seed, number + 1, *limits), neutral)})
     if "rotation" in transformations:
         drawn, matrix = _rotations(seeds.fold(seed, 6), rank)
         change = change._replace(resample=drawn, matrix=matrix)

@@ -73,9 +73,7 @@ class RandomBox:
         voxels = tf.reduce_prod(tf.cast(sizes, tf.int64), axis=1)
         fits = (voxels >= least) & (voxels <= largest) & tf.reduce_all(sizes <= self.spatial_shape, axis=1)
         size = sizes[tf.argmax(tf.cast(fits, tf.int32))]  # the first that fits; the last one always does
-        free = self.spatial_shape - size
-        places = tf.random.stateless_uniform(size.shape, seeds.fold(seed, 1)) * tf.cast(free + 1, tf.float32)
-        return tf.minimum(tf.cast(places, tf.int32), free), size
+        return draw_integers(seeds.fold(seed, 1), 1, tf.zeros_like(size), self.spatial_shape - size)[0], size
 
     def _candidates(self, seed: tf.Tensor) -> tf.Tensor:
         """Return sizes ``(NUM_CANDIDATES, rank)`` int32, in range or not."""
@@ -96,3 +94,13 @@ class RandomBox:
         least, largest = self.voxels
         voxels = sizes.prod(axis=1)
         return sizes[(voxels >= least) & (voxels <= largest)]
+
+
+def draw_integers(seed: tf.Tensor, number: int, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
+    """Return ``(number, axes)`` int32, uniform in ``low .. high`` (inclusive), which are broadcast to it.
+
+    Integer draws accept only a scalar bound, hence a product.
+    """
+    count = high - low + 1
+    draws = tf.random.stateless_uniform((number, count.shape[-1]), seed) * tf.cast(count, tf.float32)
+    return low + tf.minimum(tf.cast(draws, tf.int32), count - 1)

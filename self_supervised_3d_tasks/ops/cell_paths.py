@@ -1,7 +1,5 @@
 """Paths through the nine cells of a square grid."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 

@@ -90,13 +90,11 @@ class Corruption:
             view = intensity.gaussian_blur(view, sigma, max_sigma=self.blur_sigma)
         if self.noise_sigma > 0:
             sigma = tf.random.stateless_uniform((), own[1], 0.0, self.noise_sigma)
-            view = tf.clip_by_value(intensity.gaussian_noise(view, sigma, own[2]), 0.0, 1.0)
+            view = tf.clip_by_value(view + sigma * tf.random.stateless_normal(view.shape, own[2]), 0.0, 1.0)
         if self.gamma > 0:
             exponent = tf.exp(tf.random.stateless_uniform((), own[3], -self.gamma, self.gamma))
-            view = intensity.gamma(view, exponent)
-        if self.swap_share > 0:
-            view = swap_cells(view, own[4], cell=self.swap_cell, share=self.swap_share)
-        return view
+            view = tf.clip_by_value(view, 0.0, 1.0) ** exponent
+        return swap_cells(view, own[4], cell=self.swap_cell, share=self.swap_share)
 
     def apply_to_each(self, views: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Return views ``(number, *spatial, channels)``, each corrupted in its own way."""
@@ -104,7 +102,7 @@ class Corruption:
         def corrupt(view: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             number, image = view
             image = self.apply(image, seeds.fold(seed, number))
-            return intensity.z_score(image) if self.standardize else image
+            return patches.standardize(image[tf.newaxis])[0] if self.standardize else image
 
         return _each(corrupt, (tf.range(len(views)), views), tuple(views.shape[1:]))
 
@@ -124,18 +122,13 @@ def swap_cells(image: tf.Tensor, seed: tf.Tensor, *, cell: Sequence[int], share:
     Args:
         image: ``(*spatial, channels)`` with a static shape, of any dtype.
         seed: ``(2,)`` int32.
-        cell: ``(*spatial)`` of a cell, in voxels.
+        cell: ``(*spatial)`` of a cell, in voxels; the image has two of them or more.
         share: Share of the cells that move, in [0, 1], rounded to whole pairs but at least one; 0 changes nothing.
-
-    Raises:
-        ValueError: The image has fewer than two cells.
     """
+    if share == 0:
+        return image
     *spatial, channels = image.shape
     most = [length // side for length, side in zip(spatial, cell, strict=True)]
-    if min(most) < 1 or max(most) < 2:
-        raise ValueError(f"an image of {spatial} voxels has fewer than two cells of {list(cell)}")
-    if share <= 0:
-        return image
     # A late start costs a cell, but never the second one of an axis: there is always a pair.
     limits = [
         min(side - 1, length - side * min(number, 2)) for length, side, number in zip(spatial, cell, most, strict=True)

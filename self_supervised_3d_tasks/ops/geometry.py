@@ -65,9 +65,9 @@ def rotate(image: tf.Tensor, rotation_class: tf.Tensor, classes: Sequence[Rotati
     return tf.switch_case(tf.cast(rotation_class, tf.int32), branches)
 
 
-def draw_flips(seed: tf.Tensor, rank: int, probability: float = 0.5) -> tf.Tensor:
-    """Return ``(rank,)`` booleans: which spatial axes to flip, each with ``probability``."""
-    return tf.random.stateless_uniform((rank,), seed) < probability
+def draw_flips(seed: tf.Tensor, number: int) -> tf.Tensor:
+    """Return ``(number,)`` booleans: which axes or images to flip, each with probability 1/2."""
+    return tf.random.stateless_uniform((number,), seed) < 0.5
 
 
 def flip(image: tf.Tensor, flags: tf.Tensor) -> tf.Tensor:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from self_supervised_3d_tasks.lazy import tf
-from self_supervised_3d_tasks.ops import patches, seeds
+from self_supervised_3d_tasks.ops import seeds
 
 TRUNCATE = 4.0  # standard deviations at which a Gaussian ends, as in scipy
 
@@ -51,36 +51,6 @@ def centre_scale(image: tf.Tensor) -> tf.Tensor:
     shifted = image - tf.reduce_min(image, axes, keepdims=True)
     centred = shifted - tf.reduce_mean(shifted, axes, keepdims=True)
     return tf.math.divide_no_nan(centred, tf.reduce_max(tf.abs(centred), axes, keepdims=True))
-
-
-def z_score(image: tf.Tensor) -> tf.Tensor:
-    """Return (x − mean) / standard deviation of each channel; a constant channel becomes zeros.
-
-    Args:
-        image: ``(*spatial, channels)`` float32.
-    """
-    return patches.standardize(image[tf.newaxis])[0]
-
-
-def gamma(image: tf.Tensor, exponent: tf.Tensor) -> tf.Tensor:
-    """Return x^exponent, after clipping to [0, 1].
-
-    Args:
-        image: ``(*spatial, channels)`` float32.
-        exponent: Positive scalar; 1 changes nothing.
-    """
-    return tf.clip_by_value(image, 0.0, 1.0) ** exponent
-
-
-def gaussian_noise(image: tf.Tensor, sigma: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Add N(0, sigma²) to each voxel and channel, without clipping.
-
-    Args:
-        image: ``(*spatial, channels)`` float32 with a static shape.
-        sigma: Scalar in units of the image's intensities; 0 changes nothing.
-        seed: ``(2,)`` int32.
-    """
-    return image + sigma * tf.random.stateless_normal(image.shape, seed)
 
 
 def gaussian_blur(image: tf.Tensor, sigma: tf.Tensor, *, max_sigma: float) -> tf.Tensor:

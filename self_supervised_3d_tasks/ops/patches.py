@@ -5,16 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import tf
 from self_supervised_3d_tasks.ops import seeds
 
-if TYPE_CHECKING:
-    import numpy as np
-
-
+Axes = tuple[int, ...]
 # Of the range [0, 1]: what is above is taken for tissue, what is not for the air or the border around it.
 FOREGROUND = 0.05
 
@@ -58,7 +56,6 @@ class PatchGrid:
         return tuple(index * stride for index, stride in zip(cell, self.stride, strict=True))
 
 
-@dataclass(frozen=True)
 class PatchCells:
     """Equal patches, one at a random place in each cell of a grid, so that the gap to the next one varies.
 
@@ -69,7 +66,7 @@ class PatchCells:
 
     Args:
         spatial_shape: ``(*spatial)`` of the image, in voxels.
-        patches_per_side: Cells along each axis: one number for all, or one per axis; the others likewise.
+        patches_per_side: Cells along each axis: one number for all, or one per axis, as ``gap`` and ``jitter`` too.
         gap: Smallest distance of neighbouring patches, in voxels.
         jitter: Largest shift of a patch within its cell, in voxels.
 
@@ -77,45 +74,20 @@ class PatchCells:
         UserError: No voxel is left for a patch, or not one number per axis; names the keys of the patch tasks.
     """
 
-    spatial_shape: tuple[int, ...]
-    patches_per_side: int | tuple[int, ...]
-    gap: int | tuple[int, ...] = 0
-    jitter: int | tuple[int, ...] = 0
-
-    def __post_init__(self) -> None:
-        """Check that a patch has voxels."""
+    def __init__(self, spatial_shape: Axes, patches_per_side: int | Axes, gap: int | Axes = 0, jitter: int | Axes = 0):
+        self.rank = len(spatial_shape)
+        self.sides = per_axis(patches_per_side, self.rank, "patches_per_side")
+        self.gaps = per_axis(gap, self.rank, "patch_gap")
+        self.jitters = per_axis(jitter, self.rank, "patch_jitter")
+        self.cell_shape = tuple(size // number for size, number in zip(spatial_shape, self.sides, strict=True))
+        axes = zip(self.cell_shape, self.gaps, self.jitters, strict=True)
+        self.patch_shape = tuple(size - gap - jitter for size, gap, jitter in axes)
         if min(self.patch_shape) < 1:
             raise UserError(
-                f"patches_per_side, patch_jitter, patch_gap, data_dim: {self.patches_per_side} patches per side of "
-                f"{list(self.spatial_shape)} voxels lie in cells of {list(self.cell_shape)}, where a jitter of "
-                f"{self.jitter} and a gap of {self.gap} leave no voxel; reduce one of the three or enlarge data_dim"
+                f"patches_per_side, patch_jitter, patch_gap, data_dim: {patches_per_side} patches per side of "
+                f"{list(spatial_shape)} voxels lie in cells of {list(self.cell_shape)}, where a jitter of {jitter} "
+                f"and a gap of {gap} leave no voxel; reduce one of the three or enlarge data_dim"
             )
-
-    @property
-    def sides(self) -> tuple[int, ...]:
-        """Cells along each axis."""
-        return per_axis(self.patches_per_side, len(self.spatial_shape), "patches_per_side")
-
-    @property
-    def gaps(self) -> tuple[int, ...]:
-        """``gap`` along each axis."""
-        return per_axis(self.gap, len(self.spatial_shape), "patch_gap")
-
-    @property
-    def jitters(self) -> tuple[int, ...]:
-        """``jitter`` along each axis."""
-        return per_axis(self.jitter, len(self.spatial_shape), "patch_jitter")
-
-    @property
-    def cell_shape(self) -> tuple[int, ...]:
-        """``(*spatial)`` of a cell."""
-        return tuple(size // number for size, number in zip(self.spatial_shape, self.sides, strict=True))
-
-    @property
-    def patch_shape(self) -> tuple[int, ...]:
-        """``(*spatial)`` of a patch."""
-        axes = zip(self.cell_shape, self.gaps, self.jitters, strict=True)
-        return tuple(size - gap - jitter for size, gap, jitter in axes)
 
     def cells(self) -> list[tuple[int, ...]]:
         """Return the cells in raster order, one index per axis, axis 0 slowest."""
@@ -129,7 +101,7 @@ class PatchCells:
 
     def assemble(self, tiles: np.ndarray) -> np.ndarray:
         """Join patches ``(cells, *patch, channels)`` in raster order to one image, without the gaps."""
-        rank, channels = len(self.spatial_shape), tiles.shape[-1]
+        rank, channels = self.rank, tiles.shape[-1]
         axes = [axis for index in range(rank) for axis in (index, rank + index)]
         edges = [number * size for number, size in zip(self.sides, self.patch_shape, strict=True)]
         tiles = tiles.reshape(*self.sides, *self.patch_shape, channels)

@@ -1,7 +1,5 @@
 """Sets of permutations that are far apart, so that each can be told from the others."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math
@@ -26,17 +24,12 @@ def permutation_set(num_items: int, size: int, seed: int = 0) -> np.ndarray:
 
     Args:
         num_items: Length of a permutation, at least 2.
-        size: How many permutations, at most `largest_size`.
+        size: How many permutations, as `checked_size` has it.
         seed: The same gives the same set.
 
     Returns:
         ``(size, num_items)`` int32, read-only: the same array at each call.
-
-    Raises:
-        ValueError: More permutations than there are to choose from.
     """
-    if size > largest_size(num_items):
-        raise ValueError(f"at most {largest_size(num_items)} permutations of {num_items} items, received {size}")
     rng = np.random.default_rng(seed)
     # (items, candidates): sums over the short axis are much faster when it is the outer one.
     pool = np.ascontiguousarray(_pool(num_items, rng).T)
@@ -51,11 +44,6 @@ def permutation_set(num_items: int, size: int, seed: int = 0) -> np.ndarray:
     return result
 
 
-def largest_size(num_items: int) -> int:
-    """Return how many permutations of ``num_items`` a set can have: all there are, or as many as the pool."""
-    return min(math.factorial(num_items), POOL_SIZE)
-
-
 def checked_size(num_items: int, wanted: int | None, default: int, *, items: str) -> int:
     """Return how many permutations a task tells apart.
 
@@ -66,21 +54,15 @@ def checked_size(num_items: int, wanted: int | None, default: int, *, items: str
         items: What is permuted, for the message.
 
     Raises:
-        UserError: More are wanted than `largest_size`.
+        UserError: More are wanted than there are, or than the pool has that a set is chosen from.
     """
-    largest = largest_size(num_items)
+    largest = min(math.factorial(num_items), POOL_SIZE)
     if wanted is not None and wanted > largest:
         raise UserError(
             f"num_permutations: at most {largest} orders of {num_items} {items} can be told apart here, received "
             f"{wanted}; reduce it, or leave it out"
         )
     return wanted or min(largest, default)
-
-
-def min_distance(permutations: np.ndarray) -> int:
-    """Return the smallest Hamming distance of two rows of ``(size, num_items)``; size at least 2."""
-    pairs = ((row, permutations[index + 1 :]) for index, row in enumerate(permutations[:-1]))
-    return min(int((rest != row).sum(axis=1).min()) for row, rest in pairs)
 
 
 def _pool(num_items: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,7 +1,5 @@
 """What the data pipeline must know of a pretext task."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -43,16 +43,6 @@ class Supervoxels:
     sigma: float = 1.0
     min_foreground: float = 0.15
 
-    def labels(self, image: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-        """Return the number of the supervoxel of each voxel, from 1 on: ``(*spatial)`` int32.
-
-        Args:
-            image: ``(*spatial, channels)`` in [0, 1], 2 or 3 spatial axes.
-            spacing: ``(rank,)`` size of a voxel, in any unit.
-        """
-        blocks = _Blocks.of(image.shape[:-1], spacing)
-        return blocks.enlarge(self._clusters(blocks, blocks.means(image)))
-
     def __call__(self, image: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
         """Return the centres of the supervoxels that show tissue: ``(number, rank)`` int32; there may be none.
 
@@ -62,13 +52,13 @@ class Supervoxels:
             image: ``(*spatial, channels)`` in [0, 1], 2 or 3 spatial axes.
             spacing: ``(rank,)`` size of a voxel, in any unit.
         """
-        blocks = _Blocks.of(image.shape[:-1], spacing)
-        labels = self._clusters(blocks, blocks.means(image))
+        blocks = Blocks.of(image.shape[:-1], spacing)
+        labels = self.clusters(blocks, blocks.means(image))
         foreground = blocks.sums((image > FOREGROUND).any(axis=-1))
         shares = np.bincount(labels.ravel(), foreground.ravel())[1:] / blocks.sizes(labels)
         return blocks.central_voxels(labels)[shares >= self.min_foreground]
 
-    def _clusters(self, blocks: _Blocks, image: np.ndarray) -> np.ndarray:
+    def clusters(self, blocks: Blocks, image: np.ndarray) -> np.ndarray:
         """Return the supervoxel of each block, from 1 on without gaps."""
         # Lengths relative to the mean side of a block: SLIC measures S in voxels, and so expects them to be of size 1.
         side = math.prod(blocks.spacing) ** (1 / len(blocks.spacing))
@@ -97,7 +87,7 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class _Blocks:
+class Blocks:
     """The voxels of a scan in equal blocks, smaller at the upper ends of the axes.
 
     Args:
@@ -111,7 +101,7 @@ class _Blocks:
     spacing: tuple[float, ...]
 
     @classmethod
-    def of(cls, shape: Sequence[int], spacing: Sequence[float]) -> _Blocks:
+    def of(cls, shape: Sequence[int], spacing: Sequence[float]) -> Blocks:
         """Return blocks of which a scan has few enough; voxels are joined along the axis where blocks are shortest."""
         factors = [1] * len(shape)
         while math.prod(math.ceil(size / factor) for size, factor in zip(shape, factors, strict=True)) > _MAX_BLOCKS:
@@ -142,13 +132,6 @@ class _Blocks:
     def means(self, image: np.ndarray) -> np.ndarray:
         """Return the mean of each block and channel of ``(*spatial, channels)``, float32."""
         return self.sums(image) / self._volumes()[..., None].astype(np.float32)
-
-    def enlarge(self, labels: np.ndarray) -> np.ndarray:
-        """Return the label of each voxel from those of the blocks: ``(*spatial)`` int32."""
-        labels = labels.astype(np.int32)
-        for axis, (size, factor) in enumerate(zip(self.shape, self.factors, strict=True)):
-            labels = labels.repeat(factor, axis).take(range(size), axis)
-        return labels
 
     def sizes(self, labels: np.ndarray) -> np.ndarray:
         """Return the voxels of each segment: ``(segments,)``."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import tf
 from self_supervised_3d_tasks.ops import seeds
+from self_supervised_3d_tasks.ops.boxes import draw_integers
 
 NUM_CANDIDATES = 64
 
@@ -69,7 +70,7 @@ class OverlappingBoxes:
         pair = tf.random.stateless_uniform((), seeds.fold(seed, 0), 0, len(self.pairs), tf.int32)
         sizes = tf.gather(tf.constant(self.sizes), tf.constant(self.pairs)[pair])
         first, second = tf.unstack(sizes)
-        origin = _draw_integers(seeds.fold(seed, 1), 1, tf.zeros_like(first), self.spatial_shape - first)[0]
+        origin = draw_integers(seeds.fold(seed, 1), 1, tf.zeros_like(first), self.spatial_shape - first)[0]
 
         least = tf.constant([self._least_overlap(i, j) for i, j in self.pairs], tf.int64)[pair]
         most = tf.minimum(first, second)
@@ -94,7 +95,7 @@ class OverlappingBoxes:
         first, second = tf.unstack(sizes)
         low = tf.maximum(origin + sides - second, 0)
         high = tf.minimum(origin + first - sides, self.spatial_shape - second)
-        return _draw_integers(seed, number, low, high)
+        return draw_integers(seed, number, low, high)
 
 
 @dataclass(frozen=True)
@@ -131,21 +132,9 @@ class InnerBoxes:
         """
         fitting = tf.where(tf.reduce_all(tf.constant(self.sizes) <= size, axis=1))[:, 0]
         last = tf.size(fitting)[tf.newaxis] - 1
-        choices = _draw_integers(seeds.fold(seed, 0), self.count, tf.zeros_like(last), last)[:, 0]
+        choices = draw_integers(seeds.fold(seed, 0), self.count, tf.zeros_like(last), last)[:, 0]
         sizes = tf.gather(tf.constant(self.sizes), tf.gather(fitting, choices))
-        return _draw_integers(seeds.fold(seed, 1), self.count, origin, origin + size - sizes), sizes
-
-
-def intersection_over_union(origins: tf.Tensor, sizes: tf.Tensor) -> tf.Tensor:
-    """Return V∩ / (V1 + V2 - V∩) of two boxes, a float32 scalar.
-
-    Args:
-        origins: ``(2, rank)`` int32.
-        sizes: ``(2, rank)`` int32.
-    """
-    shared = _overlap(origins[0], sizes[0], origins[1], sizes[1])
-    total = tf.reduce_sum(tf.reduce_prod(tf.cast(sizes, tf.int64), axis=1))
-    return tf.cast(shared / (total - shared), tf.float32)
+        return draw_integers(seeds.fold(seed, 1), self.count, origin, origin + size - sizes), sizes
 
 
 def bounding_box(origins: tf.Tensor, sizes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -163,16 +152,6 @@ def _overlap(origin: tf.Tensor, size: tf.Tensor, origins: tf.Tensor, sizes: tf.T
     """Return the voxels, int64, that a box shares with each of others; the arguments are broadcast."""
     sides = tf.minimum(origin + size, origins + sizes) - tf.maximum(origin, origins)
     return tf.reduce_prod(tf.cast(tf.maximum(sides, 0), tf.int64), axis=-1)
-
-
-def _draw_integers(seed: tf.Tensor, number: int, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
-    """Return ``(number, axes)`` int32, uniform in ``low .. high`` (inclusive), which are broadcast to it.
-
-    Integer draws accept only a scalar bound, hence a product.
-    """
-    count = high - low + 1
-    draws = tf.random.stateless_uniform((number, count.shape[-1]), seed) * tf.cast(count, tf.float32)
-    return low + tf.minimum(tf.cast(draws, tf.int32), count - 1)
 
 
 def _fits(size: Size, outer: Size) -> bool:

@@ -44,7 +44,7 @@ def repeated(algorithm, image, number):
 
 def check_classes(algorithm, image, inputs, labels):
     """Every patch is cut from the image, and class - offset from the centre is the bijection in raster order."""
-    n, rank = algorithm.grid.patches_per_side, algorithm.rank
+    n, rank = algorithm.patches_per_side, algorithm.rank
     origins = inputs[(slice(None), slice(None), *[0] * rank)].astype(int)
     for origin, patch in zip(
         origins.reshape(-1, rank)[:50], inputs.reshape(-1, *algorithm.encoder_shape), strict=False

@@ -6,15 +6,15 @@ import math
 
 import numpy as np
 
-from self_supervised_3d_tasks import losses
+from self_supervised_3d_tasks.losses import classification
 
 
 def test_crossentropy_of_a_classification():
-    value = losses.categorical_crossentropy(np.array([1, 0]), np.zeros((2, 4), "float32"))
+    value = classification.categorical_crossentropy(np.array([1, 0]), np.zeros((2, 4), "float32"))
     np.testing.assert_allclose(value, [math.log(4)] * 2, rtol=1e-6)
 
 
 def test_binary_crossentropy_of_independent_outputs():
     """Cumulative grades [1, 1, 0] with logits 0, 0, −log 3: (log 2 + log 2 + log 4/3) / 3."""
-    value = losses.binary_crossentropy(np.array([[1, 1, 0]]), np.array([[0, 0, -math.log(3)]], "float32"))
+    value = classification.binary_crossentropy(np.array([[1, 1, 0]]), np.array([[0, 0, -math.log(3)]], "float32"))
     np.testing.assert_allclose(value, [(2 * math.log(2) + math.log(4 / 3)) / 3], rtol=1e-6)

@@ -73,6 +73,15 @@ def test_each_corruption_by_itself(shape):
     assert with_all.max() <= 1
 
 
+@pytest.mark.parametrize("shape", [(120, 90, 2), (25, 30, 16, 2)])
+def test_noise_is_normal_and_apart_in_each_channel(shape):
+    noise = dataclasses.replace(NOTHING, noise_sigma=0.1).apply(tf.fill(shape, 0.5), tf.constant([1, 2])).numpy() - 0.5
+    assert noise.mean() == pytest.approx(0, abs=0.01)
+    assert 0 < noise.std() < 0.1
+    assert (np.abs(noise) < noise.std()).mean() == pytest.approx(0.683, abs=0.02)
+    assert abs(np.corrcoef(noise[..., 0].ravel(), noise[..., 1].ravel())[0, 1]) < 0.05
+
+
 CASES = [((12, 10, 2), (4, 3)), ((9, 8, 8, 1), (8, 4, 4)), ((16, 16, 8, 2), (8, 4, 4)), ((8, 9, 7, 1), (2, 9, 7))]
 
 
@@ -154,9 +163,3 @@ def test_masks_and_seeds():
     assert first.dtype == tf.int32
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
-
-
-@pytest.mark.parametrize("cell", [(9, 2), (8, 5)])
-def test_an_image_of_one_cell_is_refused(cell):
-    with pytest.raises(ValueError, match="fewer than two cells"):
-        corruption.swap_cells(tf.zeros((8, 8, 1)), [0, 0], cell=cell, share=0.5)

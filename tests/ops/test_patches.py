@@ -87,7 +87,7 @@ CELLS = [((10, 13), 3, 0, 2), ((17, 13), 2, 1, 0), ((11, 14, 9), 3, 0, 1), ((16,
 def drawn_origins(grid, number):
     """Origins ``(number, *cells, rank)`` of many seeds."""
     draw = tf.function(lambda i: grid.draw_origins(tf.stack([i, 0])))
-    return np.stack([draw(i).numpy() for i in tf.range(number)]).reshape(number, *grid.sides, len(grid.spatial_shape))
+    return np.stack([draw(i).numpy() for i in tf.range(number)]).reshape(number, *grid.sides, grid.rank)
 
 
 @pytest.mark.parametrize(("spatial", "per_side", "gap", "jitter"), CELLS)

@@ -5,9 +5,17 @@ import math
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import pdist
 
+from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.ops import permutations
-from self_supervised_3d_tasks.ops.permutations import min_distance, permutation_set
+from self_supervised_3d_tasks.ops.permutations import permutation_set
+
+
+def min_distance(permutations):
+    """Return in how many places the two rows differ that differ in the fewest."""
+    return round(pdist(permutations, "hamming").min() * permutations.shape[1])
+
 
 SIZES = [(2, 2), (4, 24), (8, 1000), (9, 100), (16, 100), (27, 1000), (64, 1000)]
 
@@ -27,13 +35,6 @@ def test_sets_hold_distinct_permutations(num_items, size):
 def test_distances(num_items, size, distance, seed):
     """Of 1,000 random permutations of 27 items some pair is only about 18 apart."""
     assert min_distance(permutation_set(num_items, size, seed)) >= distance
-
-
-def test_smallest_distance_is_that_of_the_slow_formula():
-    rows = permutation_set(5, 7).tolist()
-    slow = min(sum(a != b for a, b in zip(one, two, strict=True)) for one, two in itertools.combinations(rows, 2))
-    assert min_distance(permutation_set(5, 7)) == slow
-    assert min_distance(np.array([[0, 1, 2, 3], [1, 0, 2, 3], [3, 2, 1, 0]])) == 2
 
 
 def test_each_choice_is_a_farthest_candidate():
@@ -74,7 +75,10 @@ def test_distances_above_255_do_not_overflow():
 
 
 @pytest.mark.parametrize(("num_items", "largest"), [(2, 2), (4, 24), (7, 5040), (8, permutations.POOL_SIZE)])
-def test_largest_size(num_items, largest):
-    assert permutations.largest_size(num_items) == largest == min(math.factorial(num_items), 20_000)
-    with pytest.raises(ValueError, match=f"at most {largest}"):
-        permutation_set(num_items, largest + 1)
+def test_more_permutations_than_there_are_cannot_be_told_apart(num_items, largest):
+    assert largest == min(math.factorial(num_items), 20_000)
+    assert permutations.checked_size(num_items, None, 10**6, items="patches") == largest
+    assert permutations.checked_size(num_items, largest, 1, items="patches") == largest
+    assert permutations.checked_size(num_items, None, 2, items="patches") == 2
+    with pytest.raises(UserError, match=f"num_permutations: at most {largest} orders of {num_items} patches"):
+        permutations.checked_size(num_items, largest + 1, 1, items="patches")

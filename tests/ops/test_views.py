@@ -143,17 +143,6 @@ def test_sizes_without_a_pair_are_refused(shape, sizes, min_iou, message):
 
 
 @every_case
-def test_intersection_over_union_of_random_boxes(boxes):
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        sizes = rng.integers(1, boxes.spatial_shape, (2, len(boxes.spatial_shape)))
-        origins = rng.integers(0, boxes.spatial_shape - sizes + 1)
-        value = views.intersection_over_union(tf.constant(origins), tf.constant(sizes))
-        assert value.dtype == tf.float32
-        assert float(value) == pytest.approx(float(iou(origins, sizes)), rel=1e-6)
-
-
-@every_case
 def test_the_bounding_box_contains_both_and_is_minimal(boxes):
     origins, sizes = thousand_pairs(boxes)
     for pair, pair_sizes in zip(origins[:50], sizes[:50], strict=True):
