@@ -190,11 +190,11 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
 
     @property
     def _scale(self) -> float:
-        """Factor on the products: 1 / sqrt(code_size) for InfoNCE, the predecessor's mean for "binary"."""
+        """The factor on the products: 1 / sqrt(code_size) for InfoNCE, the predecessor's mean for "binary"."""
         return self.code_size ** (-0.5 if self.cpc_mode == "info_nce" else -1.0) / self.temperature
 
     def loss(self, y_true: Any, y_pred: Any) -> Any:
-        """InfoNCE or the binary loss, float32, averaged over a scan's columns (and rows): ``(batch,)``.
+        """Return InfoNCE or the binary loss, float32, averaged over a scan's columns (and rows): ``(batch,)``.
 
         Args:
             y_true: ``(batch, columns)`` quantiles of the false columns; InfoNCE does not look at them.
@@ -213,11 +213,11 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
         return ops.mean(ops.softplus(-positive) + ops.softplus(negative), axis=(1, 2)) / 2
 
     def metrics(self) -> list[Any]:
-        """Share of predictions whose true patch has the highest score."""
+        """Return the accuracy, whose chance level `chance` tells."""
         return [self.accuracy]
 
     def chance(self, scans_per_step: int) -> dict[str, float]:
-        """1 / (batch · columns): every column of the batch has a candidate."""
+        """Return the accuracy of a guess, 1 / (batch · columns): every column of the batch has a candidate."""
         return {"accuracy": 1 / (scans_per_step * len(self.columns))}
 
     def accuracy(self, y_true: Any, y_pred: Any) -> Any:

@@ -56,7 +56,7 @@ class Exemplar(ComparingAlgorithm):
     max_translation: Annotated[float, Field(ge=0, lt=1)] = 0.125
 
     def __post_init__(self) -> None:
-        """Check the keys against each other and the shape of a scan."""
+        """Check that something changes the anchor and that there are negatives to mine."""
         from_dataset = self.sample_neg_examples_from == "dataset"
         if from_dataset and self.triplet_mining != "random":
             raise UserError(
@@ -102,7 +102,7 @@ class Exemplar(ComparingAlgorithm):
         return keras.Model(inputs, keras.ops.reshape(codes, (-1, self.num_views, self.code_size)), name=self.name)
 
     def loss(self, y_true: Any, y_pred: Any) -> Any:
-        """Triplet loss of each scan, float32, ``(batch,)``.
+        """Return the triplet loss of each scan, float32, ``(batch,)``.
 
         Args:
             y_true: ``(batch,)`` quantiles of the random negatives; other negatives do not look at them.
@@ -115,7 +115,9 @@ class Exemplar(ComparingAlgorithm):
         return triplet_losses.triplet_loss(positive, negative, margin=self.alpha)
 
     def metrics(self) -> list[Any]:
-        """Share of scans whose positive is nearer than the negative; about 1/2 for random codes, 0 for equal ones.
+        """Return the share of scans whose positive is nearer than the negative.
+
+        It is about 1/2 for random codes, and 0 for equal ones.
 
         The negative is a random one with any mining, so that runs with different minings compare.
         """

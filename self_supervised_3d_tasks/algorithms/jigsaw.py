@@ -54,7 +54,7 @@ class Jigsaw(PuzzleAlgorithm, ClassifyingAlgorithm):
     min_foreground: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     def __post_init__(self) -> None:
-        """Check the keys against each other and the shape of a scan."""
+        """Lay out the patches, and check that there are orders to tell apart."""
         self.grid = patches.PatchCells(self.spatial_shape, self.patches_per_side, self.patch_gap, self.patch_jitter)
         self.num_permutations = permutations.checked_size(
             self.num_patches, self.num_permutations, _NUM_PERMUTATIONS[self.rank], items="patches"

@@ -51,7 +51,7 @@ class Parts2Whole(RestoringAlgorithm):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
     def __post_init__(self) -> None:
-        """Check the keys against each other and the shape of a scan."""
+        """Check that there is a part."""
         self.parts = boxes.RandomBox(self.spatial_shape, self.part_volume, self.max_aspect)
 
     def make_example(self, image: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -86,7 +86,7 @@ class Parts2Whole(RestoringAlgorithm):
         return inputs[:, None], targets[:, None, ..., :-1]
 
     def loss(self, y_true: Any, y_pred: Any) -> Any:
-        """Mean squared error over voxels and channels, float32, ``(batch,)``.
+        """Return the mean squared error over voxels and channels, float32, ``(batch,)``.
 
         Args:
             y_true: ``(batch, *spatial, channels + 1)`` from `make_example`.
@@ -95,7 +95,7 @@ class Parts2Whole(RestoringAlgorithm):
         return self._mean_square(self._wholes(y_true) - keras.ops.cast(y_pred, "float32"))
 
     def metrics(self) -> list[Any]:
-        """What the loss has to be compared with, `mean_image_mse`, the same for any model."""
+        """Return what the loss has to be compared with, `mean_image_mse`, which is the same for any model."""
         return [logged.weighted_mean("mean_image_mse", self.mean_image_mse)]
 
     def mean_image_mse(self, y_true: Any, y_pred: Any) -> tuple[Any, Any]:

@@ -57,13 +57,13 @@ class PCRLv2(RestoringAlgorithm, ComparingAlgorithm, ScheduledAlgorithm):
         local_dim: Size that a local view is resized to; None: half of ``global_dim``.
         local_sizes: Sizes that a local view is cut out with; None: 1/8, 1/4 and 3/8 of the region, 2 voxels at least.
         num_local_views: How many; 0 leaves their terms out.
-        local_region: Where they are cut out: "bounding_box": of the box around the global views (the paper's
-            sub-crop); "image": anywhere (its multi-crop). None: the box in 3D, the image in 2D, as in the paper.
+        local_region: What they are cut out of: "bounding_box", the box around the global views (the paper's sub-crop),
+            or "image", the whole region (its multi-crop). None: the box in 3D, the image in 2D, as in the paper.
         flip: Reverse every second view from left to right: the first axis of a volume, the second of an image.
         affine_scale: a: each axis is magnified by U(1 ± a).
         affine_degrees: Rotation by U(± that) in each plane. What comes from outside has the view's minimum.
         blur_sigma: A Gaussian's largest width, in voxels; it is drawn from U(0, that) for each view.
-        noise_sigma: Largest standard deviation of noise, in units of the range [0, 1]; likewise.
+        noise_sigma: Largest standard deviation of noise, in units of the range [0, 1]; drawn in the same way.
         gamma: Intensities become x^g with log g from U(± that), clipped before.
         swap_share: Share of a global view's cells that trade places.
         swap_cell: Size of a cell in voxels; None: an eighth of ``global_dim``, 2 at least.
@@ -72,7 +72,7 @@ class PCRLv2(RestoringAlgorithm, ComparingAlgorithm, ScheduledAlgorithm):
         local_loss: Whether the terms of the local views are averaged, as in the code, or added up, as in the paper.
         restoration: What L_R is made of. "both_views": as above; "paper": both views at the scale drawn alone;
             "code": the first view alone, at both scales.
-        restoration_head: See `restoration.restoration_head`.
+        restoration_head: Layers of a head, as in the paper or as in its code; `restoration.restoration_head` has both.
         scale_draw: "pair": the restoration and every pair of views have a scale of their own, as in the code; "step":
             one for all, as in the paper.
         normalization: Normalization of every convolution, in the encoder and on the way up.
@@ -127,9 +127,7 @@ class PCRLv2(RestoringAlgorithm, ComparingAlgorithm, ScheduledAlgorithm):
     def _size(self, key: str, value: Size | None, default: Sequence[int]) -> tuple[int, ...]:
         return as_tuple([max(1, side) for side in default] if value is None else value, self.rank, key)
 
-    def _sizes(
-        self, key: str, values: Sequence[Size] | None, shares: Sequence[float], least: int = 1
-    ) -> tuple[tuple[int, ...], ...]:
+    def _sizes(self, key: str, values: Sequence[Size] | None, shares: Sequence[float], least: int = 1) -> tuple:
         if values is None:
             values = [[min(side, max(least, round(share * side))) for side in self.spatial_shape] for share in shares]
         return tuple(self._size(key, value, ()) for value in values)
@@ -155,7 +153,7 @@ class PCRLv2(RestoringAlgorithm, ComparingAlgorithm, ScheduledAlgorithm):
 
     @property
     def encoder_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Of a global view, and of a local one if there are any."""
+        """The ``(*spatial, channels)`` of a global view, and of a local one if there are any."""
         sizes = [self.global_dim, self.local_dim] if self.num_local_views else [self.global_dim]
         return tuple((*size, self.input_shape[-1]) for size in sizes)
 
@@ -242,7 +240,7 @@ class PCRLv2(RestoringAlgorithm, ComparingAlgorithm, ScheduledAlgorithm):
         return loss
 
     def metrics(self) -> list[Any]:
-        """The parts of the loss by themselves, over all scales, whichever were drawn."""
+        """Return the parts of the loss by themselves, over all scales, whichever were drawn."""
         return [self.restoration_mse, self.comparison, *([self.local_comparison] if self.num_local_views else [])]
 
     def restoration_mse(self, y_true: Any, y_pred: Any) -> Any:

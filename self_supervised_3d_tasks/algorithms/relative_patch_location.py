@@ -53,7 +53,7 @@ class RelativePatchLocation(ClassifyingAlgorithm, PatchAlgorithm):
     queries_per_image: Annotated[int, Field(ge=1)] = 1
 
     def __post_init__(self) -> None:
-        """Check the keys against each other and the shape of a scan."""
+        """Lay out the patches, and check that one is in the centre and enough are around it."""
         if self.patches_per_side % 2 == 0:
             raise UserError(
                 f"patches_per_side: an odd number from 3 on, received {self.patches_per_side}: the patch in the centre "

@@ -42,7 +42,7 @@ class Rotation(ClassifyingAlgorithm):
     rotation_axes: Literal["auto", "all"] = "auto"
 
     def __post_init__(self) -> None:
-        """Check the keys against each other and the shape of a scan."""
+        """Find the rotations that keep the shape of a scan."""
         if self.rotation_axes == "all" and len(set(self.spatial_shape)) > 1:
             raise UserError(
                 f'rotation_axes, data_dim: "all" needs equal edges because some rotations swap axes, received '

@@ -87,7 +87,7 @@ class RubiksCube(PuzzleAlgorithm, SelectiveAlgorithm):
     dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
     def __post_init__(self) -> None:
-        """Check the keys against each other and the shape of a scan."""
+        """Lay out the cubes, and check that there are orders to tell apart."""
         cell = patches.PatchCells(self.spatial_shape, self.patches_per_side).cell_shape
         gap, jitter = self.patch_gap, self.patch_jitter
         gap = tuple(min(10, size // 8) for size in cell) if gap is None else gap
@@ -161,7 +161,7 @@ class RubiksCube(PuzzleAlgorithm, SelectiveAlgorithm):
         return (order + ops.sum(turns, axis=1)) / 2
 
     def metrics(self) -> list[Any]:
-        """Share of orders recognised; by turn that of cubes whose answer is right; share of scans that are complete."""
+        """Return the shares of orders recognised, of right answers by turn, and of scans that are complete."""
         order = logged.weighted_mean("order_accuracy", self._order_hits)
         turns = [
             logged.weighted_mean(f"{name}_accuracy", functools.partial(self._turn_hits, index))
@@ -170,7 +170,7 @@ class RubiksCube(PuzzleAlgorithm, SelectiveAlgorithm):
         return [order, *turns, self.complete]
 
     def chance(self, scans_per_step: int) -> dict[str, float]:
-        """1 / number of permutations; of the turns the share of the more frequent answer, "not turned"."""
+        """Return the accuracies of a guess at the order and of always saying "not turned", the more frequent answer."""
         not_turned = 0.5 if self.cube_rotation == "independent" else len(self.turns) / (1 + len(self.turns))
         return {"order_accuracy": 1 / self.num_permutations} | {f"{name}_accuracy": not_turned for name in self.turns}
 

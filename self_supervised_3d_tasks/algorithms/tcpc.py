@@ -47,7 +47,7 @@ class TCPC(ComparingAlgorithm):
     Args:
         input_shape: ``(*spatial, channels)`` of a sub-volume.
         num_segments: About how many supervoxels a scan is cut into; the paper has 10 to 20.
-        slic_preset: Of the two keys that follow: "paper" smooths by 10 voxels, "ours" by 1.
+        slic_preset: Defaults of the two keys that follow: "paper" smooths by 10 voxels, "ours" by 1.
         slic_compactness: Weight of the distance in space over that of intensities in [0, 1]; None: the preset's.
         slic_sigma: Width of the Gaussian that smooths the scan beforehand; None: the preset's.
         supervoxel_foreground: Supervoxels with a smaller share of foreground are left out.
@@ -184,7 +184,7 @@ class TCPC(ComparingAlgorithm):
         return self.temperature if self.tcpc_mode == "info_nce" else math.sqrt(self.code_size)
 
     def loss(self, y_true: Any, y_pred: Any) -> Any:
-        """InfoNCE or the binary loss of each sub-volume's prediction, float32, ``(batch,)``.
+        """Return InfoNCE or the binary loss of each sub-volume's prediction, float32, ``(batch,)``.
 
         Args:
             y_true: ``(batch,)`` index of the target among the cubes.

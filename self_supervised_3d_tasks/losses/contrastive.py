@@ -42,7 +42,7 @@ def other_index(quantiles: Tensor, own: Tensor, number: int | Tensor) -> Tensor:
     with the example gives the same one for the same seed.
 
     Args:
-        quantiles: In [0, 1), of any shape.
+        quantiles: Numbers in [0, 1), of any shape.
         own: The index to leave out, of the same shape.
         number: Candidates, at least 2.
     """

@@ -9,7 +9,6 @@ Cell = tuple[int, int]
 
 _U = ((0, 0), (1, 0), (2, 0), (2, 1), (2, 2), (1, 2), (0, 2))
 PATHS: dict[str, tuple[Cell, ...]] = {"u": _U, "spiral": (*_U, (0, 1))}
-_SIDE = range(3)
 
 
 def checked_path(cube_path: str | Sequence[Cell], target_cube: Cell) -> tuple[Cell, ...]:
@@ -24,7 +23,7 @@ def checked_path(cube_path: str | Sequence[Cell], target_cube: Cell) -> tuple[Ce
     """
     path = PATHS[cube_path] if isinstance(cube_path, str) else tuple(map(tuple, cube_path))
     for key, cells in (("cube_path", path), ("target_cube", (tuple(target_cube),))):
-        outside = [list(cell) for cell in cells if len(cell) != 2 or not all(index in _SIDE for index in cell)]
+        outside = [list(cell) for cell in cells if len(cell) != 2 or not all(index in range(3) for index in cell)]
         if outside:
             raise UserError(f"{key}: expected cells [row, column], both in 0 .. 2, received {outside[0]}")
     if not path:

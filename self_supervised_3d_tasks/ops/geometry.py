@@ -18,11 +18,7 @@ Rotation = tuple[int, tuple[int, int]]
 # (k, axes) of np.rot90, in the predecessor's numbering of the classes.
 _ROTATIONS: dict[int, tuple[Rotation, ...]] = {
     2: tuple((k, (0, 1)) for k in range(4)),
-    3: (
-        *((k, (0, 1)) for k in (0, 1, 2, 3)),
-        *((k, (1, 2)) for k in (3, 2, 1)),
-        *((k, (0, 2)) for k in (3, 2, 1)),
-    ),
+    3: (*((k, (0, 1)) for k in range(4)), *((k, plane) for plane in ((1, 2), (0, 2)) for k in (3, 2, 1))),
 }
 
 

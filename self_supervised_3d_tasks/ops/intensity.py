@@ -9,8 +9,6 @@ import numpy as np
 from self_supervised_3d_tasks.lazy import tf
 from self_supervised_3d_tasks.ops import seeds
 
-TRUNCATE = 4.0  # standard deviations at which a Gaussian ends, as in scipy
-
 
 def brightness_contrast(image: tf.Tensor, brightness: tf.Tensor, contrast: tf.Tensor) -> tf.Tensor:
     """Add ``brightness`` and scale the distance to each channel's mean by ``contrast``, without clipping.
@@ -63,7 +61,7 @@ def gaussian_blur(image: tf.Tensor, sigma: tf.Tensor, *, max_sigma: float) -> tf
         sigma: Scalar, standard deviation in voxels; 0 changes nothing.
         max_sigma: The largest ``sigma``, which alone decides how far the Gaussian reaches.
     """
-    radius = int(TRUNCATE * max_sigma + 0.5)
+    radius = int(4 * max_sigma + 0.5)  # a Gaussian ends at four standard deviations, as in scipy
     steps = np.arange(-radius, radius + 1)
     # Below a thousandth of a voxel every other weight is exactly 0 and the image stays as it is.
     weights = tf.exp(-0.5 * tf.square(tf.constant(steps, tf.float32) / tf.maximum(sigma, 1e-3)))

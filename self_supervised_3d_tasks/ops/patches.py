@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,7 +16,6 @@ Axes = tuple[int, ...]
 FOREGROUND = 0.05
 
 
-@dataclass(frozen=True)
 class PatchGrid:
     """A grid of equal patches, ``patches_per_side`` along each axis; neighbours share ``overlap`` voxels.
 
@@ -30,25 +28,17 @@ class PatchGrid:
         overlap: Voxels that neighbouring patches share, per axis.
     """
 
-    spatial_shape: tuple[int, ...]
-    patches_per_side: int
-    overlap: tuple[int, ...]
-
-    @property
-    def stride(self) -> tuple[int, ...]:
-        """Distance between the origins of neighbours, per axis."""
-        pairs = zip(self.spatial_shape, self.overlap, strict=True)
-        return tuple((size - overlap) // self.patches_per_side for size, overlap in pairs)
-
-    @property
-    def patch_shape(self) -> tuple[int, ...]:
-        """``(*spatial)`` of a patch."""
-        return tuple(stride + overlap for stride, overlap in zip(self.stride, self.overlap, strict=True))
+    def __init__(self, spatial_shape: Axes, patches_per_side: int, overlap: Axes):
+        self.patches_per_side = patches_per_side
+        self.overlap = overlap
+        pairs = list(zip(spatial_shape, overlap, strict=True))
+        self.stride = tuple((size - shared) // patches_per_side for size, shared in pairs)
+        self.patch_shape = tuple(step + shared for step, shared in zip(self.stride, overlap, strict=True))
 
     def cells(self, rows: Iterable[int] | None = None) -> list[tuple[int, ...]]:
         """Return the cells in raster order, of all rows (axis 0) or of the given ones."""
         side = range(self.patches_per_side)
-        others = [side] * (len(self.spatial_shape) - 1)
+        others = [side] * (len(self.stride) - 1)
         return list(itertools.product(side if rows is None else rows, *others))
 
     def origin(self, cell: Sequence[int]) -> tuple[int, ...]:

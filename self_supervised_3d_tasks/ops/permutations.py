@@ -50,7 +50,7 @@ def checked_size(num_items: int, wanted: int | None, default: int, *, items: str
     Args:
         num_items: Length of a permutation.
         wanted: The task's ``num_permutations``; None: ``default``, or all there are where there are fewer.
-        default: See ``wanted``.
+        default: How many are told apart where nothing else is wanted.
         items: What is permuted, for the message.
 
     Raises:

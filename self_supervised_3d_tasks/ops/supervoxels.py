@@ -32,8 +32,8 @@ class Supervoxels:
 
     Args:
         num_segments: Supervoxels asked for, about as many come: unconnected parts are split, small ones merged.
-        compactness: High: blocks; low: regions that follow the intensities.
-        sigma: Of the Gaussian that smooths the scan first, in voxels; of voxels that are no cubes, in their mean side.
+        compactness: A high one gives blocks, a low one regions that follow the intensities.
+        sigma: Width of the Gaussian that smooths the scan first, in voxels, or in their mean side if they are no cubes.
         min_foreground: Supervoxels with a smaller share of voxels above `patches.FOREGROUND`, in [0, 1], have no
             centre: they are air.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from dataclasses import dataclass
 
 from self_supervised_3d_tasks.errors import UserError
@@ -41,7 +42,7 @@ class OverlappingBoxes:
     def __post_init__(self) -> None:
         """Check that there are two boxes."""
         for size in self.sizes:
-            if not _fits(size, self.spatial_shape):
+            if any(map(operator.gt, size, self.spatial_shape)):
                 raise UserError(
                     f"global_sizes, data_dim: a view of {list(size)} voxels is no box in {list(self.spatial_shape)}; "
                     "leave it out or enlarge data_dim"
@@ -116,7 +117,7 @@ class InnerBoxes:
         Raises:
             UserError: There may be none; names the keys of the task.
         """
-        if not any(_fits(size, least_outer) for size in self.sizes):
+        if all(any(map(operator.gt, size, least_outer)) for size in self.sizes):
             raise UserError(
                 f"local_sizes: none of {_listed(self.sizes)} voxels is a box in the smallest region that local views "
                 f"may have to lie in, {list(least_outer)}; add a smaller local size"
@@ -152,10 +153,6 @@ def _overlap(origin: tf.Tensor, size: tf.Tensor, origins: tf.Tensor, sizes: tf.T
     """Return the voxels, int64, that a box shares with each of others; the arguments are broadcast."""
     sides = tf.minimum(origin + size, origins + sizes) - tf.maximum(origin, origins)
     return tf.reduce_prod(tf.cast(tf.maximum(sides, 0), tf.int64), axis=-1)
-
-
-def _fits(size: Size, outer: Size) -> bool:
-    return len(size) == len(outer) and all(1 <= side <= limit for side, limit in zip(size, outer, strict=True))
 
 
 def _listed(sizes: tuple[Size, ...]) -> str:

@@ -16,7 +16,6 @@ from self_supervised_3d_tasks.algorithms.pcrlv2 import PCRLv2
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build, registry
 from self_supervised_3d_tasks.experiment.load import load_experiment
-from self_supervised_3d_tasks.models import siamese
 from self_supervised_3d_tasks.models.encoders.unet import unet
 from self_supervised_3d_tasks.ops import geometry, seeds, views
 
@@ -241,43 +240,6 @@ def test_a_traced_step_sees_the_schedule():
     assert not np.allclose(losses[0], losses[3])
 
 
-def pyramids(algorithm, model, inputs):
-    """Maps of both global views and the local views, from passes of their own, in training mode."""
-    network = keras.Sequential([model.get_layer("encoder"), model.get_layer("decoder")])
-    local = tf.reshape(inputs["local_views"], (-1, *algorithm.encoder_shapes[1]))
-    return [network(x, training=True) for x in (*tf.unstack(inputs["global_views"], axis=1), local)]
-
-
-@pytest.mark.parametrize("rank", [2, 3])
-def test_the_terms_are_those_of_the_views(rank):
-    algorithm, (inputs, _) = PCRLv2(SHAPES[rank - 2], **SMALL), some_batch(rank)
-    model = make_model(algorithm, enc_filters=3)
-    maps = pyramids(algorithm, model, inputs)
-    terms = model(inputs, training=True).numpy()
-    assert terms.shape == (3, 2, 4 + 4)
-    assert np.abs(terms[:, :, 2:-1]).max() <= 1 + 1e-6
-    for scale, features in enumerate(zip(*maps, strict=True)):
-        head = model.get_layer(f"restoration_{scale + 1}")
-        for view in range(2):
-            errors = (head(features[view], training=True) - inputs["targets"][:, view]) ** 2
-            np.testing.assert_allclose(
-                terms[:, scale, view], np.mean(errors, axis=tuple(range(1, rank + 2))), rtol=1e-3
-            )
-        branches = []
-        for x in features:
-            pooled = np.mean(np.maximum(x, 0), axis=tuple(range(1, rank + 1)))
-            code = model.get_layer(f"scale_{scale + 1}_norm")(pooled, training=True)
-            prediction = model.get_layer(f"scale_{scale + 1}_predictor")(code, training=True)
-            branches.append(siamese.Branch(pooled, code, prediction))
-        first, second, local = branches
-        np.testing.assert_allclose(terms[:, scale, 2], siamese.comparison(first, second), atol=1e-3)
-        for number in range(2):
-            one = siamese.Branch(*(tf.reshape(x, (3, 2, -1))[:, number] for x in local))
-            for view, other in enumerate((first, second)):
-                column = terms[:, scale, 3 + 2 * number + view]
-                np.testing.assert_allclose(column, siamese.comparison(one, other), atol=1e-3)
-
-
 def test_twice_the_same_local_views_leave_the_mean():
     inputs, _ = some_batch(2)
     inputs = dict(inputs)
@@ -371,46 +333,6 @@ def test_the_restorer_gives_the_finest_restoration(rank):
     assert levels == [layer.name for layer in model.get_layer("decoder").layers[1:]]
     assert restorer.get_layer("decoder_level_0_up") is model.get_layer("decoder").get_layer("decoder_level_0_up")
     assert restorer(np.zeros((1, *[16] * rank, algorithm.input_shape[-1]), "float32")).shape[1] == 16
-
-
-def test_all_that_leaves_the_encoder_is_its_last_map():
-    """With that map fixed, the view makes no difference to any map of the decoder, nor to its restoration."""
-    algorithm = PCRLv2(SHAPES[1], **SMALL, normalization="none")
-    model = make_model(algorithm, normalization="none")
-    networks = [keras.Sequential([model.get_layer("encoder"), model.get_layer("decoder")]), algorithm.restorer(model)]
-    two_views = some_batch(3)[0]["targets"][0]
-
-    def outputs():
-        return [output.numpy() for output in tf.nest.flatten([network(two_views) for network in networks])]
-
-    before = outputs()
-    assert len(before) == 3
-    assert not any(np.array_equal(*output) for output in before)
-    bottom = model.get_layer("encoder").get_layer("level_2_conv_2")
-    bottom.set_weights([np.zeros_like(bottom.kernel), np.ones_like(bottom.bias)])
-    for output in outputs():
-        np.testing.assert_array_equal(*output)
-
-
-@pytest.mark.parametrize("rank", [2, 3])
-def test_codes_of_the_global_views_before_and_after_their_normalization(rank):
-    algorithm, (inputs, _) = PCRLv2(SHAPES[rank - 2], **SMALL), some_batch(rank)
-    model = make_model(algorithm)
-    codes = keras.Model(model.inputs, algorithm.codes(model))(inputs, training=True)
-    assert list(codes) == ["scale_1", "scale_1_pooled", "scale_2", "scale_2_pooled"]
-    maps = pyramids(algorithm, model, inputs)[:2]
-    for scale in range(2):
-        pooled = np.stack([np.mean(tf.nn.relu(x[scale]), axis=tuple(range(1, rank + 1))) for x in maps], axis=1)
-        np.testing.assert_allclose(codes[f"scale_{scale + 1}_pooled"], pooled, rtol=1e-3, atol=1e-4)
-        np.testing.assert_allclose(np.mean(codes[f"scale_{scale + 1}"], axis=0), 0, atol=1e-4)
-
-
-def test_codes_differ_under_group_normalization_with_few_filters():
-    """Where each channel is a group of its own, whose plain mean is the same for all scans."""
-    algorithm, (inputs, _) = PCRLv2(SHAPES[0], **SMALL, normalization="group"), some_batch(2)
-    model = make_model(algorithm, enc_filters=4, normalization="group")
-    pooled = keras.Model(model.inputs, algorithm.codes(model)["scale_2_pooled"])(inputs)
-    assert np.std(pooled, axis=0).min() > 1e-3
 
 
 def test_description_shows_the_views():

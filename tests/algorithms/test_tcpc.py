@@ -13,7 +13,6 @@ from self_supervised_3d_tasks.algorithms.tcpc import TCPC
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.models import layers
-from self_supervised_3d_tasks.ops.cell_paths import PATHS
 from self_supervised_3d_tasks.ops.supervoxels import PRESETS
 
 SHAPES = [(24, 20, 1), (16, 16, 6, 2)]
@@ -102,16 +101,6 @@ def test_starts_cover_every_voxel():
         assert abs(np.diff(algorithm.starts[0], n=2)).max() <= 1
 
 
-@pytest.mark.parametrize("name", PATHS)
-def test_paths_go_from_neighbour_to_neighbour_around_the_target(name):
-    algorithm = TCPC((48, 48, 48, 1), cube_path=name)
-    assert len(set(algorithm.path)) == len(algorithm.path) == {"u": 7, "spiral": 8}[name]
-    assert algorithm.cells[-1] not in algorithm.path
-    assert algorithm.cells == (*algorithm.path, (1, 1))
-    steps = np.abs(np.diff(algorithm.path, axis=0))
-    np.testing.assert_array_equal(steps.sum(axis=1), 1)
-
-
 @pytest.mark.parametrize(("overlap", "leak"), [(0.5, 1.0), (0.0, 0.0)])
 @pytest.mark.parametrize("target", [(1, 1), (0, 1)])
 def test_half_an_overlap_shows_all_of_the_target(overlap, leak, target):
@@ -172,14 +161,7 @@ def test_same_seed_same_example(shape):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cube_path": ()}, "cube_path.*at least one"),
-        ({"cube_path": ((0, 0), (0, 3))}, r"cube_path.*0 .. 2, received \[0, 3\]"),
-        ({"cube_path": ((0, -1),)}, "cube_path.*0 .. 2"),
-        ({"cube_path": ((0, 0), (1, 0), (0, 0))}, r"cube_path: cell \[0, 0\].*more than once"),
-        ({"cube_path": ((0, 0), (2, 0))}, r"cube_path: \[2, 0\] is not beside \[0, 0\]"),
-        ({"cube_path": ((0, 0), (0, 1)), "target_cube": (0, 1)}, "target_cube.*part of the support"),
         ({"cube_path": "spiral", "target_cube": (0, 1)}, "target_cube.*part of the support"),
-        ({"target_cube": (3, 0)}, "target_cube.*0 .. 2"),
         ({"cube_overlap": 0.97}, "data_dim, cube_overlap"),
         ({"cube_jitter": 3}, "cube_jitter: at most 2 where cubes begin every 6 voxels, received 3"),
     ],

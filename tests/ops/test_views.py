@@ -126,8 +126,6 @@ def test_second_places_are_uniform_among_those_that_reach_the_bound():
     ("shape", "sizes", "min_iou", "message"),
     [
         ((16, 16, 8), ((8, 8, 4), (8, 8, 9)), 0.3, r"global_sizes, data_dim: a view of \[8, 8, 9\].*\[16, 16, 8\]"),
-        ((16, 16), ((8, 8, 4),), 0.3, r"global_sizes, data_dim: a view of \[8, 8, 4\].*\[16, 16\]"),
-        ((16, 16), ((8, 0),), 0.3, "global_sizes, data_dim"),
         (
             (16, 16),
             ((8, 8), (4, 4)),
@@ -199,8 +197,6 @@ def test_a_local_size_has_to_fit_into_the_smallest_bounding_box():
     inner.check((4, 8, 4))
     with pytest.raises(UserError, match=r"local_sizes.*\[8, 4, 4\], \[4, 8, 4\].*\[4, 7, 9\]; add a smaller"):
         inner.check((4, 7, 9))
-    with pytest.raises(UserError, match="local_sizes"):
-        inner.check((8, 8))
 
 
 def test_seeds_decide():
