@@ -79,8 +79,6 @@ def find_cases(
         UserError: A folder, mask, class or channel is missing, a name occurs twice, or ``subject_pattern`` fails.
     """
     layout = layouts.get(dataset_name)
-    if labelled or table:
-        _check_kind_of_labels(dataset_name, table)
     folder = _absolute(data_dir)
     if layout.labels == "archive":
         return _archived(archives.Part.at(folder), labelled, classes, subject_pattern)
@@ -90,10 +88,7 @@ def find_cases(
     suffixes = suffixes or layout.suffixes
     if table:
         suffixes = table.suffixes(suffixes)
-    scans = _without_masks(_files_by_stem(folder, suffixes), label_stem)
-    groups = {name: (path,) for name, path in scans.items()}
-    if channel_suffixes:
-        groups = _group_channels(folder, scans, channel_suffixes)
+    groups = _group_channels(folder, _without_masks(_files_by_stem(folder, suffixes), label_stem), channel_suffixes)
     masks: dict[str, Path] = {}
     rows: dict[str, Row] = {}
     if table:
@@ -132,20 +127,6 @@ def _archived(part: archives.Part, labelled: bool, classes: Classes | None, subj
     ]
 
 
-def _check_kind_of_labels(dataset_name: str, table: LabelTable | None) -> None:
-    kind = layouts.get(dataset_name).labels
-    if kind == "none":
-        raise UserError(f'dataset_name: {dataset_name} has no labels. To finetune, use another layout, as "images".')
-    if kind in ("table", "findings") and table is None:
-        what = "findings" if kind == "findings" else "classes"
-        raise UserError(f"csv_file: {dataset_name} needs the table of the {what}. Set it to a CSV file.")
-    if kind == "archive" and table is not None:
-        raise UserError(f"csv_file: {dataset_name} takes labels from the archive of the scans. Remove csv_file.")
-    if kind == "masks" and table is not None:
-        names = ", ".join(name for name, layout in layouts.LAYOUTS.items() if layout.labels == "any")
-        raise UserError(f"csv_file: {dataset_name} takes labels from masks. With a table, use one of {names}.")
-
-
 def _warn_of_single_subjects(folder: Path, table: LabelTable | None) -> None:
     logging.warning(
         "%s: every image counts as a subject of its own, so that slices of one scan, or photographs of one person, can "
@@ -179,8 +160,11 @@ def _without_masks(files: dict[str, Path], label_stem: str) -> dict[str, Path]:
 
 
 def _group_channels(
-    folder: Path, files: dict[str, Path], channel_suffixes: Sequence[str]
+    folder: Path, files: dict[str, Path], channel_suffixes: Sequence[str] | None
 ) -> dict[str, tuple[Path, ...]]:
+    """Return the files of each case, in the order of its channels."""
+    if not channel_suffixes:
+        return {name: (path,) for name, path in files.items()}
     groups: dict[str, dict[str, Path]] = {}
     for stem, path in files.items():
         # The longest ending wins: with "_t1" and "_ce_t1", "a_ce_t1" is the second channel of "a".

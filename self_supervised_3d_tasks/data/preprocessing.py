@@ -12,9 +12,8 @@ from absl import logging
 from self_supervised_3d_tasks.data.formats import photographs
 from self_supervised_3d_tasks.data.resampling import resize_linear, resize_nearest
 from self_supervised_3d_tasks.data.volumes import Volume
-from self_supervised_3d_tasks.errors import UserError, nearest
+from self_supervised_3d_tasks.errors import UserError
 
-VOLUME_FITTINGS = ("resize", "crop", "exact")
 _MAX_CLASSES = 256  # masks are kept as uint8
 
 
@@ -44,15 +43,8 @@ class Preprocessing:
         """Accept what JSON has: lists for tuples, strings for the keys of ``label_map``."""
         object.__setattr__(self, "data_dim", tuple(int(size) for size in self.data_dim))
         object.__setattr__(self, "label_map", _integer_map(self.label_map or {}))
-        if self.volume_fitting not in VOLUME_FITTINGS:
-            raise UserError(
-                f"volume_fitting: expected {', '.join(VOLUME_FITTINGS)}, received {self.volume_fitting!r}."
-                + nearest(str(self.volume_fitting), VOLUME_FITTINGS)
-            )
         if self.intensity_window is not None:
             low, high = (float(bound) for bound in self.intensity_window)
-            if not low < high:
-                raise UserError(f"intensity_window: expected low < high, received [{low}, {high}].")
             object.__setattr__(self, "intensity_window", (low, high))
 
     @property

@@ -55,8 +55,6 @@ def pretraining_split(cases: Sequence[Case], train_val_split: float, seed: int) 
     Raises:
         UserError: The share is out of range, or there are fewer subjects than parts.
     """
-    if not 0 < train_val_split <= 1:
-        raise UserError(f"train_val_split: expected a share above 0, at most 1, received {train_val_split}.")
     classes = _classes(cases)
     subjects = _ordered(classes, classes, seed, "pretraining")
     num_validation = _num_held_out(len(subjects), 1 - train_val_split, others=1, parts="train and validation")
@@ -100,9 +98,6 @@ def finetuning_split(
     Raises:
         UserError: A share is out of range, there are fewer subjects than parts, or a test file or subject also trains.
     """
-    if folds and test_cases is not None:
-        raise UserError("do_cross_val: the folds are the test sets. Remove the test set, or do_cross_val.")
-    _check_shares(val_split, test_split, percent, test_is_given=bool(folds) or test_cases is not None)
     classes = _classes(cases)
     subjects = _ordered(classes, classes, seed, "finetuning")
     if folds:
@@ -234,15 +229,6 @@ def _num_held_out(num_subjects: int, share: float, *, others: int, parts: str) -
 def _rounded(value: float) -> int:
     """Round half up, also 15 * (1 - 0.9), which is below a half; the built-in rounds 2.5 to 2, 3.5 to 4."""
     return math.floor(value + 0.5 + 1e-9)
-
-
-def _check_shares(val_split: float, test_split: float, percent: float, *, test_is_given: bool) -> None:
-    if not 0 <= val_split < 1:
-        raise UserError(f"val_split: expected a share from 0 to below 1, received {val_split}.")
-    if not test_is_given and not 0 < test_split < 1:
-        raise UserError(f"test_split: expected a share between 0 and 1, received {test_split}.")
-    if not 0 < percent <= 100:
-        raise UserError(f"exp_splits: expected percentages above 0, at most 100, received {percent}.")
 
 
 def _check_apart(cases: Sequence[Case], test_cases: Sequence[Case]) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -15,7 +14,6 @@ from self_supervised_3d_tasks.data import splits
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.labels import ordinal
 from self_supervised_3d_tasks.data.splits import Split
-from self_supervised_3d_tasks.data.stream import pipeline
 from self_supervised_3d_tasks.downstream.predictions import Columns
 from self_supervised_3d_tasks.downstream.whole_scans import WholeScanTask
 from self_supervised_3d_tasks.errors import UserError
@@ -54,13 +52,11 @@ class ClassificationTask(WholeScanTask):
                 f"{'label_column' if key == 'csv_file' else 'the labels'}, and what label_map makes of it."
             )
 
-    @property
-    def make_dataset(self) -> Callable:
-        """Whole scans and their classes, or ordinal targets."""
-        experiment = self.experiment
-        return functools.partial(
-            pipeline.classification_dataset, num_classes=experiment.num_classes, multilabel=experiment.multilabel
-        )
+    def encode(self, labels: np.ndarray) -> np.ndarray:
+        """Return the classes ``(n,)`` int32, or cumulative targets ``(n, num_classes)`` float32 of ordered ones."""
+        if self.experiment.multilabel:
+            return ordinal.ordinal_encode(labels, self.experiment.num_classes)
+        return labels.astype(np.int32)
 
     def decode(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the predicted classes ``(n,)`` and the class probabilities ``(n, num_classes)``, which sum to 1."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -17,7 +16,6 @@ from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.labels.findings import as_text
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
-from self_supervised_3d_tasks.data.stream import pipeline
 from self_supervised_3d_tasks.downstream.predictions import Columns
 from self_supervised_3d_tasks.downstream.whole_scans import WholeScanTask
 from self_supervised_3d_tasks.errors import UserError
@@ -92,10 +90,9 @@ class FindingsTask(WholeScanTask):
                 "\n  ".join(lines),
             )
 
-    @property
-    def make_dataset(self) -> Callable:
-        """Whole scans and their findings."""
-        return functools.partial(pipeline.findings_dataset, num_findings=self.experiment.num_classes)
+    def encode(self, labels: np.ndarray) -> np.ndarray:
+        """Return the findings ``(n, num_findings)`` float32: 1 where a scan has one, else 0."""
+        return labels.astype(np.float32)
 
     def decode(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the findings that are likelier than not, 0 or 1, and their probabilities, ``(n, num_findings)``."""

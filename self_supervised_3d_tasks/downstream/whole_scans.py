@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +18,7 @@ from self_supervised_3d_tasks import inference
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
+from self_supervised_3d_tasks.data.stream import pipeline
 from self_supervised_3d_tasks.data.stream.source import Position
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
 from self_supervised_3d_tasks.downstream.predictions import Columns, read_predictions, write_predictions
@@ -43,10 +44,13 @@ class WholeScanTask(DownstreamTask):
     def columns(self) -> Columns:
         """What tables call the outputs of the network."""
 
-    @property
     @abstractmethod
-    def make_dataset(self) -> Callable:
-        """The function of `pipeline` that encodes the labels of a store's cases as targets of its scans."""
+    def encode(self, labels: np.ndarray) -> np.ndarray:
+        """Return the targets of the network, of as many rows as there are labels.
+
+        Args:
+            labels: Classes ``(n,)``, or findings ``(n, num_findings)``, 0 or 1.
+        """
 
     @abstractmethod
     def decode(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +85,10 @@ class WholeScanTask(DownstreamTask):
         experiment, augmentation = self.experiment, None
         if position.training and (experiment.augment or experiment.augment_zoom_only):
             augmentation = functools.partial(augment.augment_image, zoom_only=experiment.augment_zoom_only)
-        return self.make_dataset(store, batch_size=experiment.batch_size, augment=augmentation, position=position)
+        targets = self.encode(np.array([case.label for case in store.cases]))
+        return pipeline.whole_scan_dataset(
+            store, targets, batch_size=experiment.batch_size, augment=augmentation, position=position
+        )
 
     def predict(self, model: keras.Model, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Return what `decode` makes of the outputs for some images.

@@ -186,17 +186,3 @@ def test_images_with_masks(tmp_path: Path) -> None:
     (tmp_path / "photos_labels" / "a.png").unlink()
     with pytest.raises(UserError, match=r"a\.png for .*a\.jpg"):
         find_cases("images", scans, labelled=True)
-
-
-def test_layouts_say_where_labels_come_from(tmp_path: Path) -> None:
-    scans = touch(tmp_path / "s", "a.png", "a.npy")
-    table = LabelTable(write_table(tmp_path / "t.csv", "id,label", "a,0"), 3, "id", "label")
-    with pytest.raises(UserError, match="csv_file: kaggle_retina needs"):
-        find_cases("kaggle_retina", scans, labelled=True)
-    with pytest.raises(UserError, match="csv_file: pancreas3d takes labels from masks.*images, volumes, nifti, npy"):
-        find_cases("pancreas3d", scans, labelled=True, table=table)
-    with pytest.raises(UserError, match="csv_file: medmnist takes labels from the archive.*Remove csv_file"):
-        find_cases("medmnist", scans, labelled=True, table=table)
-    with pytest.raises(UserError, match="dataset_name: ukb2d has no labels"):
-        find_cases("ukb2d", scans, labelled=True)
-    assert [case.label for case in find_cases("ukb2d", scans, labelled=False)] == [None]

@@ -133,26 +133,6 @@ def test_too_few_subjects_to_pretrain() -> None:
         pretraining_split(make_cases(1, scans=9), 0.9, 0)
 
 
-@pytest.mark.parametrize(
-    ("options", "key"),
-    [
-        ({"percent": 0}, "exp_splits"),
-        ({"percent": 101}, "exp_splits"),
-        ({"val_split": 1}, "val_split"),
-        ({"test_split": 0}, "test_split"),
-    ],
-)
-def test_shares_out_of_range(options: dict, key: str) -> None:
-    with pytest.raises(UserError, match=key):
-        split(make_cases(10), **options)
-
-
-@pytest.mark.parametrize("share", [0, -0.1, 1.1])
-def test_pretraining_share_out_of_range(share: float) -> None:
-    with pytest.raises(UserError, match="train_val_split"):
-        pretraining_split(make_cases(10), share, 0)
-
-
 def test_a_test_file_must_not_train(caplog) -> None:
     cases = make_cases(10)
     with pytest.raises(UserError, match="s003_0.npy"):
@@ -286,11 +266,6 @@ def test_rare_classes_are_told(caplog) -> None:
 def test_too_many_folds(cases, folds: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
         split(cases, folds=folds)
-
-
-def test_folds_exclude_a_test_set() -> None:
-    with pytest.raises(UserError, match="do_cross_val"):
-        split(make_cases(10), make_test_cases(2), folds=2)
 
 
 def test_large_seeds_of_folds() -> None:

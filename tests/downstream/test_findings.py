@@ -203,7 +203,7 @@ def test_official_lists_are_two_tables_of_one_folder(images, tmp_path):
     assert found.names == sorted(Path(line.split(",")[0]).stem for line in lines[16:])
     (row,) = read_long(run.path / "results_long.csv")
     assert row.metric == "mean_auroc" and row.value > 0.9
-    history = training.read_history(run.job("100_random_0"))
+    history = training.read_history(run.folder.job("100_random_0"))
     assert max(row["val_accuracy"] for row in history) > 0.8
 
 

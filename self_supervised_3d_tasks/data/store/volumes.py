@@ -73,12 +73,6 @@ class VolumeStore:
         memory_limit: int = MEMORY_LIMIT,
         on_bad_file: str = "stop",
     ) -> None:
-        for key, value, allowed in (
-            ("cache", cache, ("auto", "memory", "disk")),
-            ("on_bad_file", on_bad_file, ("stop", "skip")),
-        ):
-            if value not in allowed:
-                raise UserError(f"{key}: expected one of {', '.join(allowed)}, received {value!r}.")
         self.preprocessing = preprocessing
         self.num_classes = num_classes
         self.skipped: list[dict[str, str]] = []

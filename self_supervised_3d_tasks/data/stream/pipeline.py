@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from self_supervised_3d_tasks.data.labels.ordinal import ordinal_encode
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.data.stream.exit_guard import stop_iterators_at_exit
 from self_supervised_3d_tasks.data.stream.source import ONE_SCAN, Branch, Crops, Foreground, Position, Source
@@ -21,10 +20,9 @@ __all__ = [
     "Position",
     "VolumeStore",
     "WaitClock",
-    "classification_dataset",
-    "findings_dataset",
     "pretraining_dataset",
     "segmentation_dataset",
+    "whole_scan_dataset",
 ]
 
 WHOLE_SCANS = Crops()
@@ -114,85 +112,26 @@ def segmentation_dataset(
     return _finished(source.batches(example, batch_size, position))
 
 
-def classification_dataset(
-    store: VolumeStore,
-    *,
-    batch_size: int,
-    num_classes: int,
-    multilabel: bool = False,
-    augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
-    position: Position,
-) -> tf.data.Dataset:
-    """Return batches of whole scans ``(batch, *spatial, channels)`` float32 and their classes.
-
-    Args:
-        store: scans of one shape, whose cases have a class; a case that is listed twice is visited twice.
-        batch_size: scans per step.
-        num_classes: every class is below it.
-        multilabel: False: the class, ``(batch,)`` int32. True: grades as the predecessor has them, ``(batch,
-            num_classes)`` float32: grade 2 of 5 is ``[1, 1, 1, 0, 0]``.
-        augment: ``(image, seed)`` to an image of the same shape; only used in training.
-        position: where the stream begins.
-
-    Raises:
-        UserError: A scan has no class or one out of range, or the scans have several shapes.
-    """
-    for case in store.cases:
-        if case.label is None or isinstance(case.label, tuple) or not 0 <= case.label < num_classes:
-            raise UserError(f"{case.image}: has class {case.label}, expected 0 to {num_classes - 1}. Check its label.")
-    classes = np.array([case.label for case in store.cases], np.int32)
-    return _whole_scans(
-        store,
-        ordinal_encode(classes, num_classes) if multilabel else classes,
-        batch_size=batch_size,
-        augment=augment,
-        position=position,
-    )
-
-
-def findings_dataset(
-    store: VolumeStore,
-    *,
-    batch_size: int,
-    num_findings: int,
-    augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
-    position: Position,
-) -> tf.data.Dataset:
-    """Return batches of whole scans ``(batch, *spatial, channels)`` and their findings ``(batch, num_findings)``.
-
-    Both are float32; a finding is 1 where the scan has it, else 0.
-
-    Args:
-        store: scans of one shape, whose cases have findings.
-        batch_size: scans per step.
-        num_findings: length of every label.
-        augment: see `classification_dataset`.
-        position: where the stream begins.
-
-    Raises:
-        UserError: A scan has no findings, or the scans have several shapes.
-    """
-    for case in store.cases:
-        if not isinstance(case.label, tuple) or len(case.label) != num_findings:
-            raise UserError(f"{case.image}: has label {case.label}, expected {num_findings} findings. Check its row.")
-    return _whole_scans(
-        store,
-        np.array([case.label for case in store.cases], np.float32),
-        batch_size=batch_size,
-        augment=augment,
-        position=position,
-    )
-
-
-def _whole_scans(
+def whole_scan_dataset(
     store: VolumeStore,
     targets: np.ndarray,
     *,
     batch_size: int,
-    augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None,
+    augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
     position: Position,
 ) -> tf.data.Dataset:
-    """Return batches of whole scans, each with its row of ``targets``."""
+    """Return batches of whole scans ``(batch, *spatial, channels)`` float32, each with its row of ``targets``.
+
+    Args:
+        store: Scans of one shape; a case that is listed twice is visited twice.
+        targets: The encoded label of each case of the store, ``(n, ...)``.
+        batch_size: Scans per step.
+        augment: ``(image, seed)`` to an image of the same shape; only used in training.
+        position: Where the stream begins.
+
+    Raises:
+        UserError: The scans have several shapes.
+    """
     source = Source.of(store, WHOLE_SCANS, position.seed)
 
     def example(epoch: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

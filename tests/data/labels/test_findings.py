@@ -101,8 +101,6 @@ def test_row_and_column_are_named(tmp_path):
         table(path).read()
     with pytest.raises(UserError, match=r"label_column: there is no column 'Findings'.*'Finding Labels'"):
         table(path, label_column="Findings").read()
-    with pytest.raises(UserError, match="csv_file: chestxray needs the table of the findings"):
-        find_cases("chestxray", tmp_path, labelled=True)
 
 
 def test_the_findings_of_the_release():

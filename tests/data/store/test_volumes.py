@@ -241,9 +241,3 @@ def test_masks_are_needed_where_classes_are(make_store) -> None:
     scans = make_store(IMAGES[:1])
     with pytest.raises(UserError, match="case00.npy: has no mask"):
         VolumeStore(scans.cases, scans.preprocessing, num_classes=3)
-
-
-@pytest.mark.parametrize(("key", "value"), [("cache", "ram"), ("on_bad_file", "ignore")])
-def test_bad_options(make_store, key: str, value: str) -> None:
-    with pytest.raises(UserError, match=key):
-        make_store(IMAGES[:1], **{key: value})

@@ -27,9 +27,5 @@ def segmentation_dataset(store, **options):
     return pipeline.segmentation_dataset(store, **grouped(options))
 
 
-def classification_dataset(store, **options):
-    return pipeline.classification_dataset(store, **grouped(options))
-
-
-def findings_dataset(store, **options):
-    return pipeline.findings_dataset(store, **grouped(options))
+def whole_scan_dataset(store, targets, **options):
+    return pipeline.whole_scan_dataset(store, targets, **grouped(options))
