@@ -19,6 +19,11 @@ from self_supervised_3d_tasks.data.formats import archives, list_files, stem_of
 from self_supervised_3d_tasks.data.labels.tables import Classes, Label, LabelTable, Row
 from self_supervised_3d_tasks.errors import UserError
 
+_SINGLE_SUBJECTS = (
+    "%s: every image counts as a subject of its own, so that slices of one scan, or photographs of one person, can fall on "
+    'both sides of a split. Set subject_pattern, for example "^(.+)_[0-9]+$" for <subject>_<number>%s.'
+)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -85,9 +90,7 @@ def find_cases(
     if archives.contains(folder):
         raise UserError(f'dataset_name: {folder} is an archive, expected "medmnist", received {dataset_name!r}.')
     label_stem = layout.label_stem if label_stem is None else label_stem
-    suffixes = suffixes or layout.suffixes
-    if table:
-        suffixes = table.suffixes(suffixes)
+    suffixes = table.suffixes(suffixes or layout.suffixes) if table else suffixes or layout.suffixes
     groups = _group_channels(folder, _without_masks(_files_by_stem(folder, suffixes), label_stem), channel_suffixes)
     masks: dict[str, Path] = {}
     rows: dict[str, Row] = {}
@@ -97,12 +100,11 @@ def find_cases(
     elif labelled:
         label_folder = folder.parent / f"{folder.name}_labels" if label_dir is None else _absolute(label_dir)
         masks = _find_masks(groups, label_folder, label_stem, layout.suffixes)
-    if table and table.subject_column:
-        subjects = {name: row.subject for name, row in rows.items()}
-    else:
+    subjects = {name: row.subject for name, row in rows.items()}
+    if not (table and table.subject_column):
         subjects = _subjects(groups, subject_pattern)
         if layout.rank == 2 and subject_pattern is None:
-            _warn_of_single_subjects(folder, table)
+            logging.warning(_SINGLE_SUBJECTS, folder, ", or subject_column" if table else "")
     labels = {name: row.label for name, row in rows.items()}
     return [
         Case(name, images[0], masks.get(name), subjects[name], images[1:], labels.get(name))
@@ -125,15 +127,6 @@ def _archived(part: archives.Part, labelled: bool, classes: Classes | None, subj
         Case(name, path, None, subject, label=label)
         for name, path, subject, label in zip(names, paths, subjects, labels, strict=True)
     ]
-
-
-def _warn_of_single_subjects(folder: Path, table: LabelTable | None) -> None:
-    logging.warning(
-        "%s: every image counts as a subject of its own, so that slices of one scan, or photographs of one person, can "
-        'fall on both sides of a split. Set subject_pattern, for example "^(.+)_[0-9]+$" for <subject>_<number>%s.',
-        folder,
-        ", or subject_column" if table else "",
-    )
 
 
 def _absolute(folder: str | Path) -> Path:

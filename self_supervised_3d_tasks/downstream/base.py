@@ -19,6 +19,7 @@ from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
 from self_supervised_3d_tasks.data.stream.source import Position
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
+from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.scores import logged
 from self_supervised_3d_tasks.scores.base import Score
@@ -134,7 +135,9 @@ class DownstreamTask(ABC):
         """Return a ``tf.data.Dataset`` of batches ``(image, label)``; images are ``(batch, *spatial, channels)``."""
 
     @abstractmethod
-    def score(self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, folder: Path) -> list[CaseScore]:
+    def score(
+        self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, folder: RunFolder
+    ) -> list[CaseScore]:
         """Score a trained model on its test cases.
 
         Args:
@@ -144,7 +147,7 @@ class DownstreamTask(ABC):
             folder: The job's folder, for pictures and predictions.
         """
 
-    def plot(self, folder: Path, jobs: Mapping[tuple[float, str], Sequence[Path]]) -> None:  # noqa: B027
+    def plot(self, folder: Path, jobs: Mapping[tuple[float, str], Sequence[RunFolder]]) -> None:  # noqa: B027
         """Draw what the task shows of a finished sweep beside its scores.
 
         Args:

@@ -17,6 +17,7 @@ from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.downstream.predictions import Columns
 from self_supervised_3d_tasks.downstream.whole_scans import WholeScanTask
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.losses.classification import CLASSIFICATION_LOSSES
 from self_supervised_3d_tasks.scores.base import Predictions, sklearn_metrics
 
@@ -78,7 +79,7 @@ class ClassificationTask(WholeScanTask):
         """Return class and name of each image; the name is empty without ``class_names``."""
         return [[str(label), self.experiment.label_names.get(int(label), "")] for label in prediction]
 
-    def plot(self, folder: Path, jobs: Mapping[tuple[float, str], Sequence[Path]]) -> None:
+    def plot(self, folder: Path, jobs: Mapping[tuple[float, str], Sequence[RunFolder]]) -> None:
         """Draw the confusion matrix of each label fraction and mode, pooled over folds or repetitions."""
         experiment = self.experiment
         labels = range(experiment.num_classes)

@@ -19,6 +19,7 @@ from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.downstream.predictions import Columns
 from self_supervised_3d_tasks.downstream.whole_scans import WholeScanTask
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.scores import findings as finding_scores
 from self_supervised_3d_tasks.scores.base import Predictions
 
@@ -110,7 +111,7 @@ class FindingsTask(WholeScanTask):
         """Return no cell: the probabilities of an image are the answer."""
         return [[]] * len(prediction)
 
-    def plot(self, folder: Path, jobs: Mapping[tuple[float, str], Sequence[Path]]) -> None:
+    def plot(self, folder: Path, jobs: Mapping[tuple[float, str], Sequence[RunFolder]]) -> None:
         """Draw the area of every finding, one picture per label fraction."""
         unit = "folds" if self.experiment.do_cross_val else "repetitions"
         for percent in dict.fromkeys(percent for percent, _ in jobs):

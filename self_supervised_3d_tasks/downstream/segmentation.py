@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +17,7 @@ from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
 from self_supervised_3d_tasks.data.stream import pipeline
 from self_supervised_3d_tasks.data.volumes import Volume
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
+from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.ops import augment
 from self_supervised_3d_tasks.scores.base import Predictions
@@ -61,7 +61,9 @@ class SegmentationTask(DownstreamTask):
             position=position,
         )
 
-    def score(self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, folder: Path) -> list[CaseScore]:
+    def score(
+        self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, folder: RunFolder
+    ) -> list[CaseScore]:
         """Score every test case on its own grid, and draw the first one beside its reference."""
         experiment, preprocessing, scores = self.experiment, self.preprocessing, self.scores()
         predict = inference.predictor(model)
@@ -73,10 +75,10 @@ class SegmentationTask(DownstreamTask):
             )
             if case is cases[0]:
                 plots.overlay(
-                    folder / "first_test_case.png",
+                    folder.first_test_case,
                     volume.array,
                     mask,
-                    title=f"{case.name}, {folder.name}",
+                    title=f"{case.name}, {folder.path.name}",
                     spacing=volume.spacing,
                     truth=truth,
                     names=experiment.label_names,

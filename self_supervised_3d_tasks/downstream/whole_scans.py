@@ -9,7 +9,6 @@ import functools
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -104,15 +103,17 @@ class WholeScanTask(DownstreamTask):
             outputs.append(keras.ops.convert_to_numpy(activate(keras.ops.cast(logits, "float32"))))
         return self.decode(np.concatenate(outputs))
 
-    def score(self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, folder: Path) -> list[CaseScore]:
+    def score(
+        self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, folder: RunFolder
+    ) -> list[CaseScore]:
         """Score the test cases as one set, and keep what was predicted for each as ``predictions.csv``."""
         part = store.subset(cases)
         prediction, probabilities = self.predict(model, (part.image(index) for index in range(len(part))))
         found = Predictions(np.array([case.label for case in part.cases]), prediction, probabilities)
         names = [(case.name, case.subject) for case in part.cases]
-        write_predictions(RunFolder(folder).predictions, self.columns, names, self.labels_of(found), probabilities)
+        write_predictions(folder.predictions, self.columns, names, self.labels_of(found), probabilities)
         return [CaseScore(WHOLE_SET, name, score(found)) for name, score in self.scores().items()]
 
-    def predictions(self, job: Path) -> Predictions:
+    def predictions(self, job: RunFolder) -> Predictions:
         """Return what `score` kept in the folder of a job."""
-        return self.predictions_of(*read_predictions(RunFolder(job).predictions, self.columns))
+        return self.predictions_of(*read_predictions(job.predictions, self.columns))

@@ -74,6 +74,7 @@ class RunFolder:
     scores = _Name("scores.json")  # written last: the job has finished
     predictions = _Name("predictions.csv")
     loss = _Name("loss.png")
+    first_test_case = _Name("first_test_case.png")  # its mask beside the reference
 
     @classmethod
     def create(cls, base: Path | str, name: str) -> RunFolder:

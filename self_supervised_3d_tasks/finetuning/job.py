@@ -8,9 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 from absl import logging
 
 from self_supervised_3d_tasks import plots, training, transfer
@@ -27,12 +25,19 @@ from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.scores.statistics import ScoreRow
 from self_supervised_3d_tasks.training import optimizers
-from self_supervised_3d_tasks.transfer import decoder as transfer_decoder
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training of the sweep."""
+    """One training of the sweep.
+
+    Attributes:
+        percent: Label fraction in percent of the training share, in (0, 100].
+        mode: "frozen", "initialized" or "random".
+        repetition: Number of the repetition or fold, from 0.
+        epochs: Epochs of the training, warm-up included.
+        split: The cases of its parts.
+    """
 
     percent: float
     mode: str
@@ -56,7 +61,7 @@ def steps_per_epoch(experiment: FinetuneExperiment, job: Job) -> int:
     return experiment.steps_per_epoch or math.ceil(crops / experiment.batch_size)
 
 
-def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder: Path) -> list[ScoreRow]:
+def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder: RunFolder) -> list[ScoreRow]:
     """Train one model, keep its best weights as ``model.keras`` and score it on the test cases.
 
     Args:
@@ -89,15 +94,17 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
         model,
         data=data,
         phases=_phases(task, job, encoder),
-        folder=RunFolder(folder),
+        folder=folder,
         save_every=experiment.save_checkpoint_every_n_epochs,
-        callbacks=training.tensorboard_callbacks(RunFolder(folder)) if experiment.tensorboard else [],
+        callbacks=training.tensorboard_callbacks(folder) if experiment.tensorboard else [],
     )
-    training.restore_best(model, RunFolder(folder))
-    save_model(model, RunFolder(folder).model)
-    plots.loss_curves(RunFolder(folder).loss, history)
+    training.restore_best(model, folder)
+    save_model(model, folder.model)
+    plots.loss_curves(folder.loss, history)
     scores = task.score(model, job.split.test, store, folder)
-    _write_scores(folder, scores, best=min(row["val_loss"] for row in history))
+    # JSON has no NaN: null marks a score that is not defined, for example of a class that is absent from the case.
+    values = [[case, metric, None if math.isnan(value) else value] for case, metric, value in scores]
+    write_json(folder.scores, {"best_val_loss": min(row["val_loss"] for row in history), "scores": values})
     return job.rows(scores)
 
 
@@ -107,7 +114,7 @@ def _load(experiment: FinetuneExperiment, encoder: keras.Model, model: keras.Mod
     report = transfer.load_encoder(encoder, source, channel_map=experiment.channel_map, allow_partial=allow_partial)
     logging.info("%s", report)
     if experiment.transfer == "encoder_decoder":
-        logging.info("%s", transfer_decoder.load_decoder(model, source, allow_partial=allow_partial))
+        logging.info("%s", transfer.load_decoder(model, source, allow_partial=allow_partial))
 
 
 def _phases(task: DownstreamTask, job: Job, encoder: keras.Model) -> list[training.Phase]:
@@ -136,20 +143,9 @@ def _phases(task: DownstreamTask, job: Job, encoder: keras.Model) -> list[traini
     ]
 
 
-def finished_rows(job: Job, folder: Path) -> list[ScoreRow]:
+def finished_rows(job: Job, folder: RunFolder) -> list[ScoreRow]:
     """Return the rows of a finished job, or an empty list."""
-    path = RunFolder(folder).scores
-    if not path.exists():
+    if not folder.scores.exists():
         return []
-    return job.rows(
-        [
-            CaseScore(case, metric, np.nan if value is None else value)
-            for case, metric, value in read_json(path)["scores"]
-        ]
-    )
-
-
-def _write_scores(folder: Path, scores: Sequence[CaseScore], *, best: float) -> None:
-    # JSON has no NaN: null marks a score that is not defined, for example of a class that is absent from the case.
-    values = [[case, metric, None if np.isnan(value) else value] for case, metric, value in scores]
-    write_json(RunFolder(folder).scores, {"best_val_loss": best, "scores": values})
+    scores = read_json(folder.scores)["scores"]
+    return job.rows([CaseScore(case, name, math.nan if value is None else value) for case, name, value in scores])

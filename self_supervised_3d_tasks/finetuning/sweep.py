@@ -45,7 +45,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
     rows: list[ScoreRow] = []
     diverged: list[str] = []
     for job in plan.jobs:
-        job_folder = folder.job(job.name).path
+        job_folder = folder.job(job.name)
         if baseline and job.mode == "random":
             take_over(job, baseline, folder)
         try:
@@ -92,7 +92,7 @@ def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
             plots.score_over_epochs(folder.plots / f"{column}_{percent:g}_percent.png", histories, column)
     groups = defaultdict(list)
     for job in finished:
-        groups[job.percent, job.mode].append(folder.job(job.name).path)
+        groups[job.percent, job.mode].append(folder.job(job.name))
     task.plot(folder.plots, groups)
     unit = "folds" if experiment.do_cross_val else "repetitions"
     logging.info("\n%s", report.table(rows, unit=unit, undefined=task.UNDEFINED))

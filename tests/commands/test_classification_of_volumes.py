@@ -18,7 +18,6 @@ from absl import flags
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from self_supervised_3d_tasks.commands import experiment_run
-from self_supervised_3d_tasks.downstream.predictions import CasePredictions, Columns
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.run_folder import RunFolder
@@ -124,9 +123,14 @@ def finished(request, tmp_path_factory):
 of_an_archive = pytest.mark.parametrize("finished", [make_archive], indirect=True)
 
 
-def predictions(finished: SimpleNamespace, mode: str) -> CasePredictions:
-    path = finished.run.path / "jobs" / f"100_{mode}_0" / "predictions.csv"
-    return CasePredictions.read(path, Columns(("0", "1", "2"), exclusive=True))
+def predictions(finished: SimpleNamespace, mode: str) -> SimpleNamespace:
+    """What predictions.csv holds of each test case."""
+    with open(finished.run.job(f"100_{mode}_0").predictions, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    truth, prediction = (np.array([int(row[column]) for row in rows]) for column in ("truth", "prediction"))
+    probabilities = np.array([[float(row[f"probability_{label}"]) for label in range(3)] for row in rows])
+    names = [row["case"] for row in rows]
+    return SimpleNamespace(names=names, truth=truth, prediction=prediction, probabilities=probabilities)
 
 
 def test_accuracy_and_area_of_three_classes_are_those_of_the_predictions(finished):

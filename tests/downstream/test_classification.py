@@ -160,7 +160,7 @@ def predictions(run: SimpleNamespace, name: str) -> SimpleNamespace:
     """The predictions of a job, with the names and subjects of its test cases."""
     with open(job(run, name) / "predictions.csv", newline="", encoding="utf-8") as file:
         names, subjects = zip(*((row["case"], row["subject"]) for row in csv.DictReader(file)), strict=True)
-    found = run.plan.task.predictions(job(run, name))
+    found = run.plan.task.predictions(RunFolder(job(run, name)))
     return SimpleNamespace(names=list(names), subjects=list(subjects), **vars(found))
 
 

@@ -20,6 +20,7 @@ from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.models import load_model
+from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.finetuning import sweep as finetune_sweep
 from self_supervised_3d_tasks.prediction import Predictor
 from self_supervised_3d_tasks.pretraining.run import plan as plan_pretraining
@@ -107,7 +108,9 @@ def predictions(run: SimpleNamespace) -> SimpleNamespace:
     """The predictions of the job, with the names and subjects of its test cases."""
     job = run.path / "jobs" / "100_random_0"
     names, subjects = zip(*((row["case"], row["subject"]) for row in rows_of(job / "predictions.csv")), strict=True)
-    return SimpleNamespace(names=list(names), subjects=list(subjects), **vars(run.plan.task.predictions(job)))
+    return SimpleNamespace(
+        names=list(names), subjects=list(subjects), **vars(run.plan.task.predictions(RunFolder(job)))
+    )
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
