@@ -20,8 +20,8 @@ from self_supervised_3d_tasks.data.labels.tables import Classes, Label, LabelTab
 from self_supervised_3d_tasks.errors import UserError
 
 _SINGLE_SUBJECTS = (
-    "%s: every image counts as a subject of its own, so that slices of one scan, or photographs of one person, can fall on "
-    'both sides of a split. Set subject_pattern, for example "^(.+)_[0-9]+$" for <subject>_<number>%s.'
+    "%s: every image counts as a subject of its own, so that slices of one scan, or photographs of one person, can "
+    'fall on both sides of a split. Set subject_pattern, for example "^(.+)_[0-9]+$" for <subject>_<number>%s.'
 )
 
 
