@@ -238,7 +238,7 @@ def test_a_sweep_starts_from_the_pretrained_decoder(sweep, monkeypatch):
     seen = {}
 
     def stop(model, *, folder, **options):
-        seen[folder.name] = values(model)
+        seen[folder.path.name] = values(model)
         raise TrainingDiverged("seen enough")
 
     monkeypatch.setattr(training, "fit", stop)
