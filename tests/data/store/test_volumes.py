@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.data.cases import find_cases
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import volumes
@@ -23,19 +21,9 @@ IMAGES = [DRAWS.uniform(size=(5 + i, 6, 4, 1)).astype(np.float32) for i in range
 MASKS = [DRAWS.integers(0, 3, size=image.shape[:-1]) for image in IMAGES]
 
 
-@pytest.fixture
-def count_reads(monkeypatch) -> Counter:
-    """Count decoded files by name."""
-    counter: Counter = Counter()
-    for name in ("read_channels", "read_mask"):
-        original = getattr(formats, name)
-
-        def read(files, rank, original=original):
-            counter[str(files)] += 1
-            return original(files, rank)
-
-        monkeypatch.setattr(volumes, name, read)
-    return counter
+def files_of(folder: Path) -> dict[Path, int]:
+    """The files of the disk cache, each with the time when it was written."""
+    return {path: path.stat().st_mtime_ns for path in folder.iterdir()} if folder.exists() else {}
 
 
 @pytest.mark.parametrize("cache", ["memory", "disk"])
@@ -50,36 +38,36 @@ def test_values(make_store, tmp_path: Path, cache: str) -> None:
         assert isinstance(scans.image(index), np.memmap) == (cache == "disk")
 
 
-def test_files_are_decoded_once(make_store, tmp_path: Path, count_reads: Counter) -> None:
+def test_a_store_in_memory_needs_no_file_any_more(make_store, tmp_path: Path) -> None:
     scans = make_store(IMAGES, MASKS)
+    for case in scans.cases:
+        case.image.unlink()
+        case.mask.unlink()
     for _ in range(3):
-        scans.subset(scans.cases[:2]).image(1)
-    assert len(count_reads) == 6 and set(count_reads.values()) == {1}
+        np.testing.assert_array_equal(scans.subset(scans.cases[:2]).image(1), IMAGES[1])
 
 
-def test_disk_cache_is_reused_until_something_changes(make_store, tmp_path: Path, count_reads: Counter) -> None:
-    options = {"cache": "disk", "cache_dir": tmp_path / "cache", "data_dim": (5, 6, 4)}
+def test_disk_cache_is_reused_until_something_changes(make_store, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    first = make_store(IMAGES, MASKS, cache="disk", cache_dir=cache, data_dim=(5, 6, 4))
+    assert len(files_of(cache)) == 6
 
-    first = make_store(IMAGES, MASKS, **options)
-    assert sum(count_reads.values()) == 6
-
-    def decoded(preprocessing=first.preprocessing, num_classes=3) -> int:
-        count_reads.clear()
-        again = VolumeStore(
-            first.cases, preprocessing, num_classes=num_classes, cache="disk", cache_dir=tmp_path / "cache"
-        )
+    def written(preprocessing=first.preprocessing, num_classes=3) -> int:
+        """How many files another store of the same scans writes."""
+        before = files_of(cache)
+        again = VolumeStore(first.cases, preprocessing, num_classes=num_classes, cache="disk", cache_dir=cache)
         np.testing.assert_array_equal(again.mask(2), MASKS[2])
-        return sum(count_reads.values())
+        return len(files_of(cache).items() - before.items())
 
-    assert decoded() == 0
-    assert decoded(num_classes=4) == 6
-    assert decoded(replace(first.preprocessing, intensity_window=(0, 2))) == 6
+    assert written() == 0
+    assert written(num_classes=4) == 6
+    assert written(replace(first.preprocessing, intensity_window=(0, 2))) == 6
     os.utime(first.cases[1].image, ns=(1, 1))
-    assert decoded() == 2
-    for path in (tmp_path / "cache").iterdir():  # cut off, as by a full disk
+    assert written() == 2
+    for path in cache.iterdir():  # cut off, as by a full disk
         path.write_bytes(path.read_bytes()[:-1])
-    assert decoded() == 6
-    assert decoded() == 0
+    assert written() == 6
+    assert written() == 0
 
 
 def test_auto_cache_goes_by_size(make_store, tmp_path: Path) -> None:
@@ -93,11 +81,11 @@ def test_auto_cache_goes_by_size(make_store, tmp_path: Path) -> None:
         make_store(IMAGES, MASKS, data_dim=(5, 6, 4), memory_limit=num_bytes - 1)
 
 
-def test_full_disk_is_noticed_before_decoding(make_store, tmp_path: Path, monkeypatch, count_reads: Counter) -> None:
+def test_full_disk_is_noticed_before_decoding(make_store, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(UserError, match="cache: the decoded scans need"):
         make_store(IMAGES, cache="disk", cache_dir=tmp_path / "cache")
-    assert not count_reads
+    assert not files_of(tmp_path / "cache")
 
 
 def test_more_files_than_a_process_may_open(make_store, tmp_path: Path) -> None:
@@ -128,13 +116,13 @@ def test_cases_may_be_repeated_in_a_part(make_store) -> None:
     assert len(part) == 3 and part.image(0) is part.image(2) is scans.image(1)
 
 
-def test_classes_do_not_enter_the_disk_cache(make_store, tmp_path: Path, count_reads: Counter) -> None:
+def test_classes_do_not_enter_the_disk_cache(make_store, tmp_path: Path) -> None:
     options = {"cache": "disk", "cache_dir": tmp_path / "cache"}
     scans = make_store(IMAGES, data_dim=(5, 6, 4), **options)
-    count_reads.clear()
+    before = files_of(tmp_path / "cache")
     graded = [replace(case, label=number) for number, case in enumerate(scans.cases)]
     again = VolumeStore(graded, scans.preprocessing, **options)
-    assert not count_reads and [case.label for case in again.cases] == [0, 1, 2]
+    assert files_of(tmp_path / "cache") == before and [case.label for case in again.cases] == [0, 1, 2]
     np.testing.assert_array_equal(again.image(1), IMAGES[1])
 
 
@@ -201,14 +189,14 @@ VOXEL_FAULTS = {"nan": "case01.npy: 1 of .* voxels are NaN", "label": r"scans_la
 
 
 @pytest.mark.parametrize(("what", "message"), (HEADER_FAULTS | VOXEL_FAULTS).items())
-def test_bad_files_stop_or_are_skipped(make_store, tmp_path: Path, count_reads: Counter, caplog, what, message) -> None:
+def test_bad_files_stop_or_are_skipped(make_store, tmp_path: Path, caplog, what, message) -> None:
     good = make_store(IMAGES, MASKS, data_dim=(5, 6, 4))
     _break(tmp_path, what)
-    count_reads.clear()
+    cache = tmp_path / "cache"
     with pytest.raises(UserError, match=message):
-        VolumeStore(good.cases, good.preprocessing, num_classes=3)
+        VolumeStore(good.cases, good.preprocessing, num_classes=3, cache="disk", cache_dir=cache)
     if what in HEADER_FAULTS:
-        assert not count_reads
+        assert not files_of(cache), "headers are checked before any voxel is decoded"
     kept = VolumeStore(good.cases, good.preprocessing, num_classes=3, on_bad_file="skip")
     assert [case.name for case in kept.cases] == ["case00", "case02"]
     (skipped,) = kept.skipped
