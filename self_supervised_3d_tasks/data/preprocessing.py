@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -36,16 +36,8 @@ class Preprocessing:
     number_channels: int
     intensity_window: tuple[float, float] | None = None
     volume_fitting: str = "resize"
-    label_map: Mapping[int, int] | None = None
+    label_map: Mapping[int, int] = field(default_factory=dict)
     grey: bool = False
-
-    def __post_init__(self) -> None:
-        """Accept what JSON has: lists for tuples, strings for the keys of ``label_map``."""
-        object.__setattr__(self, "data_dim", tuple(int(size) for size in self.data_dim))
-        object.__setattr__(self, "label_map", _integer_map(self.label_map or {}))
-        if self.intensity_window is not None:
-            low, high = (float(bound) for bound in self.intensity_window)
-            object.__setattr__(self, "intensity_window", (low, high))
 
     @property
     def rank(self) -> int:
@@ -207,10 +199,3 @@ def _padding(shape: Sequence[int], padded_shape: Sequence[int]) -> list[tuple[in
     """Return the voxels to add before and after each axis; an odd one goes to the end."""
     missing = [padded - size for size, padded in zip(shape, padded_shape, strict=False)]
     return [(count // 2, count - count // 2) for count in missing]
-
-
-def _integer_map(label_map: Mapping) -> dict[int, int]:
-    try:
-        return dict(sorted((int(source), int(target)) for source, target in label_map.items()))
-    except (TypeError, ValueError) as error:
-        raise UserError(f'label_map: expected integers as in {{"4": 3}}, received {dict(label_map)}.') from error
