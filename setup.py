@@ -52,9 +52,5 @@ setup(
         "tensorflow>=2.21,<2.22",
         "tqdm",
     ],
-    extras_require={
-        "demo": DEMO,
-        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
-        "dev": DEV,
-    },
+    extras_require={"demo": DEMO, "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"], "dev": DEV},
 )

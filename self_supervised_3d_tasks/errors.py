@@ -1,7 +1,5 @@
 """The exceptions that users are meant to see."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

@@ -5,8 +5,6 @@ and Keras import each other, and such a stand-in for Keras, met by TensorFlow ha
 The stand-ins here are known to nobody but the modules that ask for them.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 

@@ -147,11 +147,7 @@ class MaskPredictor(Predictor):
         for case, path in jobs:
             volume = formats.read_channels(case.images, self.experiment.rank)
             mask = inference.predict_case(
-                predict,
-                volume,
-                preprocessing,
-                num_classes=self.experiment.num_classes,
-                overlap=self.experiment.overlap,
+                predict, volume, preprocessing, num_classes=self.experiment.num_classes, overlap=self.experiment.overlap
             )
             path.parent.mkdir(parents=True, exist_ok=True)
             formats.write_mask(path, mask, reference=volume.path)

@@ -1,7 +1,5 @@
 """Sizes along the axes of an image, and names for what Keras computes with."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from numbers import Integral
 from typing import TypeAlias

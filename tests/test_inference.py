@@ -18,13 +18,7 @@ from self_supervised_3d_tasks.inference import (
 )
 
 # image shape, window: both ranks, odd sizes, an axis smaller than the window, one that fits exactly
-CASES = [
-    ((11,), (4,)),
-    ((9, 13), (4, 6)),
-    ((5, 13), (8, 6)),
-    ((9, 8, 11), (4, 4, 4)),
-    ((3, 8, 11), (4, 8, 5)),
-]
+CASES = [((11,), (4,)), ((9, 13), (4, 6)), ((5, 13), (8, 6)), ((9, 8, 11), (4, 4, 4)), ((3, 8, 11), (4, 8, 5))]
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,7 @@ from self_supervised_3d_tasks.experiment.keys import Experiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 
-MODULES = {
-    "train": "self_supervised_3d_tasks.pretraining.run",
-    "finetune": "self_supervised_3d_tasks.finetuning.sweep",
-}
+MODULES = {"train": "self_supervised_3d_tasks.pretraining.run", "finetune": "self_supervised_3d_tasks.finetuning.sweep"}
 
 USAGE = "FILE.json [--set key=value] [--resume] [--dry_run] [--print_config]"
 # Keys that do not touch the result.

@@ -4,8 +4,6 @@ A folder is flat. Masks lie in ``<folder>_labels`` unless told otherwise, named 
 classes of whole scans stand in a table. A part of an archive acts as a folder, see `archives`.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Voxel grids: the axes that a file stores against the canonical ones."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What happens to every scan once, before training: intensities to [0, 1], grid to the shape of the model."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -3,8 +3,6 @@
 Both align the borders of the grids (half-voxel centres): enlarging and shrinking again does not shift anything.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

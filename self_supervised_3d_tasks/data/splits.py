@@ -7,8 +7,6 @@ with classes are the exception: scikit-learn deals them with a generator, and an
 A resumed run would notice: its split is on record.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import math

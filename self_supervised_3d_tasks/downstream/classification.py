@@ -1,7 +1,5 @@
 """Finetuning on one class per scan."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Finetuning on any number of findings per scan: a sigmoid each."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The tables of predictions of whole scans: ``predictions.csv`` of a job, and what ``predict.py`` writes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

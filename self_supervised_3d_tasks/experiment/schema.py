@@ -18,10 +18,7 @@ _NAMES = {
 _KINDS = ("algorithm", "encoder", "decoder", "head")
 _FILE = {"type": "string"}
 _BASE = "Experiment files that this one builds on, relative to it; later keys win."
-_OF_FILES = {
-    "$schema": _FILE,
-    "base": {"anyOf": [_FILE, {"type": "array", "items": _FILE}], "description": _BASE},
-}
+_OF_FILES = {"$schema": _FILE, "base": {"anyOf": [_FILE, {"type": "array", "items": _FILE}], "description": _BASE}}
 _OLD = {"description": "Accepted from the predecessor's files."}
 
 

@@ -1,7 +1,5 @@
 """From-scratch trainings of another sweep, taken over where nothing that they depend on differs (``random_from``)."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from pathlib import Path

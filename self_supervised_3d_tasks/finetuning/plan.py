@@ -1,7 +1,5 @@
 """What a downstream sweep will do, known before any voxel is read."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Each combination is one job (see `job`) with its own folder under ``jobs/``. A f
 interrupted one continues after its last finished epoch.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 
 from absl import logging

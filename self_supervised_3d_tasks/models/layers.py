@@ -53,12 +53,7 @@ def transposed_convolution(rank: int, filters: int, factor: int | Sequence[int],
     """Return a transposed convolution that enlarges each axis by ``factor``, without overlap."""
     factor = as_tuple(factor, rank, "factor")
     return _ranked("Conv", rank, "Transpose")(
-        filters,
-        factor,
-        strides=factor,
-        padding="same",
-        kernel_initializer=_glorot(seed, name),
-        name=name,
+        filters, factor, strides=factor, padding="same", kernel_initializer=_glorot(seed, name), name=name
     )
 
 

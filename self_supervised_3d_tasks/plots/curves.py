@@ -1,7 +1,5 @@
 """Scores over label fractions, and scores and losses over epochs."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Codes in a plane."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The area under the ROC curve of every finding."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

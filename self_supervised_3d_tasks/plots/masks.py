@@ -1,7 +1,5 @@
 """Masks drawn on their scans."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path

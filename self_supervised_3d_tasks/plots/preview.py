@@ -1,7 +1,5 @@
 """Preview sheets: what a pretext task makes of some scans."""
 
-from __future__ import annotations
-
 import math
 import textwrap
 from collections.abc import Sequence

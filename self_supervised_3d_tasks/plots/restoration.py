@@ -1,7 +1,5 @@
 """Sheets of restored images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Histograms of the similarities of codes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

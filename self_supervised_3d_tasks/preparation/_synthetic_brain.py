@@ -1,7 +1,5 @@
 """Synthetic brain scans: the MNI152 template under a random deformation, contrast, noise and lesion."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

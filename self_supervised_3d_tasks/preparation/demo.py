@@ -6,8 +6,6 @@ cerebrospinal fluid), 1 grey matter, 2 white matter, 3 lesion. Some axial slices
 volumes as PNG, for the 2D tasks.
 """
 
-from __future__ import annotations
-
 import gzip
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """The scans of a pretraining: how they are found and read, and how crops of them are drawn."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

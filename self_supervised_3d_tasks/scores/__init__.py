@@ -6,8 +6,6 @@ cases as one set). Its function ``scores(outputs)`` returns, for each name that 
 that the name stands for, by their names in the tables. There is no list to edit.
 """
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """What every score of finished predictions is: a function of `Predictions`, found by its name (see the folder)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field

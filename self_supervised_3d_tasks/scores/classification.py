@@ -1,7 +1,5 @@
 """Scores of a classification: one number for all cases of a test set."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ Each finding is a yes-or-no question of its own; its score is the area under the
 prevalence enters. The mean over the findings is what papers on ChestX-ray14 report.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

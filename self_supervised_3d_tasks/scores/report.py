@@ -1,7 +1,5 @@
 """The tables of a finetuning sweep: tidy scores, the predecessor's summary, paired statistics, plain text."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -41,11 +39,7 @@ def read_long(path: Path) -> list[ScoreRow]:
 
 
 def write_summary(
-    path: Path,
-    rows: Iterable[ScoreRow],
-    modes: Sequence[str],
-    metrics: Sequence[str],
-    percents: Sequence[float],
+    path: Path, rows: Iterable[ScoreRow], modes: Sequence[str], metrics: Sequence[str], percents: Sequence[float]
 ) -> None:
     """Write ``results.csv`` with the predecessor's columns.
 

@@ -4,8 +4,6 @@ A class in neither the truth nor the prediction has no score: it is NaN and does
 them only scores 0.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

@@ -4,8 +4,6 @@ A segmentation is scored case by case; classes and findings of whole scans are s
 (fold) together, in rows whose case is `WHOLE_SET`. A score of NaN is not defined and is left out of every mean.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

@@ -304,10 +304,7 @@ def test_metrics_by_hand(rank):
     logits[::3, :12] += 9 * np.eye(12)[targets[::3, 0]]
     labels, turns, shown = split(algorithm, targets)
     complete = shown.all(1)
-    expected = {
-        "complete": complete.mean(),
-        "order_accuracy": (logits[:, :12].argmax(1) == labels)[complete].mean(),
-    }
+    expected = {"complete": complete.mean(), "order_accuracy": (logits[:, :12].argmax(1) == labels)[complete].mean()}
     answers = logits[:, 12:].reshape(turns.shape) > 0
     for index, name in enumerate(NAMES[rank]):
         expected[f"{name}_accuracy"] = (answers[:, index] == turns[:, index])[shown > 0].mean()

@@ -165,11 +165,7 @@ def test_a_table_labels_volumes_and_their_channels(tmp_path: Path, layout: str, 
     scans = touch(tmp_path / "scans", *(f"{case}{end}{suffix}" for case in "xy" for end in ("_t1", "_t2")))
     csv = write_table(tmp_path / "t.csv", "case,class", "x,1", "y,0")
     cases = find_cases(
-        layout,
-        scans,
-        labelled=True,
-        table=LabelTable(csv, 2, "case", "class"),
-        channel_suffixes=["_t2", "_t1"],
+        layout, scans, labelled=True, table=LabelTable(csv, 2, "case", "class"), channel_suffixes=["_t2", "_t1"]
     )
     assert [(case.name, case.label, len(case.images)) for case in cases] == [("x", 1, 2), ("y", 0, 2)]
     whole = touch(tmp_path / "whole", f"x{suffix}", f"y{suffix}")

@@ -47,8 +47,7 @@ def test_nearest_by_hand() -> None:
     np.testing.assert_array_equal(resize_nearest(np.array([1, 2], np.uint8), (6,)), [1, 1, 1, 2, 2, 2])
     np.testing.assert_array_equal(resize_nearest(np.array([1, 2, 3], np.uint8), (1,)), [2])
     np.testing.assert_array_equal(
-        resize_nearest(np.array([[0, 2], [5, 5]], np.uint8), (4, 4)),
-        [[0, 0, 2, 2], [0, 0, 2, 2], [5] * 4, [5] * 4],
+        resize_nearest(np.array([[0, 2], [5, 5]], np.uint8), (4, 4)), [[0, 0, 2, 2], [0, 0, 2, 2], [5] * 4, [5] * 4]
     )
 
 

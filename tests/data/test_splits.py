@@ -46,8 +46,7 @@ def test_pretraining_parts_cover_everything_and_share_no_subject(seed: int) -> N
 
 
 @pytest.mark.parametrize(
-    ("count", "share", "expected"),
-    [(2, 0.9, 1), (2, 0.1, 1), (15, 0.9, 2), (10, 0.75, 3), (3, 1.0, 0), (1, 1.0, 0)],
+    ("count", "share", "expected"), [(2, 0.9, 1), (2, 0.1, 1), (15, 0.9, 2), (10, 0.75, 3), (3, 1.0, 0), (1, 1.0, 0)]
 )
 def test_pretraining_counts(count: int, share: float, expected: int) -> None:
     assert len(pretraining_split(make_cases(count), share, 0)["validation"]) == expected

@@ -38,10 +38,7 @@ def _grid(side, jitter):
 
 
 def _augmented(**train):
-    return {
-        "train_data_generator_args": {**train, "shuffle": True},
-        "val_data_generator_args": {"augment": False},
-    }
+    return {"train_data_generator_args": {**train, "shuffle": True}, "val_data_generator_args": {"augment": False}}
 
 
 TRAIN = {

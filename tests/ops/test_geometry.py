@@ -60,14 +60,7 @@ def test_each_rotation_has_its_inverse():
 
 @pytest.mark.parametrize(
     ("shape", "count"),
-    [
-        ((4, 4, 2, 1), 6),
-        ((2, 4, 4, 1), 6),
-        ((4, 3, 2, 1), 4),
-        ((4, 4, 4, 1), 10),
-        ((4, 3, 1), 2),
-        ((4, 4, 1), 4),
-    ],
+    [((4, 4, 2, 1), 6), ((2, 4, 4, 1), 6), ((4, 3, 2, 1), 4), ((4, 4, 4, 1), 10), ((4, 3, 1), 2), ((4, 4, 1), 4)],
 )
 def test_auto_keeps_the_classes_that_keep_the_shape(shape, count):
     image = numbered(shape)

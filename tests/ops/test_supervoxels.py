@@ -115,11 +115,7 @@ def test_unit_of_the_spacing_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize(
-    ("max_blocks", "sigma", "lengths"),
-    [
-        (512, (2, 2, 0.25), (1, 1, 8)),
-        (128, (1, 1, 0.25), (2, 2, 8)),
-    ],
+    ("max_blocks", "sigma", "lengths"), [(512, (2, 2, 0.25), (1, 1, 8)), (128, (1, 1, 0.25), (2, 2, 8))]
 )
 def test_lengths_that_slic_is_given(monkeypatch, max_blocks: int, sigma, lengths) -> None:
     given = {}

@@ -37,12 +37,7 @@ def test_fraction_series_by_hand():
 
 
 def test_epoch_series_leaves_empty_cells_out():
-    history = [
-        {"epoch": "3", "loss": "0.5"},
-        {"epoch": "4", "loss": ""},
-        {"epoch": "5"},
-        {"epoch": 6, "loss": 0.25},
-    ]
+    history = [{"epoch": "3", "loss": "0.5"}, {"epoch": "4", "loss": ""}, {"epoch": "5"}, {"epoch": 6, "loss": 0.25}]
     epochs, values = epoch_series(history, "loss")
     np.testing.assert_array_equal(epochs, [3, 6])
     np.testing.assert_array_equal(values, [0.5, 0.25])

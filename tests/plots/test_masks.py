@@ -61,21 +61,10 @@ def test_overlay_shows_every_label(tmp_path, shape, channels, with_truth, read_p
     mask[2:6, 2:12], mask[7:11, 2:12] = 1, 3
     truth = np.where(mask == 3, 2, 0) if with_truth else None
     plots.overlay(
-        tmp_path / "overlay.png",
-        image,
-        mask,
-        "case",
-        (1.0, 2.0, 3.0)[: len(shape)],
-        truth=truth,
-        names={1: "organ"},
+        tmp_path / "overlay.png", image, mask, "case", (1.0, 2.0, 3.0)[: len(shape)], truth=truth, names={1: "organ"}
     )
     picture = read_png(tmp_path / "overlay.png")
-    assert [shows(picture, LABEL_COLOURS[label - 1]) for label in (1, 2, 3, 4)] == [
-        True,
-        with_truth,
-        True,
-        False,
-    ]
+    assert [shows(picture, LABEL_COLOURS[label - 1]) for label in (1, 2, 3, 4)] == [True, with_truth, True, False]
 
 
 @pytest.mark.parametrize("value", [0, 1])

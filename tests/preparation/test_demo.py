@@ -273,10 +273,7 @@ def test_the_displacement_does_not_fold_space(seed):
         (["dmo", "--output", "x"], "no data set 'dmo' can be prepared; known: demo. Did you mean 'demo'?"),
         (["_synthetic_brain"], "known: demo."),
         (["demo"], "--output is missing"),
-        (
-            ["demo", "--output", "x", "--size", "8"],
-            "--size: Input should be greater than or equal to 16, received 8",
-        ),
+        (["demo", "--output", "x", "--size", "8"], "--size: Input should be greater than or equal to 16, received 8"),
         (["demo", "--output", "x", "--sise", "8"], "Did you mean: size"),
         (["demo", "more", "--output", "x"], "unexpected argument 'more'"),
     ],

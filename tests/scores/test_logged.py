@@ -126,14 +126,7 @@ def test_keras_names_and_averages_the_metrics():
     model = keras.Model(image, keras.layers.Identity()(image))
     model.compile(loss=losses.get("dice_crossentropy"), metrics=functions)
     values = model.evaluate(logits, truth, batch_size=2, verbose=0, return_dict=True)
-    assert set(values) == {
-        "loss",
-        "accuracy",
-        "weighted_dice_coefficient",
-        "brats_wt",
-        "brats_tc",
-        "brats_et",
-    }
+    assert set(values) == {"loss", "accuracy", "weighted_dice_coefficient", "brats_wt", "brats_tc", "brats_et"}
     for function in functions:
         assert values[function.__name__] == pytest.approx(float(np.mean(function(truth, logits))), rel=1e-5)
 

@@ -21,10 +21,7 @@ def rows_of(split, mode, values, metric="dice"):
 
 
 def test_long_table_by_hand(tmp_path):
-    rows = [
-        ScoreRow(50, "frozen", 0, "a", "dice", 0.5),
-        ScoreRow(2.5, "random", 1, 'odd, "name"', "dice", math.nan),
-    ]
+    rows = [ScoreRow(50, "frozen", 0, "a", "dice", 0.5), ScoreRow(2.5, "random", 1, 'odd, "name"', "dice", math.nan)]
     write_long(tmp_path / "results_long.csv", rows)
     assert (tmp_path / "results_long.csv").read_text() == (
         'split,mode,repetition,case,metric,value\n50,frozen,0,a,dice,0.5\n2.5,random,1,"odd, ""name""",dice,\n'
@@ -49,10 +46,7 @@ def test_long_table_reads_back_the_same_numbers(tmp_path):
         ("", "received an empty file"),
         ("a,b\n1,2\n", "received a,b"),
         ("split,mode,repetition,case,metric,value\n50,frozen,0,a,dice\n", "line 2"),
-        (
-            "split,mode,repetition,case,metric,value\n50,frozen,0,a,dice,1\n50,frozen,0,a,dice,high\n",
-            "line 3",
-        ),
+        ("split,mode,repetition,case,metric,value\n50,frozen,0,a,dice,1\n50,frozen,0,a,dice,high\n", "line 3"),
     ],
 )
 def test_a_broken_long_table_is_named(tmp_path, content, message):

@@ -107,10 +107,7 @@ def test_unscaled_copies_double_the_activations(saved):
 
     x = image(3, 8, 8, 2)
     np.testing.assert_allclose(
-        first_convolution(target, x[..., [0, 0, 1, 1]]),
-        2 * first_convolution(encoder, x),
-        rtol=1e-4,
-        atol=1e-5,
+        first_convolution(target, x[..., [0, 0, 1, 1]]), 2 * first_convolution(encoder, x), rtol=1e-4, atol=1e-5
     )
 
 
@@ -156,10 +153,7 @@ def test_fewer_channels_need_a_map(saved):
 
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [
-        ({"filters": 8}, r"one/kernel: shape \(3, 3, 2, 8\)"),
-        ({"names": ("one", "three")}, "three/kernel: not in"),
-    ],
+    [({"filters": 8}, r"one/kernel: shape \(3, 3, 2, 8\)"), ({"names": ("one", "three")}, "three/kernel: not in")],
 )
 def test_an_incomplete_match_changes_nothing_and_shows_the_report(saved, options, reason):
     _, run = saved
@@ -189,8 +183,7 @@ def test_a_partial_match_when_allowed(saved):
     assert set(report.unused) == {"two/kernel", "two/bias"}
     assert "6 of 8 tensors matched, 0 adapted, 2 left, 2 unused" in str(report)
     assert_same(
-        [encoder.get_layer("one").kernel, fresh],
-        [target.get_layer("one").kernel, target.get_layer("three").kernel],
+        [encoder.get_layer("one").kernel, fresh], [target.get_layer("one").kernel, target.get_layer("three").kernel]
     )
 
 

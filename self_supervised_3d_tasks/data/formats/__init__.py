@@ -17,8 +17,6 @@ Whatever its library raises about a damaged file becomes one message here. A for
 own says by ``is_scan(path)`` which paths are theirs.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import pkgutil

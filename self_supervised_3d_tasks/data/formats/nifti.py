@@ -4,8 +4,6 @@ Voxels are turned to the closest canonical (RAS) axes, so that one array axis me
 the affine follows. A written mask lies on the axes of its scan again.
 """
 
-from __future__ import annotations
-
 import gzip
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """NumPy arrays, ``(*spatial)`` or ``(*spatial, channels)``, which say nothing of directions and voxel sizes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -4,8 +4,6 @@ The form of the NIH ChestX-ray14 release (Wang et al. 2017, "ChestX-ray8: Hospit
 Benchmarks").
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Grade g is written as num_classes values of which the first g + 1 are ones: outp
 is at least k (Cheng et al. 2008, "A Neural Network Approach to Ordinal Regression").
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 

@@ -3,8 +3,6 @@
 Rows are counted as a spreadsheet counts them: the names of the columns stand in row 1.
 """
 
-from __future__ import annotations
-
 import csv
 import re
 from collections.abc import Mapping, Sequence

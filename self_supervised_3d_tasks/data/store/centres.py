@@ -1,7 +1,5 @@
 """The voxels of each scan that crops are centred on, found once for a cohort and kept on disk."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

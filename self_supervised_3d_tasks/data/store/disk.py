@@ -4,8 +4,6 @@ A file's name holds a fingerprint of its source files and of the preprocessing, 
 read; a file is moved into place when it is complete, so that several processes may share the folder.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import shutil

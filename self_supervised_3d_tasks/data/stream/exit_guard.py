@@ -5,8 +5,6 @@ the interpreter, and TensorFlow then waits for its result for ever. Measured: on
 still held an iterator with ``numpy_function``, none with this guard.
 """
 
-from __future__ import annotations
-
 import atexit
 import functools
 import gc

@@ -248,10 +248,7 @@ def _checked_crop_shape(store: VolumeStore, crop_shape: Sequence[int] | None) ->
 
 
 def crop_origin(
-    shape: Sequence[int],
-    crop_shape: Sequence[int],
-    uniforms: np.ndarray,
-    centre: np.ndarray | None = None,
+    shape: Sequence[int], crop_shape: Sequence[int], uniforms: np.ndarray, centre: np.ndarray | None = None
 ) -> tuple[int, ...]:
     """Return the first voxel of a crop.
 

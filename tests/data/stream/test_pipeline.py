@@ -49,12 +49,7 @@ def test_each_epoch_visits_every_scan_once(make_store, num_scans: int, seed: int
 
 def test_every_crop_is_visited_once_and_batches_are_full(make_store) -> None:
     dataset = pretraining_dataset(
-        make_store(numbered(5)),
-        make_example=identity,
-        batch_size=4,
-        crop_shape=(2, 2, 2),
-        crops_per_scan=3,
-        seed=0,
+        make_store(numbered(5)), make_example=identity, batch_size=4, crop_shape=(2, 2, 2), crops_per_scan=3, seed=0
     )
     batches = take(dataset, 15)  # 4 epochs of 15 crops in batches of 4
     assert {len(images) for images, _ in batches} == {4}
@@ -138,10 +133,7 @@ def test_shapes_are_static(make_store) -> None:
     ]
     seen = []
     pretraining_dataset(
-        store,
-        make_example=lambda image, seed: (seen.append(image.shape) or image, seed),
-        batch_size=1,
-        seed=0,
+        store, make_example=lambda image, seed: (seen.append(image.shape) or image, seed), batch_size=1, seed=0
     )
     assert seen[-1] == (6, 5, 4, 2)
 
@@ -207,13 +199,7 @@ CENTRED_ORIGINS = {0: {(0, 0, 0), (1, 2, 2), (4, 1, 4)}, 1: {(2, 3, 7)}}
 def test_crops_are_those_at_the_centres_and_each_is_as_likely(make_store) -> None:
     store = make_store(coordinate_scans([(8, 6, 7), (9, 6, 10)]), data_dim=(4, 2, 3))
     dataset = pretraining_dataset(
-        store,
-        make_example=identity,
-        batch_size=8,
-        crop_shape=(4, 2, 3),
-        crops_per_scan=4,
-        centres=CENTRES,
-        seed=0,
+        store, make_example=identity, batch_size=8, crop_shape=(4, 2, 3), crops_per_scan=4, centres=CENTRES, seed=0
     )
     counts = Counter()
     for crops, _ in take(dataset, 120):
