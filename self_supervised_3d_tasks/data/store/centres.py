@@ -1,26 +1,23 @@
 """The voxels of each scan that crops are centred on, found once for a cohort and kept on disk."""
 
-import os
+import contextlib
+import functools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from absl import logging
-from tqdm import tqdm
 
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.formats import read_header
 from self_supervised_3d_tasks.data.store import disk
-from self_supervised_3d_tasks.data.store.volumes import VolumeStore
+from self_supervised_3d_tasks.data.store.threads import map_in_threads
+from self_supervised_3d_tasks.data.store.volumes import MAX_REPORTED, VolumeStore
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.ops.patches import FOREGROUND
 
 Finder = Callable[[np.ndarray, Sequence[float]], np.ndarray]
 """``(image (*spatial, channels), spacing (rank,) in mm)`` to voxels ``(number, rank)``; its repr says all it does."""
-
-_MAX_THREADS = 8
-_MAX_REPORTED = 10
 
 
 def find(
@@ -41,15 +38,17 @@ def find(
     Raises:
         UserError: Scans have no centre (or with ``skip`` none has).
     """
-    found = _find_each(store, finder, folder)
+    indices = {case: index for index, case in enumerate(store.cases)}  # a case may be listed twice
+    look = functools.partial(_find_one, store, finder=finder, folder=folder)
+    with contextlib.closing(map_in_threads(look, indices.values(), "finding supervoxels")) as voxels:
+        found = dict(zip(indices, voxels, strict=True))
     bad = {}
     for index, case in enumerate(store.cases):
         if not len(found[case]) and case not in bad:
             bad[case] = _nothing_found(case, store.image(index))
     if bad and not skip:
-        reports = list(bad.values())
-        more = [f"{len(reports) - _MAX_REPORTED} more scans have none."] if len(reports) > _MAX_REPORTED else []
-        raise UserError("\n".join([*reports[:_MAX_REPORTED], *more]))
+        more = [f"{len(bad) - MAX_REPORTED} more scans have none."] if len(bad) > MAX_REPORTED else []
+        raise UserError("\n".join([*list(bad.values())[:MAX_REPORTED], *more]))
     for case, reason in bad.items():
         logging.warning("Skipped %s: %s", case.name, reason)
         store.skipped.append({"case": case.name, "reason": reason})
@@ -58,22 +57,8 @@ def find(
     return store, [found[case] for case in store.cases]
 
 
-def _find_each(store: VolumeStore, finder: Finder, folder: Path) -> dict[Case, np.ndarray]:
-    """Return the centres of every case, from the cache where it has them."""
-    indices = {case: index for index, case in enumerate(store.cases)}  # a case may be listed twice
-
-    def look(case: Case) -> np.ndarray:
-        return _find_one(store, indices[case], finder, folder)
-
-    pool = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
-    try:
-        results = tqdm(pool.map(look, indices), "finding supervoxels", len(indices), unit="scan", disable=None)
-        return dict(zip(indices, results, strict=True))
-    finally:
-        pool.shutdown(cancel_futures=True)  # after an error, or Ctrl-C, do not look through the rest first
-
-
-def _find_one(store: VolumeStore, index: int, finder: Finder, folder: Path) -> np.ndarray:
+def _find_one(store: VolumeStore, index: int, *, finder: Finder, folder: Path) -> np.ndarray:
+    """Return the centres of a scan, from the cache where it has them."""
     case, rank, shape = store.cases[index], store.preprocessing.rank, store.shape(index)[:-1]
     key = disk.fingerprint(case, store.preprocessing, None, computed=repr(finder))
 

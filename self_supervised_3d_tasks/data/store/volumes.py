@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
-import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import logging
-from tqdm import tqdm
 
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.formats import archives, read_channels, read_header, read_mask, read_mask_header
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import disk
+from self_supervised_3d_tasks.data.store.threads import map_in_threads
 from self_supervised_3d_tasks.data.volumes import check_same_grid
 from self_supervised_3d_tasks.errors import UserError
 
 MEMORY_LIMIT = 4 * 2**30  # bytes
 MAX_FOREGROUND = 10_000  # remembered voxels per case: 80 kB, enough to draw from
-_MAX_THREADS = 8
-_MAX_REPORTED = 10
+MAX_REPORTED = 10
 
 
 @dataclass(frozen=True)
@@ -78,20 +76,17 @@ class VolumeStore:
         self.skipped: list[dict[str, str]] = []
         self._skip = on_bad_file == "skip"
         check = functools.partial(check_case, preprocessing=preprocessing, num_classes=num_classes)
-        shapes = self._keep_good(cases, map(_caught(check), cases), max_errors=_MAX_REPORTED)
+        shapes = self._keep_good(cases, map(_caught(check), cases), max_errors=MAX_REPORTED)
         folder = _cache_folder(cache, cache_dir, memory_limit, _num_bytes(shapes.values(), num_classes))
         self._entries = self._decode(list(shapes), folder)
         self.cases = list(self._entries)
 
     def _decode(self, cases: list[Case], folder: Path | None) -> dict[Case, _Entry]:
         load = functools.partial(_load, preprocessing=self.preprocessing, num_classes=self.num_classes, folder=folder)
-        pool = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
         try:
-            loaded = pool.map(_caught(load), cases)
-            progress = tqdm(loaded, "reading scans", len(cases), unit="scan", disable=None)
-            return self._keep_good(cases, progress, max_errors=1)
+            with contextlib.closing(map_in_threads(_caught(load), cases, "reading scans")) as loaded:
+                return self._keep_good(cases, loaded, max_errors=1)
         finally:
-            pool.shutdown(cancel_futures=True)  # after an error, or Ctrl-C, do not decode the rest first
             archives.release()  # the store holds the scans now
 
     def _keep_good(self, cases: Sequence[Case], results: Iterable[Any], *, max_errors: int) -> dict[Case, Any]:
@@ -110,7 +105,7 @@ class VolumeStore:
         if errors and not self._skip:
             raise UserError("\n".join(errors))
         if not good:
-            raise UserError("\n".join([f"None of {len(cases)} scans can be used.", *errors[:_MAX_REPORTED]]))
+            raise UserError("\n".join([f"None of {len(cases)} scans can be used.", *errors[:MAX_REPORTED]]))
         return good
 
     def __len__(self) -> int:
