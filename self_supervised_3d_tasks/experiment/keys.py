@@ -178,9 +178,9 @@ class FinetuneExperiment(Experiment):
         return "csv_file_test" if test and self.csv_file_test else "csv_file"
 
     def label_table_options(self, *, test: bool = False) -> dict[str, Any] | None:
-        """Return the keyword arguments of `data.label_tables.LabelTable`, or None where masks are the labels.
+        """Return the keyword arguments of `data.labels.tables.LabelTable`, or None where no table is given.
 
-        With ``findings`` those of `data.finding_tables.FindingTable`.
+        With ``findings`` they are those of `data.labels.findings.FindingTable`.
 
         Args:
             test: Of the test scans, where they have a table of their own.

@@ -1,8 +1,9 @@
-"""Names in experiment files are module names: ``"rotation"`` is ``algorithms/rotation.py``.
+"""Names in experiment files are mostly module names: ``"rotation"`` is ``algorithms/rotation.py``.
 
-There is no list to edit. A new file in ``algorithms/``, ``models/encoders/`` or ``models/decoders/`` is known at once,
-and its signature declares the JSON keys that it takes. Two kinds of names are not modules: those of an encoder family
-are the keys of its ``ARCHITECTURES``, and those of heads the keys of ``HEADS`` in ``models/heads.py``.
+A new task in ``algorithms/``, or a new network in ``models/encoders/`` or ``models/decoders/``, is known at once, and
+its signature declares the JSON keys that it takes; only modules that hold no task of their own are listed below. Two
+kinds of names are not modules: those of an encoder family are the keys of its ``ARCHITECTURES``, and those of heads the
+keys of ``HEADS`` in ``models/heads.py``.
 """
 
 import functools
