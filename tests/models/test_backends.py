@@ -15,6 +15,7 @@ import numpy as np
 
 from self_supervised_3d_tasks import losses
 from self_supervised_3d_tasks.experiment import registry
+from self_supervised_3d_tasks.losses import contrastive
 from self_supervised_3d_tasks.scores import logged
 
 assert keras.backend.backend() == {backend!r}
@@ -41,7 +42,7 @@ for loss in losses.LOSSES:
     step(keras.Sequential([keras.Input(image.shape[1:]), keras.layers.Dense(4)]), loss)
 for metric in (metric for found in logged.known("segmentation", ["0", "1", "2", "3"]).values() for metric in found):
     assert np.allclose(np.asarray(metric(mask, 200 * np.eye(4, dtype="float32")[mask])), 1)
-value = losses.contrastive.info_nce(np.zeros((2, 3, 4), "float32"), np.zeros((2, 3), "int32"))
+value = contrastive.info_nce(np.zeros((2, 3, 4), "float32"), np.zeros((2, 3), "int32"))
 assert np.allclose(np.asarray(value), np.log(4))
 """
 
