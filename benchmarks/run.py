@@ -40,6 +40,8 @@ def measure(name: str, side: int, filters: int, steps: int) -> dict:
     from self_supervised_3d_tasks.data.preprocessing import Preprocessing
     from self_supervised_3d_tasks.data.store.volumes import VolumeStore
     from self_supervised_3d_tasks.data.stream import pipeline
+    from self_supervised_3d_tasks.data.stream.source import Position
+    from self_supervised_3d_tasks.data.stream.wait_clock import WaitClock
     from self_supervised_3d_tasks.experiment import registry
 
     keras.utils.set_random_seed(0)
@@ -61,7 +63,7 @@ def measure(name: str, side: int, filters: int, steps: int) -> dict:
                 store,
                 make_example=algorithm.make_example,
                 batch_size=scans,
-                position=pipeline.Position(seed=0),
+                position=Position(seed=0),
                 sampling=algorithm.sampling,
             )
 
@@ -71,7 +73,7 @@ def measure(name: str, side: int, filters: int, steps: int) -> dict:
         step = functools.partial(model.train_on_batch, inputs, targets)
         bare(), step()
         bare_seconds, step_seconds = alternate(bare, step, steps)
-        clock = pipeline.WaitClock()
+        clock = WaitClock()
         model.fit(clock.attach(stream()), steps_per_epoch=2, verbose=0, shuffle=False)
         waited, began = clock.seconds(), time.perf_counter()
         model.fit(clock.attach(stream()), steps_per_epoch=steps, verbose=0, shuffle=False)

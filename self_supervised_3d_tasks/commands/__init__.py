@@ -1,4 +1,4 @@
-"""The command line: one module per command. Nothing imports them; they import everything."""
+"""The command line: one module per command; `experiment_run` is what train and finetune share. Nothing imports them."""
 
 import inspect
 import logging as standard_logging

@@ -1,1 +1,1 @@
-"""From files to batches: formats, cases, layouts, splits, preprocessing, store, pipeline."""
+"""From files to batches: formats, labels, layouts, cases, splits, preprocessing, store, stream."""

@@ -17,7 +17,7 @@ class Layout:
 
     Args:
         rank: number of spatial axes; None where ``data_dim`` says it.
-        suffixes: of scans and masks.
+        suffixes: Endings of the files of scans and masks.
         volume_fitting: default of the experiment's ``volume_fitting``.
         label_stem: what a mask's stem has more than its scan's.
         num_classes: default of the experiment's ``num_classes``.

@@ -47,8 +47,8 @@ def pretraining_split(cases: Sequence[Case], train_val_split: float, seed: int) 
 
     Args:
         cases: all cases.
-        train_val_split: share of the subjects that trains, in (0, 1]; 1 leaves the validation empty.
-        seed: of the order of subjects.
+        train_val_split: share of the subjects that trains, in (0, 1).
+        seed: Seed of the order of subjects.
 
     Raises:
         UserError: The share is out of range, or there are fewer subjects than parts.

@@ -15,6 +15,7 @@ from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
 from self_supervised_3d_tasks.data.stream import pipeline
+from self_supervised_3d_tasks.data.stream.source import Crops, Position
 from self_supervised_3d_tasks.data.volumes import Volume
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
 from self_supervised_3d_tasks.files.run_folder import RunFolder
@@ -49,13 +50,13 @@ class SegmentationTask(DownstreamTask):
             volume, _ = read_labelled(case, preprocessing, self.experiment.num_classes)
             preprocessing.image(volume)
 
-    def dataset(self, store: VolumeStore, position: pipeline.Position) -> Any:
+    def dataset(self, store: VolumeStore, position: Position) -> Any:
         """Return batches of scans or crops and their masks."""
         experiment = self.experiment
         return pipeline.segmentation_dataset(
             store,
             batch_size=experiment.batch_size,
-            crops=pipeline.Crops(experiment.crop_shape, experiment.crops_per_scan),
+            crops=Crops(experiment.crop_shape, experiment.crops_per_scan),
             foreground_fraction=experiment.foreground_fraction,
             augment=augment.augment_segmentation if experiment.augment and position.training else None,
             position=position,

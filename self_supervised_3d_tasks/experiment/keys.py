@@ -48,8 +48,8 @@ class FinetuneExperiment(Experiment):
     """Keys of finetuning: ``python finetune.py FILE.json``.
 
     Args:
-        model_checkpoint: Run folder of the pretraining, or a .keras file; the task and the keys of the encoder come
-            from the config.json there.
+        model_checkpoint: Run folder of the pretraining, or a .keras file; the pretext task and the keys of the encoder
+            come from the config.json there.
         data_dir_train: Folder of labelled scans, or <archive>.npz/<part>.
         data_dir_test: Folder of labelled test scans; default: test_split takes them from data_dir_train.
         label_dir_train: Folder of the masks; default: <data_dir_train>_labels.

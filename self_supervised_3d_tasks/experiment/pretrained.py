@@ -39,12 +39,12 @@ def inherit(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     others = [key for key in theirs if key in values and _differ(key, values[key], theirs[key])]
     lost = [key for key in others if key not in WITHOUT_TENSORS]
     if lost and values.get("allow_partial_load") is not True:
-        mine, stored = (", ".join(f"{key} {json.dumps(keys[key])}" for key in lost) for keys in (values, theirs))
+        here, there = (", ".join(f"{key} {json.dumps(source[key])}" for key in lost) for source in (values, theirs))
         raise UserError(
-            f"{', '.join(lost)}: the file has {mine}, but {path} of model_checkpoint has {stored}; weights fit into "
+            f"{', '.join(lost)}: the file has {here}, but {path} of model_checkpoint has {there}; weights fit into "
             "their own encoder only; remove these keys from the file, or name another model_checkpoint"
         )
-    pairs = {key: [json.dumps(keys[key]) for keys in (values, theirs)] for key in others}
+    pairs = {key: [json.dumps(source[key]) for source in (values, theirs)] for key in others}
     warning = "{}: {} is in force, but the encoder was pretrained with {} ({})"
     return theirs | values, [warning.format(key, *pair, path) for key, pair in pairs.items()]
 

@@ -131,7 +131,7 @@ class Experiment(BaseModel):
 
     @property
     def encoder_name(self) -> str:
-        """Module name of the encoder."""
+        """Name of the encoder, as the registry has it."""
         return registry.canonical("encoder", self.encoder_architecture or "unet", "encoder_architecture")
 
     def preprocessing_options(self) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Pure TensorFlow functions on one image ``(*spatial, channels)`` of any rank, with stateless seeds."""
+"""Pure functions of one image ``(*spatial, channels)`` of any rank with stateless seeds, and what is drawn for them."""

@@ -15,6 +15,7 @@ from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.data.stream import pipeline
 from self_supervised_3d_tasks.data.stream.background import Background
 from self_supervised_3d_tasks.data.stream.repeated_examples import keep_crop
+from self_supervised_3d_tasks.data.stream.source import ONE_SCAN, Crops, Position
 from self_supervised_3d_tasks.experiment.keys import TrainExperiment
 from self_supervised_3d_tasks.ops import augment
 from self_supervised_3d_tasks.ops.sampling import Sampling
@@ -65,7 +66,7 @@ class Scans:
             augmentation = functools.partial(augment.augment_image, zoom_only=experiment.augment_zoom_only)
         return self._stream(
             self.algorithm.make_example,
-            pipeline.Position(experiment.seed, first_step, training),
+            Position(experiment.seed, first_step, training),
             crops_per_scan=experiment.crops_per_scan,
             batch_size=batch_size,
             sampling=self.algorithm.sampling,
@@ -74,7 +75,7 @@ class Scans:
 
     def single_examples(self) -> Any:
         """Return a `tf.data.Dataset` of one example of every scan, not augmented, in batches of one."""
-        position = pipeline.Position(self.experiment.seed, training=False)
+        position = Position(self.experiment.seed, training=False)
         sampling = Sampling(companions=self.algorithm.sampling.companions)
         return self._stream(self.algorithm.make_example, position, sampling=sampling)
 
@@ -83,16 +84,16 @@ class Scans:
 
         Every scan comes in turn, ``per_scan`` times if it is cropped; not augmented, the same for the same seed.
         """
-        return self._stream(keep_crop, pipeline.Position(seed, training=False), crops_per_scan=per_scan)
+        return self._stream(keep_crop, Position(seed, training=False), crops_per_scan=per_scan)
 
     def _stream(
         self,
         make_example: Callable[..., Any],
-        position: pipeline.Position,
+        position: Position,
         *,
         crops_per_scan: int = 1,
         batch_size: int = 1,
-        sampling: Sampling = pipeline.ONE_SCAN,
+        sampling: Sampling = ONE_SCAN,
         augment: Callable[..., Any] | None = None,
     ) -> Any:
         """Return a stream whose crops are drawn the same way for training, validation, pictures and analyses."""
@@ -103,7 +104,7 @@ class Scans:
             make_example=make_example,
             batch_size=batch_size,
             position=position,
-            crops=pipeline.Crops(self.experiment.crop_shape, crops_per_scan, self.centres, background),
+            crops=Crops(self.experiment.crop_shape, crops_per_scan, self.centres, background),
             sampling=sampling,
             augment=augment,
         )

@@ -25,9 +25,9 @@ class Row(NamedTuple):
     """One scan of a table.
 
     Attributes:
-        number: of the row.
+        number: Number of the row, from 1.
         file: file name, or a name without suffix where the table has those.
-        label: class, after ``label_map``; or findings, see `finding_tables`.
+        label: class, after ``label_map``; or findings, see `findings`.
         subject: None without a column of subjects.
     """
 

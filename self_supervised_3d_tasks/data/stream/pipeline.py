@@ -10,20 +10,9 @@ import numpy as np
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.data.stream.exit_guard import stop_iterators_at_exit
 from self_supervised_3d_tasks.data.stream.source import ONE_SCAN, Branch, Crops, Foreground, Position, Source
-from self_supervised_3d_tasks.data.stream.wait_clock import WaitClock
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import tf
 from self_supervised_3d_tasks.ops.sampling import Sampling
-
-__all__ = [
-    "Crops",
-    "Position",
-    "VolumeStore",
-    "WaitClock",
-    "pretraining_dataset",
-    "segmentation_dataset",
-    "whole_scan_dataset",
-]
 
 WHOLE_SCANS = Crops()
 

@@ -87,7 +87,7 @@ class Position:
     """Where a stream of batches begins, and which one it is.
 
     Args:
-        seed: of order, crops, augmentation, examples, companions and batches.
+        seed: Seed of order, crops, augmentation, examples, companions and batches.
         first_step: number of the first batch, at least 0.
         training: True: endless, shuffled, full batches, which may straddle epochs. False: one pass in order, the same
             every time, with a smaller last batch.

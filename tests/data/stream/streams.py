@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from self_supervised_3d_tasks.data.stream import pipeline
+from self_supervised_3d_tasks.data.stream.source import Crops, Position
 from self_supervised_3d_tasks.ops.sampling import Sampling
 
 CROPS = {"crop_shape": "shape", "crops_per_scan": "per_scan", "centres": "centres", "background": "background"}
@@ -14,8 +15,8 @@ def grouped(options: dict) -> dict:
     """Return the options of a stream with those of crops, sampling and position in the values that it takes."""
     crops = {name: options.pop(key) for key, name in CROPS.items() if key in options}
     sampling = {key: options.pop(key) for key in SAMPLING if key in options}
-    options["position"] = pipeline.Position(**{key: options.pop(key) for key in POSITION if key in options})
-    options |= {"crops": pipeline.Crops(**crops)} if crops else {}
+    options["position"] = Position(**{key: options.pop(key) for key in POSITION if key in options})
+    options |= {"crops": Crops(**crops)} if crops else {}
     return options | ({"sampling": Sampling(**sampling)} if sampling else {})
 
 
