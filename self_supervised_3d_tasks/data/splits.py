@@ -51,7 +51,7 @@ def pretraining_split(cases: Sequence[Case], train_val_split: float, seed: int) 
         seed: Seed of the order of subjects.
 
     Raises:
-        UserError: The share is out of range, or there are fewer subjects than parts.
+        UserError: There are fewer subjects than parts.
     """
     classes = _classes(cases)
     subjects = _ordered(classes, classes, seed, "pretraining")
@@ -94,7 +94,8 @@ def finetuning_split(
         folds: number of folds of a cross-validation, above ``repetition``; excludes ``test_cases``.
 
     Raises:
-        UserError: A share is out of range, there are fewer subjects than parts, or a test file or subject also trains.
+        UserError: There are fewer subjects than parts or than folds, the test set is empty, or a test file or subject
+            also trains.
     """
     classes = _classes(cases)
     subjects = _ordered(classes, classes, seed, "finetuning")
@@ -196,9 +197,8 @@ def _stratified_folds(cases: Sequence[Case], classes: Mapping[str, int], count: 
         if subjects < count:
             logging.warning("Class %d has %d subjects for %d folds: some have none to test.", label, subjects, count)
     splitter = model_selection.StratifiedGroupKFold(count, shuffle=True, random_state=seed % 2**32)
-    with warnings.catch_warnings(
-        category=UserWarning, action="ignore"
-    ):  # of classes smaller than the folds: told above
+    # scikit-learn warns of classes smaller than the folds, which are told above.
+    with warnings.catch_warnings(category=UserWarning, action="ignore"):
         parts = [
             frozenset(cases[index].subject for index in test)
             for _, test in splitter.split(cases, labels, [case.subject for case in cases])

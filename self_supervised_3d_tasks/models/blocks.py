@@ -98,9 +98,11 @@ def normalized_convolution(
     return normalize(x, normalization, f"{name}_norm", momentum=0.9, epsilon=1e-5)
 
 
-def normalize(x: Tensor, kind: Normalization, name: str, **constants: float) -> Tensor:
-    """Apply `layers.normalization` with its ``constants``; "none" leaves ``x`` as it is."""
-    return x if kind == "none" else layers.normalization(kind, x.shape[-1], name=name, **constants)(x)
+def normalize(x: Tensor, kind: Normalization, name: str, *, momentum: float = 0.99, epsilon: float = 1e-3) -> Tensor:
+    """Apply `layers.normalization`, whose constants these are; "none" leaves ``x`` as it is."""
+    if kind == "none":
+        return x
+    return layers.normalization(kind, x.shape[-1], momentum=momentum, epsilon=epsilon, name=name)(x)
 
 
 def _drop(x: Tensor, rate: float, seed: int, name: str) -> Tensor:

@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.load import load_experiment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -40,3 +43,12 @@ def finetune(folder, **keys):
 def classify(folder, **keys):
     head = {"prediction_architecture": "simple_multiclass", "csv_file": "labels.csv", "label_column": "grade"}
     return finetune(folder, **head | keys)
+
+
+def assert_refused(load, folder, keys, parts):
+    """Loading these keys is refused in one line that has every part."""
+    with pytest.raises(UserError) as error:
+        load(folder, **keys)
+    message = str(error.value)
+    assert [part for part in parts if part not in message] == [], message
+    assert "\n" not in message

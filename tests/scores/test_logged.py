@@ -22,19 +22,12 @@ def score(name, truth, prediction):
     return scores.find("segmentation", [name], names_of(4))[name](Predictions(truth, prediction))
 
 
-def maps(seed, num_classes=4, shape=(6, 5, 4)):
-    generator = np.random.default_rng(seed)
-    truth = generator.integers(0, num_classes, shape)
-    wrong = generator.random(shape) < generator.uniform(0.1, 0.9)
-    return truth, np.where(wrong, generator.integers(0, num_classes, shape), truth)
-
-
 def logits_of(prediction, num_classes):
     return np.eye(num_classes, dtype="float32")[prediction] * 3
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 6, 5, 4)])
-def test_training_metrics_per_sample(shape):
+def test_training_metrics_per_sample(maps, shape):
     truth, prediction = maps(0, shape=shape)
     logits = logits_of(prediction, 4)
     samples = list(zip(truth, prediction, strict=True))
@@ -52,7 +45,7 @@ def test_training_metrics_per_sample(shape):
         np.testing.assert_allclose(metric(truth.astype("float32"), logits), expected, rtol=1e-5)
 
 
-def test_the_dice_coefficient_is_the_losss_complement():
+def test_the_dice_coefficient_is_the_losss_complement(maps):
     truth, prediction = maps(1, shape=(2, 8, 8))
     (metric,) = logged.find("segmentation", ["weighted_dice_coefficient"], names_of(4))
     logits = logits_of(prediction, 4)
@@ -117,7 +110,7 @@ def test_a_weighted_mean_in_fit_is_over_the_epoch():
     assert model.evaluate(np.ones((6, 1)), targets, batch_size=2, verbose=0, return_dict=True)["share"] == 2.5
 
 
-def test_keras_names_and_averages_the_metrics():
+def test_keras_names_and_averages_the_metrics(maps):
     truth, prediction = maps(2, shape=(4, 8, 8))
     logits = logits_of(prediction, 4)
     names = ["accuracy", "weighted_dice_coefficient", "brats_metrics"]

@@ -13,13 +13,6 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.scores.base import Predictions
 
 
-def maps(seed, num_classes=4, shape=(6, 5, 4)):
-    generator = np.random.default_rng(seed)
-    truth = generator.integers(0, num_classes, shape)
-    wrong = generator.random(shape) < generator.uniform(0.1, 0.9)
-    return truth, np.where(wrong, generator.integers(0, num_classes, shape), truth)
-
-
 def expand(names, num_classes):
     return list(scores.find("segmentation", names, list(map(str, range(num_classes)))))
 
@@ -34,7 +27,7 @@ def union(labels, label_map):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_scores_agree_with_scikit_learn(seed):
+def test_scores_agree_with_scikit_learn(maps, seed):
     truth, prediction = maps(seed)
     flat = truth.ravel(), prediction.ravel()
     foreground = [1, 2, 3]

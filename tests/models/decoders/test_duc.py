@@ -110,19 +110,6 @@ def test_thinner_with_other_encoders_too(name, options, width_multiplier):
         assert own_weights(duc, encoder, num_classes) < own_weights(unet, encoder, num_classes)
 
 
-def test_the_layers_of_the_encoder_are_shared_and_the_decoders_are_named():
-    encoder = encoders.unet((8, 8, 1), **TINY)
-    model = duc(encoder, num_classes=2)
-    own = [layer for layer in model.layers if layer not in encoder.layers]
-    assert all(layer in model.layers for layer in encoder.layers if layer.weights)
-    assert all(layer.name.startswith("decoder_") for layer in own)
-    decoder_weights = sum(len(layer.trainable_weights) for layer in own)
-    encoder.trainable = False
-    assert len(model.trainable_weights) == decoder_weights
-    encoder.trainable = True
-    assert len(model.trainable_weights) == decoder_weights + len(encoder.trainable_weights)
-
-
 def test_a_frozen_encoder_keeps_every_weight_while_the_decoder_learns():
     encoder = encoders.unet((8, 8, 1), **TINY)
     model = duc(encoder, num_classes=2)

@@ -46,19 +46,6 @@ def test_any_rank(preset, shape, pooling):
     assert np.isfinite(model(np.ones((2, *shape), "float32"), training=True)).all()
 
 
-def test_the_layers_of_the_encoder_are_shared_and_the_decoders_are_named():
-    encoder = encoders.unet((8, 8, 1), **TINY)
-    model = unet(encoder, num_classes=2)
-    own = [layer for layer in model.layers if layer not in encoder.layers]
-    assert all(layer in model.layers for layer in encoder.layers)
-    assert all(layer.name.startswith("decoder_") for layer in own)
-    decoder_weights = sum(len(layer.trainable_weights) for layer in own)
-    encoder.trainable = False
-    assert len(model.trainable_weights) == decoder_weights
-    encoder.trainable = True
-    assert len(model.trainable_weights) == decoder_weights + len(encoder.trainable_weights)
-
-
 def test_logits_have_no_softmax():
     model = unet(encoders.unet((8, 8, 1), **TINY), num_classes=2)
     model.get_layer("decoder_logits").set_weights([np.zeros((1, 1, 2, 2)), np.array([5.0, -7.0])])
