@@ -55,7 +55,7 @@ def measure(name: str, side: int, filters: int, steps: int) -> dict:
         rng = np.random.default_rng(0)
         for index in range(4 * scans):
             np.save(Path(folder) / f"scan_{index:02d}.npy", rng.random((side, side, side, 1), dtype="float32"))
-        cases = find_cases("npy", folder, labelled=False)
+        cases = find_cases("npy", folder)
         store = VolumeStore(cases, Preprocessing(data_dim=(side,) * 3, number_channels=1, volume_fitting="exact"))
 
         def stream():

@@ -101,7 +101,6 @@ class Predictor(ABC):
             return find_cases(
                 self.experiment.dataset_name,
                 source,
-                labelled=False,
                 suffixes=self.suffixes,
                 label_stem=self.experiment.label_stem,
                 subject_pattern=_EVERY_FILE,

@@ -6,7 +6,7 @@ classes of whole scans stand in a table. A part of an archive acts as a folder, 
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,15 +49,27 @@ class Case:
         return (self.image, *self.more_images)
 
 
+@dataclass(frozen=True)
+class Labels:
+    """What every scan of a folder must have: a class where there is a table or an archive, else a mask.
+
+    Args:
+        table: Labels of scans; those that it does not name are left out.
+        classes: What the labels in an archive stand for; None: they are classes themselves.
+        mask_dir: Folder of masks, which may be that of the scans; None: ``<folder>_labels``.
+    """
+
+    table: LabelTable | None = None
+    classes: Classes | None = None
+    mask_dir: str | Path | None = None
+
+
 def find_cases(
     dataset_name: str,
     data_dir: str | Path,
+    labels: Labels | None = None,
     *,
-    labelled: bool,
-    table: LabelTable | None = None,
-    classes: Classes | None = None,
     suffixes: Sequence[str] | None = None,
-    label_dir: str | Path | None = None,
     label_stem: str | None = None,
     subject_pattern: str | None = None,
     channel_suffixes: Sequence[str] | None = None,
@@ -65,17 +77,14 @@ def find_cases(
     """List the cases of a folder, sorted by name.
 
     Args:
-        dataset_name: a name in `layouts.LAYOUTS`.
-        data_dir: flat folder of scans, or part of an archive.
-        labelled: every case must have a mask or a class.
-        table: classes; the scans that it does not name are left out, and masks are not looked for.
-        classes: of the labels in an archive; default: the labels themselves.
-        suffixes: of the scans; default: the layout's.
-        label_dir: folder of masks, which may be ``data_dir`` itself; default ``<data_dir>_labels``.
-        label_stem: default: the layout's.
-        subject_pattern: regular expression, searched in the case's name; its group is the subject. Default: what the
+        dataset_name: A name in `layouts.LAYOUTS`.
+        data_dir: Flat folder of scans, or part of an archive.
+        labels: What every case must have; None: neither masks nor classes are looked for.
+        suffixes: Endings of the scans; default: the layout's.
+        label_stem: What the stem of a mask has more than its scan's; default: the layout's.
+        subject_pattern: Regular expression, searched in the case's name; its group is the subject. Default: what the
             table or the archive says, or else the whole name.
-        channel_suffixes: one file per channel, ``<case><suffix>``, in the order of the channels; files with
+        channel_suffixes: One file per channel, ``<case><suffix>``, in the order of the channels; files with
             none of these endings are no scans.
 
     Raises:
@@ -84,46 +93,45 @@ def find_cases(
     layout = layouts.get(dataset_name)
     folder = _absolute(data_dir)
     if layout.labels == "archive":
-        return _archived(archives.Part.at(folder), labelled, classes, subject_pattern)
+        return _archived(archives.Part.at(folder), labels, subject_pattern)
     if archives.contains(folder):
         raise UserError(f'dataset_name: {folder} is an archive, expected "medmnist", received {dataset_name!r}.')
     label_stem = layout.label_stem if label_stem is None else label_stem
-    suffixes = table.suffixes(suffixes or layout.suffixes) if table else suffixes or layout.suffixes
-    groups = _group_channels(folder, _without_masks(_files_by_stem(folder, suffixes), label_stem), channel_suffixes)
+    suffixes = suffixes or layout.suffixes
+    table = labels and labels.table
+    files = _files_by_stem(folder, table.suffixes(suffixes) if table else suffixes)
+    groups = _group_channels(folder, _without_masks(files, label_stem), channel_suffixes)
     masks: dict[str, Path] = {}
     rows: dict[str, Row] = {}
     if table:
         rows = table.rows_by_name(folder, groups)
         groups = {name: groups[name] for name in rows}
-    elif labelled:
-        label_folder = folder.parent / f"{folder.name}_labels" if label_dir is None else _absolute(label_dir)
-        masks = _find_masks(groups, label_folder, label_stem, layout.suffixes)
-    subjects = {name: row.subject for name, row in rows.items()}
-    if not (table and table.subject_column):
+    elif labels:
+        mask_dir = f"{folder}_labels" if labels.mask_dir is None else labels.mask_dir
+        masks = _find_masks(groups, _absolute(mask_dir), label_stem, layout.suffixes)
+    if table and table.subject_column:
+        subjects = {name: row.subject for name, row in rows.items()}
+    else:
         subjects = _subjects(groups, subject_pattern)
         if layout.rank == 2 and subject_pattern is None:
             logging.warning(_SINGLE_SUBJECTS, folder, ", or subject_column" if table else "")
-    labels = {name: row.label for name, row in rows.items()}
     return [
-        Case(name, images[0], masks.get(name), subjects[name], images[1:], labels.get(name))
+        Case(name, images[0], masks.get(name), subjects[name], images[1:], rows[name].label if rows else None)
         for name, images in sorted(groups.items())
     ]
 
 
-def _archived(part: archives.Part, labelled: bool, classes: Classes | None, subject_pattern: str | None) -> list[Case]:
-    paths = part.paths()
-    names = [f"{part.name}_{path.name}" for path in paths]
+def _archived(part: archives.Part, labels: Labels | None, subject_pattern: str | None) -> list[Case]:
+    paths = {f"{part.name}_{path.name}": path for path in part.paths()}
     subjects = part.subjects() if subject_pattern is None else None
     if subjects is None:
-        subjects = list(_subjects(names, subject_pattern).values())
-    labels: list[int | None] = [None] * len(paths)
-    if labelled:
-        labels = list(part.labels())
-        if classes:
-            labels = [classes.of(label, str(path)) for label, path in zip(labels, paths, strict=True)]
+        subjects = _subjects(paths, subject_pattern).values()
+    found: Sequence[int | None] = part.labels() if labels else [None] * len(paths)
+    if labels and labels.classes:
+        found = [labels.classes.of(label, str(path)) for label, path in zip(found, paths.values(), strict=True)]
     return [
         Case(name, path, None, subject, label=label)
-        for name, path, subject, label in zip(names, paths, subjects, labels, strict=True)
+        for (name, path), subject, label in zip(paths.items(), subjects, found, strict=True)
     ]
 
 
@@ -192,7 +200,7 @@ def _find_masks(
     return {name: files[f"{name}{label_stem}"] for name in groups}
 
 
-def _subjects(names: Sequence[str], pattern: str | None) -> dict[str, str]:
+def _subjects(names: Iterable[str], pattern: str | None) -> dict[str, str]:
     if pattern is None:
         return {name: name for name in names}
     try:

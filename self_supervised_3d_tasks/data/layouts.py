@@ -42,22 +42,18 @@ class Layout:
     grey: bool = False
 
 
-def _photographs(
-    volume_fitting: str, labels: Literal["table", "any", "findings", "none"], num_classes: int = 3
-) -> Layout:
-    return Layout(2, photographs.SUFFIXES, volume_fitting, "", num_classes, photographs.WINDOW, labels)
-
+_IMAGES = Layout(2, photographs.SUFFIXES, "resize", "", intensity_window=photographs.WINDOW, labels="any")
 
 LAYOUTS = {
     "pancreas3d": Layout(3, npy.SUFFIXES, "exact", "_label"),
     "brats": Layout(3, npy.SUFFIXES, "crop", "_label", num_classes=4),
     "ukb3d": Layout(3, npy.SUFFIXES, "crop", "_label"),
     "pancreas2d": Layout(2, npy.SUFFIXES, "exact", ""),
-    "kaggle_retina": _photographs("exact", "table", num_classes=5),
-    "ukb2d": _photographs("exact", "none"),
-    "images": _photographs("resize", "any"),
+    "kaggle_retina": replace(_IMAGES, volume_fitting="exact", labels="table", num_classes=5),
+    "ukb2d": replace(_IMAGES, volume_fitting="exact", labels="none"),
+    "images": _IMAGES,
     "chestxray": replace(
-        _photographs("resize", "findings", len(NIH_FINDINGS)), columns=NIH_COLUMNS, findings=NIH_FINDINGS, grey=True
+        _IMAGES, labels="findings", num_classes=len(NIH_FINDINGS), columns=NIH_COLUMNS, findings=NIH_FINDINGS, grey=True
     ),
     "volumes": Layout(None, formats.volume_suffixes(), "resize", "", labels="any"),
     "nifti": Layout(3, nifti.SUFFIXES, "resize", "", labels="any"),

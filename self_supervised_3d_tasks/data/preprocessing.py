@@ -60,17 +60,18 @@ class Preprocessing:
                 f'{self.number_channels}. Convert the file, set on_bad_file to "skip", or change number_channels if '
                 f"all files have {channels} channels."
             )
-        if self.volume_fitting == "crop":
-            spatial = [max(pair) for pair in zip(spatial, self.data_dim, strict=True)]
-        elif self.volume_fitting == "resize":
-            spatial = self.data_dim
-        elif tuple(spatial) != self.data_dim:
+        if self.volume_fitting == "exact" and tuple(spatial) != self.data_dim:
             raise UserError(
                 f"{path}: has shape {tuple(spatial)}, expected data_dim = {self.data_dim} because "
                 'volume_fitting is "exact". Set volume_fitting to "resize", convert the file, set on_bad_file to '
                 '"skip", or change data_dim if all files have this shape.'
             )
-        return (*spatial, channels)
+        return (*self._fitted(spatial), channels)
+
+    def _fitted(self, spatial: Sequence[int]) -> tuple[int, ...]:
+        if self.volume_fitting == "resize":
+            return self.data_dim
+        return tuple(max(pair) for pair in zip(spatial, self.data_dim, strict=True))
 
     def normalize(self, array: np.ndarray, name: str = "array") -> np.ndarray:
         """Scale each channel to [0, 1].
@@ -132,10 +133,8 @@ class Preprocessing:
 
     def _check_depth(self, volume: Volume) -> None:
         """Raise where a window for 8 bits, which layouts of photographs set by themselves, would cut off 16."""
-        if self.intensity_window != photographs.WINDOW or not photographs.is_photograph(volume.path):
-            return
-        highest = volume.array.max()
-        if highest > photographs.WINDOW[1]:
+        is_for_8_bits = self.intensity_window == photographs.WINDOW and photographs.is_photograph(volume.path)
+        if is_for_8_bits and (highest := volume.array.max()) > photographs.WINDOW[1]:
             raise UserError(
                 f"{volume.path}: has values up to {highest:g}, but intensity_window is [0, 255]. Set it to the range "
                 "of the images, such as [0, 65535] for 16 bits."
@@ -149,10 +148,9 @@ class Preprocessing:
         """
         if num_classes > _MAX_CLASSES:
             raise UserError(f"num_classes: expected at most {_MAX_CLASSES}, received {num_classes}.")
-        array = volume.array
-        relabelled = array.copy()
+        relabelled = volume.array.copy()
         for source, target in self.label_map.items():
-            relabelled[array == source] = target  # compared with the source: 1 -> 2, 2 -> 1 swaps
+            relabelled[volume.array == source] = target  # compared with the source: 1 -> 2, 2 -> 1 swaps
         wrong = np.unique(relabelled[(relabelled < 0) | (relabelled >= num_classes)])
         if wrong.size:
             raise UserError(
@@ -170,10 +168,7 @@ class Preprocessing:
         labels = self.labels(volume, num_classes)
         if self.volume_fitting == "resize":
             return resize_nearest(labels, self.data_dim)
-        if self.volume_fitting == "crop":
-            shape = [max(pair) for pair in zip(labels.shape, self.data_dim, strict=True)]
-            return np.pad(labels, _padding(labels.shape, shape))
-        return labels
+        return np.pad(labels, _padding(labels.shape, self._fitted(labels.shape)))
 
     def restore(self, probabilities: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         """Undo the fitting of a prediction.

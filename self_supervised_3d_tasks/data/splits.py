@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from absl import logging
 
 from self_supervised_3d_tasks import lazy
@@ -115,11 +116,8 @@ def finetuning_split(
     num_validation = _num_held_out(len(subjects), val_split, others=1, parts="train and validation")
     pool = _ordered(subjects[num_validation:], classes, seed, f"repetition {repetition}")
     num_train = max(1, _rounded(len(pool) * percent / 100))
-    return Split(
-        train=_of_subjects(cases, pool[:num_train]),
-        validation=_of_subjects(cases, subjects[:num_validation]),
-        test=test,
-    )
+    train, validation = (_of_subjects(cases, part) for part in (pool[:num_train], subjects[:num_validation]))
+    return Split(train, validation, test)
 
 
 def balanced(cases: Sequence[Case]) -> list[Case]:
@@ -139,16 +137,13 @@ def _classes(cases: Iterable[Case]) -> dict[str, int]:
     """Return the class of each subject: the largest of its cases, which of grades is the most severe."""
     classes: dict[str, int] = {}
     for case in cases:
-        label = _class(case)
-        classes[case.subject] = max(label, classes.get(case.subject, label))
+        classes[case.subject] = max(_class(case), classes.get(case.subject, _UNLABELLED))
     return classes
 
 
 def _class(case: Case) -> int:
     """Return what a case counts for when classes are spread evenly: its class, or whether it has any finding."""
-    if case.label is None:
-        return _UNLABELLED
-    return int(any(case.label)) if isinstance(case.label, tuple) else case.label
+    return _UNLABELLED if case.label is None else int(np.max(case.label))
 
 
 def _ordered(subjects: Iterable[str], classes: Mapping[str, int], seed: int, purpose: str) -> list[str]:
@@ -158,14 +153,11 @@ def _ordered(subjects: Iterable[str], classes: Mapping[str, int], seed: int, pur
         return hashlib.sha256(f"{seed}/{purpose}/{subject}".encode()).digest(), subject
 
     by_hash = sorted(subjects, key=hashed)
-    sizes = Counter(classes[subject] for subject in by_hash)
-    seen: Counter[int] = Counter()
-    positions: dict[str, float] = {}
+    members: dict[int, list[str]] = defaultdict(list)
     for subject in by_hash:
-        label = classes[subject]
-        positions[subject] = (seen[label] + 0.5) / sizes[label]
-        seen[label] += 1
-    return sorted(by_hash, key=lambda subject: positions[subject])  # stable: equal positions stay in hash order
+        members[classes[subject]].append(subject)
+    positions = {subject: (k + 0.5) / len(group) for group in members.values() for k, subject in enumerate(group)}
+    return sorted(by_hash, key=positions.__getitem__)  # stable: equal positions stay in hash order
 
 
 @functools.lru_cache(maxsize=1)  # a sweep asks once per label fraction and fold; large cohorts take seconds
@@ -236,16 +228,12 @@ def _check_apart(cases: Sequence[Case], test_cases: Sequence[Case]) -> None:
     if shared:
         raise UserError(f"{min(shared)}: is a training file and a test file; expected separate scans.")
     subjects = {case.subject for case in cases} & {case.subject for case in test_cases}
-    if not subjects:
-        return
     if any(case.subject in subjects and case.subject != case.name for case in (*cases, *test_cases)):
         raise UserError(
             f"{len(subjects)} subjects have scans in the training and in the test set, the first {min(subjects)!r}; "
             "expected each on one side. Move their scans, or change subject_pattern or subject_column where one name "
             "stands for two people."
         )
-    logging.warning(
-        "%d subjects have one name in the training and the test folder, such as %s. The same person?",
-        len(subjects),
-        min(subjects),
-    )
+    if subjects:
+        same = "%d subjects have one name in the training and the test folder, such as %s. The same person?"
+        logging.warning(same, len(subjects), min(subjects))

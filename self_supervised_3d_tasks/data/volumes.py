@@ -142,16 +142,6 @@ def check_numbers(dtype: np.dtype, path: Path) -> None:
         raise UserError(f"{path}: voxels are of type {dtype}, expected integers or real numbers.")
 
 
-def check_finite(volume: Volume) -> None:
-    """Raise `UserError` if an image has NaN or infinite voxels."""
-    bad = volume.array.size - np.count_nonzero(np.isfinite(volume.array))
-    if bad:
-        raise UserError(
-            f"{volume.path}: {bad} of {volume.array.size} voxels are NaN or infinite; expected finite float32 "
-            'values. Repair the file, remove it, or set on_bad_file to "skip".'
-        )
-
-
 def as_float32(array: np.ndarray) -> np.ndarray:
     """Return a copy in memory (``array`` may map a file); what float32 cannot hold becomes infinite."""
     with np.errstate(over="ignore"):

@@ -56,8 +56,9 @@ class SegmentationTask(DownstreamTask):
         return pipeline.segmentation_dataset(
             store,
             batch_size=experiment.batch_size,
-            crops=Crops(experiment.crop_shape, experiment.crops_per_scan),
-            foreground_fraction=experiment.foreground_fraction,
+            crops=Crops(
+                experiment.crop_shape, experiment.crops_per_scan, foreground_fraction=experiment.foreground_fraction
+            ),
             augment=augment.augment_segmentation if experiment.augment and position.training else None,
             position=position,
         )

@@ -180,8 +180,6 @@ class FinetuneExperiment(Experiment):
     def label_table_options(self, *, test: bool = False) -> dict[str, Any] | None:
         """Return the keyword arguments of `data.labels.tables.LabelTable`, or None where no table is given.
 
-        With ``findings`` they are those of `data.labels.findings.FindingTable`.
-
         Args:
             test: Of the test scans, where they have a table of their own.
         """

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from self_supervised_3d_tasks import transfer
 from self_supervised_3d_tasks.data import splits
-from self_supervised_3d_tasks.data.cases import Case, find_cases
-from self_supervised_3d_tasks.data.labels.findings import FindingTable
+from self_supervised_3d_tasks.data.cases import Case, Labels, find_cases
 from self_supervised_3d_tasks.data.labels.tables import Classes, LabelTable
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.downstream import task_of
@@ -134,24 +133,20 @@ def plan(experiment: FinetuneExperiment) -> Plan:
 def _find(experiment: FinetuneExperiment, *, test: bool = False) -> list[Case]:
     """List the labelled scans of the training folder, or of the test set that has a folder or a table of its own."""
     own_folder = test and experiment.data_dir_test
+    table_options = experiment.label_table_options(test=test)
+    labels = Labels(
+        table_options and LabelTable(**table_options),
+        Classes(experiment.num_classes, experiment.label_map),
+        experiment.label_dir_test if own_folder else experiment.label_dir_train,
+    )
     return find_cases(
         experiment.dataset_name,
         experiment.data_dir_test if own_folder else experiment.data_dir_train,
-        label_dir=experiment.label_dir_test if own_folder else experiment.label_dir_train,
+        labels,
         label_stem=experiment.label_stem,
-        labelled=True,
-        table=_table(experiment, test=test),
-        classes=Classes(experiment.num_classes, experiment.label_map),
         subject_pattern=experiment.subject_pattern,
         channel_suffixes=experiment.channel_suffixes,
     )
-
-
-def _table(experiment: FinetuneExperiment, *, test: bool) -> LabelTable | None:
-    options = experiment.label_table_options(test=test)
-    if options is None:
-        return None
-    return FindingTable(**options) if "findings" in options else LabelTable(**options)
 
 
 def _unique(cases: Iterable[Case]) -> list[Case]:

@@ -26,7 +26,6 @@ def find_scans(experiment: TrainExperiment, folder: str) -> list[Case]:
     return find_cases(
         experiment.dataset_name,
         folder,
-        labelled=False,
         subject_pattern=experiment.subject_pattern,
         channel_suffixes=experiment.channel_suffixes,
     )

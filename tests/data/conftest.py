@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks.data.cases import find_cases
+from self_supervised_3d_tasks.data.cases import Labels, find_cases
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 
@@ -22,7 +22,7 @@ def make_store(tmp_path: Path) -> Callable[..., VolumeStore]:
             (tmp_path / folder).mkdir(exist_ok=True)
             for index, array in enumerate(arrays):
                 np.save(tmp_path / folder / f"case{index:02}.npy", array)
-        cases = find_cases("npy", tmp_path / "scans", labelled=masks is not None)
+        cases = find_cases("npy", tmp_path / "scans", Labels() if masks is not None else None)
         spatial = np.shape(images[0])[:-1]
         preprocessing = Preprocessing(
             data_dim or spatial, np.shape(images[0])[-1], intensity_window=(0, 1), volume_fitting="crop"

@@ -80,7 +80,8 @@ def _read_pixels(path: Path, *, labels: bool) -> np.ndarray:
         if is_turned:
             ImageOps.exif_transpose(image, in_place=True)
         if not labels:
-            _check_opaque(image, path)
+            if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+                raise UserError(f"{path}: has transparent pixels, expected opaque ones. Put the image on a background.")
             image = image.convert(_mode(image)) if image.mode in _CONVERTED else image
         pixels = np.array(image)
         return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
@@ -99,9 +100,12 @@ def _opened(path: Path, labels: bool) -> Iterator[Image.Image]:
         pages = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
         if pages > 1:
             raise UserError(f"{path}: has {pages} pages, expected one image per file. Split the file.")
-        if labels:
-            _check_mask(image, path)
-        elif _mode(image) not in (*_GREYSCALE, "RGB"):
+        if labels and image.format in ("JPEG", "MPO"):
+            raise UserError(f"{path}: JPEG changes the values of pixels and cannot hold labels. Store masks as PNG.")
+        if labels and image.mode not in _MASKS:
+            channels = f"{len(image.getbands())} channels ({image.mode})"
+            raise UserError(f"{path}: has {channels}, expected one integer label per pixel.")
+        if not labels and _mode(image) not in (*_GREYSCALE, "RGB"):
             raise UserError(f"{path}: has colours of type {image.mode}, expected greyscale or RGB. Convert the file.")
         yield image
 
@@ -121,17 +125,3 @@ def _mode(image: Image.Image) -> str:
 def _is_turned(image: Image.Image) -> bool:
     """Return whether EXIF data count: in a PNG file only before the pixels, so that its header is enough."""
     return image.format != "PNG" or "exif" in image.info
-
-
-def _check_mask(image: Image.Image, path: Path) -> None:
-    if image.format in ("JPEG", "MPO"):
-        raise UserError(f"{path}: JPEG changes the values of pixels and cannot hold labels. Store masks as PNG.")
-    if image.mode not in _MASKS:
-        raise UserError(
-            f"{path}: has {len(image.getbands())} channels ({image.mode}), expected one integer label per pixel."
-        )
-
-
-def _check_opaque(image: Image.Image, path: Path) -> None:
-    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
-        raise UserError(f"{path}: has transparent pixels, expected opaque ones. Put the image on a background.")

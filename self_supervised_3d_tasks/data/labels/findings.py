@@ -1,13 +1,11 @@
-"""A CSV file with the findings of every image, any number per image: ``Cardiomegaly|Emphysema`` or ``No Finding``.
+"""The findings of an image, any number of them, as a cell of a table: ``Cardiomegaly|Emphysema`` or ``No Finding``.
 
-The form of the NIH ChestX-ray14 release (Wang et al. 2017, "ChestX-ray8: Hospital-scale Chest X-ray Database and
+The NIH ChestX-ray14 release writes them so (Wang et al. 2017, "ChestX-ray8: Hospital-scale Chest X-ray Database and
 Benchmarks").
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from self_supervised_3d_tasks.data.labels.tables import LabelTable
 from self_supervised_3d_tasks.errors import UserError, nearest
 
 NIH_FINDINGS = (
@@ -18,20 +16,6 @@ NIH_COLUMNS = ("Image Index", "Finding Labels", "Patient ID")
 """Image, findings and subject."""
 NO_FINDING = "No Finding"
 SEPARATOR = "|"
-
-
-@dataclass(frozen=True)
-class FindingTable(LabelTable):
-    """A table of findings. Its labels are vectors, see `parse`.
-
-    Args:
-        findings: names that a cell may hold, in the order of the vectors.
-    """
-
-    findings: tuple[str, ...] = NIH_FINDINGS
-
-    def _label(self, text: str, where: str) -> tuple[int, ...]:
-        return parse(text, self.findings, where)
 
 
 def parse(text: str, findings: Sequence[str], where: str) -> tuple[int, ...]:

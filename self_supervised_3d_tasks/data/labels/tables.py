@@ -1,4 +1,4 @@
-"""A CSV file with the class of every scan.
+"""A CSV file with the class, or the findings, of every scan.
 
 Rows are counted as a spreadsheet counts them: the names of the columns stand in row 1.
 """
@@ -13,6 +13,7 @@ from typing import NamedTuple
 from absl import logging
 
 from self_supervised_3d_tasks.data.formats import stem_of, suffix_of
+from self_supervised_3d_tasks.data.labels import findings
 from self_supervised_3d_tasks.errors import UserError, nearest
 
 Label = int | tuple[int, ...]
@@ -73,18 +74,20 @@ class Classes:
 
 @dataclass(frozen=True)
 class LabelTable:
-    """A table of classes.
+    """A table of the labels of scans.
 
     Args:
         path: CSV file: UTF-8, comma-separated, with the names of the columns first.
         num_classes: every class is below it.
         image_column: name of the column of scans.
-        label_column: name of the column of integer labels.
+        label_column: name of the column of integer labels, or of findings.
         subject_column: name of the column of subjects.
         suffix: what follows the name of a scan in the name of its file, such as ``".png"``; it replaces a suffix that
             the name has already. None: the table holds file names, with or without their suffix.
         label_map: source label to class, for the labels that change.
         positional: the first two columns are scan and label unless they are named, as the predecessor has it.
+        findings: names that a cell may hold, in the order of the labels, which are then vectors, see `findings.parse`;
+            empty: labels are integers.
     """
 
     path: Path
@@ -95,6 +98,7 @@ class LabelTable:
     suffix: str | None = None
     label_map: Mapping[int, int] = field(default_factory=dict)
     positional: bool = False
+    findings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Accept what JSON has: a text for the path."""
@@ -213,13 +217,12 @@ class LabelTable:
         if subject == "":
             raise UserError(f"{where} has no subject (subject_column {self.subject_column!r}). Fill it in.")
         file = image if self.suffix is None else f"{stem_of(Path(image))}{self.suffix}"
-        return Row(number, file, self._label(label, where), subject)
-
-    def _label(self, text: str, where: str) -> Label:
-        match = _INTEGER.fullmatch(text)
+        if self.findings:
+            return Row(number, file, findings.parse(label, self.findings, where), subject)
+        match = _INTEGER.fullmatch(label)
         if match is None:
-            raise UserError(f"{where} has label {text!r}, expected an integer.")
-        return Classes(self.num_classes, self.label_map).of(int(match[1]), where)
+            raise UserError(f"{where} has label {label!r}, expected an integer.")
+        return Row(number, file, Classes(self.num_classes, self.label_map).of(int(match[1]), where), subject)
 
 
 def _without_case(name: str) -> str:

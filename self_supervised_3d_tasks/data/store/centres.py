@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import logging
 
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.formats import read_header
@@ -42,16 +41,12 @@ def find(
     look = functools.partial(_find_one, store, finder=finder, folder=folder)
     with contextlib.closing(map_in_threads(look, indices.values(), "finding supervoxels")) as voxels:
         found = dict(zip(indices, voxels, strict=True))
-    bad = {}
-    for index, case in enumerate(store.cases):
-        if not len(found[case]) and case not in bad:
-            bad[case] = _nothing_found(case, store.image(index))
+    bad = {case: _nothing_found(case, store.image(index)) for case, index in indices.items() if not len(found[case])}
     if bad and not skip:
         more = [f"{len(bad) - MAX_REPORTED} more scans have none."] if len(bad) > MAX_REPORTED else []
         raise UserError("\n".join([*list(bad.values())[:MAX_REPORTED], *more]))
     for case, reason in bad.items():
-        logging.warning("Skipped %s: %s", case.name, reason)
-        store.skipped.append({"case": case.name, "reason": reason})
+        store.skip(case, reason)
     if bad:
         store = store.subset([case for case in store.cases if case not in bad])
     return store, [found[case] for case in store.cases]

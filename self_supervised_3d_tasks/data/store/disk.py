@@ -22,9 +22,6 @@ from self_supervised_3d_tasks.files.atomic import atomic_write
 _VERSION = 1  # raise it when preprocessing changes what it computes
 _GIB = 2**30
 
-Arrays = tuple[np.ndarray, np.ndarray | None]
-Paths = tuple[Path, Path | None]
-
 
 def fingerprint(case: Case, preprocessing: Preprocessing, num_classes: int | None, *, computed: str = "") -> str:
     """Return a short hash of everything that the decoded arrays of a case depend on, or what is computed from them.
@@ -41,22 +38,17 @@ def fingerprint(case: Case, preprocessing: Preprocessing, num_classes: int | Non
     return hashlib.sha256((repr((_VERSION, preprocessing, num_classes, sources)) + computed).encode()).hexdigest()[:20]
 
 
-def keep(folder: Path, name: str, *, labelled: bool, decode: Callable[[], Arrays]) -> Paths:
-    """Return the files of an image and its mask, decoding them only where no complete file exists.
+def keep(paths: list[Path], decode: Callable[[], list[np.ndarray]]) -> list[Path]:
+    """Return the files of the arrays of a case, decoding them only where a file is missing or incomplete.
 
     Args:
-        folder: made if missing.
-        name: unique for the arrays, with their `fingerprint`.
-        labelled: there is a mask.
-        decode: gives the arrays.
+        paths: A .npy file for each array, with their `fingerprint` in its name.
+        decode: Gives the arrays.
     """
-    image_path = folder / f"{name}.image.npy"
-    mask_path = folder / f"{name}.mask.npy" if labelled else None
-    if not _is_complete(image_path) or (mask_path and not _is_complete(mask_path)):
-        for path, array in zip((image_path, mask_path), decode(), strict=True):
-            if path is not None:
-                _write(path, array)
-    return image_path, mask_path
+    if not all(map(_is_complete, paths)):
+        for path, array in zip(paths, decode(), strict=True):
+            _write(path, array)
+    return paths
 
 
 def recall(path: Path, compute: Callable[[], np.ndarray], is_valid: Callable[[np.ndarray], bool]) -> np.ndarray:

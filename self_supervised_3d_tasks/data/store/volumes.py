@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,7 @@ class _Entry:
     """A preprocessed case: arrays in memory, or the .npy files that hold them."""
 
     shape: tuple[int, ...]
-    image: np.ndarray | Path
-    mask: np.ndarray | Path | None
+    arrays: list[np.ndarray] | list[Path]  # of the image, and of the mask where it is read
     foreground: np.ndarray  # flat indices; empty without mask
 
 
@@ -46,9 +45,8 @@ class VolumeStore:
         preprocessing: applied to every case.
         num_classes: the masks are read, with labels below this; None: images only.
         cache: ``"memory"``, ``"disk"`` (.npy files in ``cache_dir``, read through memory maps), or
-            ``"auto"``: memory up to ``memory_limit``.
+            ``"auto"``: memory up to `MEMORY_LIMIT`.
         cache_dir: folder of the disk cache. It may be shared by runs and processes, and deleted between them.
-        memory_limit: bytes.
         on_bad_file: ``"stop"``: UserError; ``"skip"``: warn, leave the case out and remember it in
             ``skipped``.
 
@@ -62,34 +60,35 @@ class VolumeStore:
 
     def __init__(
         self,
-        cases: Sequence[Case],
+        cases: Collection[Case],
         preprocessing: Preprocessing,
         *,
         num_classes: int | None = None,
         cache: str = "auto",
         cache_dir: Path | None = None,
-        memory_limit: int = MEMORY_LIMIT,
         on_bad_file: str = "stop",
     ) -> None:
         self.preprocessing = preprocessing
         self.num_classes = num_classes
         self.skipped: list[dict[str, str]] = []
         self._skip = on_bad_file == "skip"
-        check = functools.partial(check_case, preprocessing=preprocessing, num_classes=num_classes)
-        shapes = self._keep_good(cases, map(_caught(check), cases), max_errors=MAX_REPORTED)
-        folder = _cache_folder(cache, cache_dir, memory_limit, _num_bytes(shapes.values(), num_classes))
-        self._entries = self._decode(list(shapes), folder)
-        self.cases = list(self._entries)
-
-    def _decode(self, cases: list[Case], folder: Path | None) -> dict[Case, _Entry]:
-        load = functools.partial(_load, preprocessing=self.preprocessing, num_classes=self.num_classes, folder=folder)
+        check = functools.partial(_or_error, check_case, preprocessing=preprocessing, num_classes=num_classes)
+        shapes = self._keep_good(cases, map(check, cases), max_errors=MAX_REPORTED)
+        folder = _cache_folder(cache, cache_dir, _num_bytes(shapes.values(), num_classes))
+        load = functools.partial(_or_error, _load, preprocessing=preprocessing, num_classes=num_classes, folder=folder)
         try:
-            with contextlib.closing(map_in_threads(_caught(load), cases, "reading scans")) as loaded:
-                return self._keep_good(cases, loaded, max_errors=1)
+            with contextlib.closing(map_in_threads(load, shapes, "reading scans")) as loaded:
+                self._entries = self._keep_good(shapes, loaded, max_errors=1)
         finally:
             archives.release()  # the store holds the scans now
+        self.cases = list(self._entries)
 
-    def _keep_good(self, cases: Sequence[Case], results: Iterable[Any], *, max_errors: int) -> dict[Case, Any]:
+    def skip(self, case: Case, reason: str) -> None:
+        """Warn that a case is left out, and remember it in ``skipped``."""
+        logging.warning("Skipped %s: %s", case.name, reason)
+        self.skipped.append({"case": case.name, "reason": reason})
+
+    def _keep_good(self, cases: Collection[Case], results: Iterable[Any], *, max_errors: int) -> dict[Case, Any]:
         """Return the results that are no errors; with "stop", raise the first ``max_errors`` errors."""
         good, errors = {}, []
         for case, result in zip(cases, results, strict=True):
@@ -98,8 +97,7 @@ class VolumeStore:
                 continue
             errors.append(str(result))
             if self._skip:
-                logging.warning("Skipped %s: %s", case.name, result)
-                self.skipped.append({"case": case.name, "reason": str(result)})
+                self.skip(case, str(result))
             elif len(errors) == max_errors:
                 break
         if errors and not self._skip:
@@ -130,11 +128,11 @@ class VolumeStore:
 
     def image(self, index: int) -> np.ndarray:
         """Return a preprocessed image ``(*spatial, channels)``, float32. Shared: do not write to it."""
-        return disk.open_array(self._entry(index).image)
+        return disk.open_array(self._entry(index).arrays[0])
 
     def mask(self, index: int) -> np.ndarray:
         """Return a preprocessed mask ``(*spatial)``, uint8. Shared: do not write to it."""
-        return disk.open_array(self._entry(index).mask)
+        return disk.open_array(self._entry(index).arrays[1])
 
     def foreground_voxel(self, index: int, position: float) -> np.ndarray | None:
         """Return a voxel ``(rank,)`` with a label above 0, chosen by ``position`` in [0, 1), or None.
@@ -158,44 +156,40 @@ def check_case(case: Case, preprocessing: Preprocessing, num_classes: int | None
         UserError: Rank, channels, shape or grids are wrong, or the mask is missing.
     """
     headers = [read_header(path, preprocessing.rank) for path in case.images]
-    first = headers[0]
-    others = headers[1:]
+    masks = []
     if num_classes is not None:
         if case.mask is None:
             raise UserError(f"{case.image}: has no mask, but masks are needed here.")
-        others = [*others, read_mask_header(case.mask, preprocessing.rank)]
-    for header in others:
-        check_same_grid(first, header)
+        masks = [read_mask_header(case.mask, preprocessing.rank)]
+    for header in (*headers[1:], *masks):
+        check_same_grid(headers[0], header)
     channels = sum(header.shape[-1] for header in headers)
-    return preprocessing.fitted_shape((*first.shape[:-1], channels), case.image)
+    return preprocessing.fitted_shape((*headers[0].shape[:-1], channels), case.image)
 
 
-def _caught(function: Callable[[Case], Any]) -> Callable[[Case], Any]:
-    """Return the UserError instead of raising it: one bad file must not end the loop over all of them."""
-
-    def call(case: Case) -> Any:
-        try:
-            return function(case)
-        except UserError as error:
-            return error
-
-    return call
+def _or_error(function: Callable[..., Any], case: Case, **options: Any) -> Any:
+    """Return what a function makes of a case, or its UserError: one bad file must not end the loop over all of them."""
+    try:
+        return function(case, **options)
+    except UserError as error:
+        return error
 
 
 def _load(case: Case, preprocessing: Preprocessing, num_classes: int | None, folder: Path | None) -> _Entry:
-    def decode() -> disk.Arrays:
-        image = preprocessing.image(read_channels(case.images, preprocessing.rank))
-        if num_classes is None:
-            return image, None
-        return image, preprocessing.mask(read_mask(case.mask, preprocessing.rank), num_classes)
+    def decode() -> list[np.ndarray]:
+        arrays = [preprocessing.image(read_channels(case.images, preprocessing.rank))]
+        if num_classes is not None:
+            arrays.append(preprocessing.mask(read_mask(case.mask, preprocessing.rank), num_classes))
+        return arrays
 
     if folder is None:
-        image, mask = decode()
+        arrays = decode()
     else:
+        kinds = ["image"] if num_classes is None else ["image", "mask"]
         name = f"{case.name}-{disk.fingerprint(case, preprocessing, num_classes)}"
-        image, mask = disk.keep(folder, name, labelled=num_classes is not None, decode=decode)
-    foreground = np.empty(0, np.int64) if mask is None else _foreground(disk.open_array(mask))
-    return _Entry(disk.open_array(image).shape, image, mask, foreground)
+        arrays = disk.keep([folder / f"{name}.{kind}.npy" for kind in kinds], decode)
+    image, *masks = map(disk.open_array, arrays)
+    return _Entry(image.shape, arrays, _foreground(masks[0]) if masks else np.empty(0, np.int64))
 
 
 def _foreground(mask: np.ndarray) -> np.ndarray:
@@ -210,14 +204,14 @@ def _num_bytes(shapes: Iterable[tuple[int, ...]], num_classes: int | None) -> in
     return sum(4 * int(np.prod(shape)) + masks * int(np.prod(shape[:-1])) for shape in shapes)
 
 
-def _cache_folder(cache: str, cache_dir: Path | None, memory_limit: int, num_bytes: int) -> Path | None:
+def _cache_folder(cache: str, cache_dir: Path | None, num_bytes: int) -> Path | None:
     """Return the folder of a disk cache, or None for memory."""
-    if cache == "memory" or (cache == "auto" and num_bytes <= memory_limit):
+    if cache == "memory" or (cache == "auto" and num_bytes <= MEMORY_LIMIT):
         return None
     if cache_dir is None:
         raise UserError(
             f"cache: the decoded scans need {num_bytes / 2**30:.1f} GiB, the limit for memory is "
-            f"{memory_limit / 2**30:.1f} GiB, and no cache_dir is given for the disk. Set cache_dir, or set "
+            f"{MEMORY_LIMIT / 2**30:.1f} GiB, and no cache_dir is given for the disk. Set cache_dir, or set "
             'cache to "memory".'
         )
     disk.check_space(Path(cache_dir), num_bytes)

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
-from self_supervised_3d_tasks.data.stream.exit_guard import stop_iterators_at_exit
-from self_supervised_3d_tasks.data.stream.source import ONE_SCAN, Branch, Crops, Foreground, Position, Source
+from self_supervised_3d_tasks.data.stream.source import ONE_SCAN, Branch, Crops, Position, Source
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import tf
 from self_supervised_3d_tasks.ops.sampling import Sampling
@@ -47,7 +46,7 @@ def pretraining_dataset(
         ValueError: ``crops.centres`` are not those of the scans of the store.
     """
     _check_counts(store, batch_size, sampling, training=position.training)
-    source = Source.of(store, crops, position.seed)
+    source = Source(store, crops, position)
 
     def example(epoch: tf.Tensor, item: tf.Tensor) -> tuple[Any, Any]:
         (image,), example_seed = source.load(epoch, item)
@@ -57,12 +56,7 @@ def pretraining_dataset(
             images = [augment(*pair) for pair in zip(images, seeds, strict=True)]
         return make_example(images[0], example_seed, *images[1:])
 
-    dataset = source.batches(example, batch_size, position, sampling)
-    if sampling.make_batch is not None:
-        dataset = dataset.enumerate(position.first_step).map(
-            lambda step, batch: sampling.make_batch(*batch, source.seed(Branch.BATCH, step)), tf.data.AUTOTUNE
-        )
-    return _finished(dataset)
+    return source.batches(example, batch_size, sampling)
 
 
 def segmentation_dataset(
@@ -70,7 +64,6 @@ def segmentation_dataset(
     *,
     batch_size: int,
     crops: Crops = WHOLE_SCANS,
-    foreground_fraction: float = 0.0,
     augment: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None = None,
     position: Position,
 ) -> tf.data.Dataset:
@@ -79,9 +72,7 @@ def segmentation_dataset(
     Args:
         store: scans with masks.
         batch_size: crops per step.
-        crops: shape and number of the crops.
-        foreground_fraction: share of the crops that are centred on a random foreground voxel, as far as the
-            border of the scan allows, in [0, 1]. A scan without foreground gives crops from anywhere.
+        crops: how crops are drawn.
         augment: ``(image, mask, seed)`` to ``(image, mask)``; only used in training.
         position: where the stream begins.
 
@@ -90,15 +81,14 @@ def segmentation_dataset(
     """
     if store.num_classes is None:
         raise UserError("These scans were read without masks: expected labelled scans for a segmentation.")
-    centre = Foreground(store, foreground_fraction)
-    source = Source.of(store, crops, position.seed, centre=centre, labelled=True)
+    source = Source(store, crops, position, labelled=True)
 
     def example(epoch: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         (image, mask), example_seed = source.load(epoch, item)
         mask = tf.cast(mask, tf.int32)
         return augment(image, mask, example_seed) if augment is not None and position.training else (image, mask)
 
-    return _finished(source.batches(example, batch_size, position))
+    return source.batches(example, batch_size)
 
 
 def whole_scan_dataset(
@@ -121,14 +111,14 @@ def whole_scan_dataset(
     Raises:
         UserError: The scans have several shapes.
     """
-    source = Source.of(store, WHOLE_SCANS, position.seed)
+    source = Source(store, WHOLE_SCANS, position)
 
     def example(epoch: tf.Tensor, item: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         (image,), example_seed = source.load(epoch, item)
         target = tf.gather(targets, source.index(item))
         return augment(image, example_seed) if augment is not None and position.training else image, target
 
-    return _finished(source.batches(example, batch_size, position))
+    return source.batches(example, batch_size)
 
 
 def _check_counts(store: VolumeStore, batch_size: int, sampling: Sampling, *, training: bool) -> None:
@@ -147,10 +137,3 @@ def _check_counts(store: VolumeStore, batch_size: int, sampling: Sampling, *, tr
         raise UserError(
             f"batch_size: this task compares scans of a batch: expected at least {sampling.min_batch} scans."
         )
-
-
-def _finished(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    stop_iterators_at_exit()
-    options = tf.data.Options()
-    options.deterministic = True
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)

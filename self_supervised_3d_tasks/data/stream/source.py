@@ -11,12 +11,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.data.stream.background import TRIES, Background
+from self_supervised_3d_tasks.data.stream.exit_guard import stop_iterators_at_exit
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import tf
 from self_supervised_3d_tasks.ops.sampling import Sampling
@@ -31,38 +32,6 @@ class Branch(enum.IntEnum):
     ORDER, CROP, EXAMPLE, BATCH, AUGMENTATION, COMPANION = range(6)
 
 
-class Centre(Protocol):
-    """Says where a crop is centred; it is moved into the scan where it would stick out."""
-
-    def __call__(self, index: int, uniforms: np.ndarray) -> np.ndarray | None:
-        """Return a voxel ``(rank,)`` of a scan, chosen by ``(2,)`` numbers in [0, 1); None: anywhere."""
-
-
-@dataclass(frozen=True)
-class Foreground:
-    """Centres a share of the crops on a random voxel with a label, in scans that have any."""
-
-    store: VolumeStore
-    fraction: float
-
-    def __call__(self, index: int, uniforms: np.ndarray) -> np.ndarray | None:
-        """Return a voxel; see `Centre`."""
-        use, voxel = uniforms
-        return self.store.foreground_voxel(index, voxel) if use < self.fraction else None
-
-
-@dataclass(frozen=True)
-class Listed:
-    """Centres every crop on one of the voxels ``(number, rank)`` of its scan, each as likely as the others."""
-
-    voxels: Sequence[np.ndarray]
-
-    def __call__(self, index: int, uniforms: np.ndarray) -> np.ndarray:
-        """Return a voxel; see `Centre`."""
-        voxels = self.voxels[index]
-        return voxels[int(uniforms[0] * len(voxels))]
-
-
 @dataclass(frozen=True)
 class Crops:
     """How crops are drawn from the scans of a store.
@@ -74,12 +43,15 @@ class Crops:
             them, uniformly drawn, as far as the border of the scan allows. None: crops come from anywhere.
         background: crops are drawn again (from anywhere, or around another centre) while their share of background is
             not in its range; after ten the one with the nearest share is taken.
+        foreground_fraction: share of the crops, in [0, 1], that are centred on a random voxel with a label, as far as
+            the border of the scan allows. A scan without labels, or ``centres``, make no difference to it.
     """
 
     shape: Sequence[int] | None = None
     per_scan: int = 1
     centres: Sequence[np.ndarray] | None = None
     background: Background | None = None
+    foreground_fraction: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,57 +70,58 @@ class Position:
     training: bool = True
 
 
-@dataclass(frozen=True)
 class Source:
-    """Crops of a store, each addressed by (epoch, item); item i is a crop of scan i modulo their number."""
+    """Crops of a store, each addressed by (epoch, item); item i is a crop of scan i modulo their number.
 
-    store: VolumeStore
-    crop_shape: tuple[int, ...]
-    num_items: int
-    root: tuple[int, int]
-    centre: Centre | None
-    background: Background | None
-    labelled: bool
+    Args:
+        store: The scans.
+        crops: How crops are drawn from them.
+        position: Where the stream of its crops begins.
+        labelled: Whether crops of the masks are read too.
 
-    @classmethod
-    def of(
-        cls, store: VolumeStore, crops: Crops, seed: int, *, centre: Centre | None = None, labelled: bool = False
-    ) -> Source:
-        """Return the source of whole scans, or of crops of one shape; ``labelled``: with masks.
+    Raises:
+        UserError: A scan does not have the shape of the others, or is smaller than the crop.
+        ValueError: ``crops.centres`` are not those of the scans of the store.
+    """
 
-        Without ``centre``, crops come from anywhere, or from around ``crops.centres``.
-
-        Raises:
-            UserError: A scan does not have the shape, or is smaller than the crop.
-            ValueError: ``crops.centres`` are not those of the scans of the store.
-        """
-        root = (seed & 0x7FFFFFFF, seed >> 31 & 0x7FFFFFFF)
+    def __init__(self, store: VolumeStore, crops: Crops, position: Position, *, labelled: bool = False) -> None:
         if crops.centres is not None:
-            centre = Listed(_checked_centres(store, crops.centres))
-        shape = _checked_crop_shape(store, crops.shape)
-        return cls(store, shape, len(store) * crops.per_scan, root, centre, crops.background, labelled)
+            _check_centres(store, crops.centres)
+        self.store = store
+        self.crops = crops
+        self.crop_shape = _checked_crop_shape(store, crops.shape)
+        self.position = position
+        self.root = (position.seed & 0x7FFFFFFF, position.seed >> 31 & 0x7FFFFFFF)
+        self.labelled = labelled
 
     def seed(self, branch: Branch, *numbers: int | tf.Tensor) -> tf.Tensor:
         """Return the seed ``(2,)`` of one purpose, such as the example at (epoch, item)."""
         return fold(self.root, branch, *numbers)
 
     def batches(
-        self,
-        example: Callable[..., tuple[Any, Any]],
-        batch_size: int,
-        position: Position,
-        sampling: Sampling = ONE_SCAN,
+        self, example: Callable[..., tuple[Any, Any]], batch_size: int, sampling: Sampling = ONE_SCAN
     ) -> tf.data.Dataset:
-        """Return batches of ``example(epoch, item)`` from a position on."""
+        """Return batches of ``example(epoch, item)``, put together as ``sampling`` says."""
+        stop_iterators_at_exit()
+        position = self.position
         first = position.first_step * batch_size
         # Where no batch may hold a scan twice, an epoch has one crop of each.
-        items = len(self.store) if sampling.distinct_scans else self.num_items
-        rest = items % batch_size
-        if not position.training:
-            addresses = self._in_order(first, items - rest if rest < sampling.min_batch else items)
+        items = len(self.store) * (1 if sampling.distinct_scans else self.crops.per_scan)
+        in_whole_batches = items - items % batch_size
+        if position.training:
+            addresses = self._shuffled(first, items, in_whole_batches if sampling.distinct_scans else items)
         else:
-            addresses = self._shuffled(first, items, items - rest if sampling.distinct_scans else items)
-        return addresses.map(example, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=position.training)
+            keep_rest = items - in_whole_batches >= sampling.min_batch
+            addresses = tf.data.Dataset.range(first, items if keep_rest else in_whole_batches)
+            addresses = addresses.map(lambda item: (tf.zeros_like(item), item))
+        batches = addresses.map(example, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=position.training)
+        if sampling.make_batch is not None:
+            batches = batches.enumerate(position.first_step).map(
+                lambda step, batch: sampling.make_batch(*batch, self.seed(Branch.BATCH, step)), tf.data.AUTOTUNE
+            )
+        options = tf.data.Options()
+        options.deterministic = True
+        return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
 
     def _shuffled(self, first_position: int, num_items: int, per_epoch: int) -> tf.data.Dataset:
         """Return the addresses from a position on; an epoch is the first ``per_epoch`` of the shuffled items."""
@@ -160,10 +133,6 @@ class Source:
             return epoch, tf.random.experimental.index_shuffle(position % per_epoch, order, last)
 
         return tf.data.Dataset.counter(first_position).map(address)
-
-    def _in_order(self, first_position: int, end: int) -> tf.data.Dataset:
-        items = tf.data.Dataset.range(first_position, end)
-        return items.map(lambda item: (tf.zeros_like(item), item))
 
     def load(self, epoch: tf.Tensor, item: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Return ``[image]`` or ``[image, mask]`` and the seed of the example."""
@@ -190,7 +159,7 @@ class Source:
         return item % len(self.store)
 
     def _crop(self, index: tf.Tensor, seed: tf.Tensor) -> list[tf.Tensor]:
-        tries = 1 if self.background is None else TRIES
+        tries = 1 if self.crops.background is None else TRIES
         # float64: a float32 cannot tell the origins of a scan from each other beyond 2^24.
         uniforms = tf.random.stateless_uniform((tries, len(self.crop_shape) + 2), seed, dtype=tf.float64)
         types = [tf.float32, tf.uint8][: 1 + self.labelled]
@@ -208,26 +177,32 @@ class Source:
         """
         image = self.store.image(index)
         places = (self._place(index, row) for row in uniforms)
-        name = self.store.cases[index].name
-        inside = self.background.choose(image, places, name) if self.background else next(places)
+        background, name = self.crops.background, self.store.cases[index].name
+        inside = next(places) if background is None else background.choose(image, places, name)
         sources = [image, *([self.store.mask(index)] if self.labelled else [])]
         # A copy each time: TensorFlow may take over the memory of an array that it is given.
         return [np.array(source[inside], order="C", subok=False) for source in sources]
 
     def _place(self, index: int, uniforms: np.ndarray) -> tuple[slice, ...]:
-        centre = self.centre(index, uniforms[:2]) if self.centre else None
+        centre = self._centre(index, *uniforms[:2])
         origin = crop_origin(self.store.shape(index)[:-1], self.crop_shape, uniforms[2:], centre)
         return tuple(slice(first, first + size) for first, size in zip(origin, self.crop_shape, strict=True))
 
+    def _centre(self, index: int, first: float, second: float) -> np.ndarray | None:
+        """Return a voxel ``(rank,)`` of a scan, chosen by two numbers in [0, 1); None: its crop lies anywhere."""
+        if self.crops.centres is not None:
+            voxels = self.crops.centres[index]
+            return voxels[int(first * len(voxels))]
+        return self.store.foreground_voxel(index, second) if first < self.crops.foreground_fraction else None
 
-def _checked_centres(store: VolumeStore, centres: Sequence[np.ndarray]) -> list[np.ndarray]:
+
+def _check_centres(store: VolumeStore, centres: Sequence[np.ndarray]) -> None:
     rank = store.preprocessing.rank
     if len(centres) != len(store) or any(rows.shape != (max(1, len(rows)), rank) for rows in centres):
         raise ValueError(
             f"centres: expected one or more rows of {rank} numbers for each of {len(store)} scans, received arrays of "
             f"shapes {[rows.shape for rows in centres]}."
         )
-    return list(centres)
 
 
 def _checked_crop_shape(store: VolumeStore, crop_shape: Sequence[int] | None) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from self_supervised_3d_tasks.data import splits
-from self_supervised_3d_tasks.data.cases import find_cases
+from self_supervised_3d_tasks.data.cases import Labels, find_cases
 from self_supervised_3d_tasks.data.formats import archives, read_header, read_image, read_mask
 from self_supervised_3d_tasks.data.labels.tables import Classes
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
@@ -54,53 +54,47 @@ def decoded(monkeypatch) -> list[str]:
 
 
 def test_a_part_is_a_folder_of_scans_with_classes(archive: Path) -> None:
-    cases = find_cases("medmnist", f"{archive}/train/", labelled=True)
+    cases = find_cases("medmnist", f"{archive}/train/", Labels())
     assert [case.name for case in cases] == [f"train_0000{number}" for number in range(5)]
     assert cases[3].images == (archive / "train" / "00003",) and cases[3].mask is None
     assert [case.label for case in cases] == [0, 1, 2, 1, 0]
     assert [case.subject for case in cases] == [case.name for case in cases]
-    cases = find_cases("medmnist", archive / "val", labelled=True)
+    cases = find_cases("medmnist", archive / "val", Labels())
     assert [(case.name, case.label) for case in cases] == [("val_00000", 0), ("val_00001", 1)]
 
 
 def test_labels_become_classes(archive: Path) -> None:
     classes = Classes(2, {2: 1})
-    cases = find_cases("medmnist", archive / "train", labelled=True, classes=classes)
+    cases = find_cases("medmnist", archive / "train", Labels(classes=classes))
     assert [case.label for case in cases] == [0, 1, 1, 1, 0]
     with pytest.raises(UserError, match=r"train/00002 has label 2, expected 0 to 1 \(num_classes = 2\)"):
-        find_cases("medmnist", archive / "train", labelled=True, classes=Classes(2))
+        find_cases("medmnist", archive / "train", Labels(classes=Classes(2)))
 
 
 @pytest.mark.parametrize("ending", ["subject", "patient"])
 def test_subjects_are_those_of_the_archive_or_of_the_pattern(tmp_path: Path, ending: str) -> None:
     people = np.array(["p1", "p1", "p2", "p3", "p2"])
     path = write(tmp_path, **{f"train_{ending}": people})
-    cases = find_cases("medmnist", path / "train", labelled=False)
+    cases = find_cases("medmnist", path / "train")
     assert [case.subject for case in cases] == people.tolist()
     assert [case.label for case in cases] == [None] * 5
     parts = splits.pretraining_split(cases, 0.6, seed=0)
     assert not {case.subject for case in parts["train"]} & {case.subject for case in parts["validation"]}
-    cases = find_cases("medmnist", path / "train", labelled=False, subject_pattern="000(.)")
+    cases = find_cases("medmnist", path / "train", subject_pattern="000(.)")
     assert [case.subject for case in cases] == ["0"] * 5
 
 
 def test_numbers_are_subjects_too(tmp_path: Path) -> None:
     path = write(tmp_path, train_patient=np.array([[7], [7], [8], [9], [9]]))
-    assert [case.subject for case in find_cases("medmnist", path / "train", labelled=False)] == [
-        "7",
-        "7",
-        "8",
-        "9",
-        "9",
-    ]
+    assert [case.subject for case in find_cases("medmnist", path / "train")] == ["7", "7", "8", "9", "9"]
 
 
 def test_pretraining_needs_no_labels(tmp_path: Path) -> None:
     path = tmp_path / "organ.npz"
     np.savez(path, train_images=IMAGES)
-    assert len(find_cases("medmnist", path / "train", labelled=False)) == 5
+    assert len(find_cases("medmnist", path / "train")) == 5
     with pytest.raises(UserError, match=r"organ\.npz: has no train_labels; expected one class per scan"):
-        find_cases("medmnist", path / "train", labelled=True)
+        find_cases("medmnist", path / "train", Labels())
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -108,7 +102,7 @@ def test_pretraining_needs_no_labels(tmp_path: Path) -> None:
 def test_scans_are_read_as_stored(tmp_path: Path, save, dtype) -> None:
     images = IMAGES.astype(dtype)
     path = write(tmp_path, save, train_images=images)
-    for number, case in enumerate(find_cases("medmnist", path / "train", labelled=False)):
+    for number, case in enumerate(find_cases("medmnist", path / "train")):
         volume = read_image(case.image, 3)
         assert volume.array.dtype == np.float32 and volume.array.flags.c_contiguous and volume.affine is None
         np.testing.assert_array_equal(volume.array[..., 0], images[number].astype(np.float32))
@@ -144,7 +138,7 @@ def test_another_number_of_axes_is_refused(tmp_path: Path, shape, rank) -> None:
 
 
 def test_a_part_is_decompressed_once_for_all_threads(archive: Path, decoded: list[str]) -> None:
-    paths = [case.image for case in find_cases("medmnist", archive / "train", labelled=True)] * 20
+    paths = [case.image for case in find_cases("medmnist", archive / "train", Labels())] * 20
     assert [read_header(path, 3).shape for path in paths] == [(4, 5, 6, 1)] * 100
     assert decoded == ["train_labels"]  # no image for a header
     barrier = threading.Barrier(4)
@@ -179,7 +173,7 @@ def test_an_archive_that_is_written_anew_is_read_anew(archive: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 def test_a_store_of_an_archive(archive: Path, tmp_path: Path, decoded: list[str], kind: str) -> None:
-    cases = find_cases("medmnist", archive / "train", labelled=False)
+    cases = find_cases("medmnist", archive / "train")
     preprocessing = Preprocessing((4, 5, 6), 1, intensity_window=(0, 4095), volume_fitting="exact")
     for _ in range(2):
         store = VolumeStore(cases, preprocessing, cache=kind, cache_dir=tmp_path / "cache")
@@ -190,7 +184,7 @@ def test_a_store_of_an_archive(archive: Path, tmp_path: Path, decoded: list[str]
 
 
 def test_a_cached_scan_is_that_of_the_archive_as_it_is(archive: Path) -> None:
-    cases = find_cases("medmnist", archive / "train", labelled=False)
+    cases = find_cases("medmnist", archive / "train")
     preprocessing = Preprocessing((4, 5, 6), 1)
     before = [disk.fingerprint(case, preprocessing, None) for case in cases]
     assert len(set(before)) == 5
@@ -208,7 +202,7 @@ def test_a_scan_with_nan_is_named(tmp_path: Path) -> None:
     images = IMAGES.astype(np.float32)
     images[2, 0, 0, 0] = np.nan
     path = write(tmp_path, train_images=images)
-    cases = find_cases("medmnist", path / "train", labelled=False)
+    cases = find_cases("medmnist", path / "train")
     store = VolumeStore(cases, Preprocessing((4, 5, 6), 1), on_bad_file="skip")
     (skipped,) = store.skipped
     assert skipped["case"] == "train_00002" and "train/00002: 1 of 120 voxels are NaN" in skipped["reason"]
@@ -233,13 +227,13 @@ def test_a_scan_with_nan_is_named(tmp_path: Path) -> None:
 )
 def test_a_path_that_is_no_part_is_named(archive: Path, path: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        find_cases("medmnist", archive.parent / path, labelled=False)
+        find_cases("medmnist", archive.parent / path)
 
 
 @pytest.mark.parametrize("path", ["organ.npz", "organ.npz/train"])
 def test_other_layouts_send_an_archive_to_its_own(archive: Path, path: str) -> None:
     with pytest.raises(UserError, match="dataset_name: .*is an archive, expected \"medmnist\", received 'npy'"):
-        find_cases("npy", archive.parent / path, labelled=False)
+        find_cases("npy", archive.parent / path)
 
 
 @pytest.mark.parametrize(
@@ -259,20 +253,20 @@ def test_other_layouts_send_an_archive_to_its_own(archive: Path, path: str) -> N
 def test_an_array_that_cannot_be_used_is_named(tmp_path: Path, arrays: dict, message: str) -> None:
     path = write(tmp_path, **arrays)
     with pytest.raises(UserError, match=rf"organ\.npz: {message}"):
-        find_cases("medmnist", path / "train", labelled=True)
+        find_cases("medmnist", path / "train", Labels())
 
 
 def test_an_archive_of_other_arrays_is_described(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", images=IMAGES, labels=LABELS)
     with pytest.raises(UserError, match=r"a\.npz: holds images, labels; expected arrays called <part>_images"):
-        find_cases("medmnist", tmp_path / "a.npz" / "train", labelled=True)
+        find_cases("medmnist", tmp_path / "a.npz" / "train", Labels())
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_a_truncated_archive_is_named(archive: Path, share: float) -> None:
     archive.write_bytes(archive.read_bytes()[: int(share * archive.stat().st_size)])
     with pytest.raises(UserError, match=r"organ\.npz: cannot be read .*Expected a complete \.npz file"):
-        find_cases("medmnist", archive / "train", labelled=False)
+        find_cases("medmnist", archive / "train")
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

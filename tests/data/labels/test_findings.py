@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks.data.cases import find_cases
-from self_supervised_3d_tasks.data.labels.findings import NIH_FINDINGS, FindingTable, as_text, parse
+from self_supervised_3d_tasks.data.cases import Labels, find_cases
+from self_supervised_3d_tasks.data.labels.findings import NIH_FINDINGS, as_text, parse
+from self_supervised_3d_tasks.data.labels.tables import LabelTable
 from self_supervised_3d_tasks.data.layouts import LAYOUTS
 from self_supervised_3d_tasks.errors import UserError
 
@@ -24,9 +25,9 @@ def write(path: Path, *rows: tuple[str, str, str]) -> Path:
     return path
 
 
-def table(path: Path, **options) -> FindingTable:
+def table(path: Path, **options) -> LabelTable:
     columns = dict(zip(("image_column", "label_column", "subject_column"), LAYOUTS["chestxray"].columns, strict=True))
-    return FindingTable(path, **{"num_classes": 14} | columns | options)
+    return LabelTable(path, **{"num_classes": 14, "findings": NIH_FINDINGS} | columns | options)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_the_release_is_read_as_it_is(tmp_path):
     folder.mkdir()
     for name in ("00000001_000", "00000001_001", "00000002_000", "00000003_000"):
         (folder / f"{name}.png").touch()
-    cases = find_cases("chestxray", folder, labelled=True, table=table(path))
+    cases = find_cases("chestxray", folder, Labels(table(path)))
     assert [(case.name, case.subject) for case in cases] == [
         *(("00000001_000", "1"), ("00000001_001", "1"), ("00000002_000", "2"))
     ]
@@ -92,7 +93,7 @@ def test_the_release_is_read_as_it_is(tmp_path):
     expected[0, 1] = expected[1, 1] = expected[1, 10] = 1
     assert [case.label for case in cases] == [tuple(row) for row in expected.tolist()]
     assert len({*cases, *cases}) == 3  # hashable
-    assert len(find_cases("chestxray", folder, labelled=False, subject_pattern="^([0-9]+)_")) == 4
+    assert len(find_cases("chestxray", folder, subject_pattern="^([0-9]+)_")) == 4
 
 
 def test_row_and_column_are_named(tmp_path):

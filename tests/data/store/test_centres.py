@@ -58,7 +58,7 @@ def test_spacing_is_that_of_the_file_on_canonical_axes(tmp_path: Path) -> None:
     affine[:2, :3] = [[cosine, -sine], [sine, cosine]] @ affine[:2, :3]
     array = DRAWS.uniform(size=(8, 6, 7)).astype(np.float32)
     nib.save(nib.Nifti1Image(array, affine), tmp_path / "scans" / "turned.nii.gz")
-    cases = find_cases("nifti", tmp_path / "scans", labelled=False)
+    cases = find_cases("nifti", tmp_path / "scans")
     store = VolumeStore(cases, Preprocessing((6, 7, 8), 1, volume_fitting="crop"))
     finder = Brightest()
     centres.find(store, finder, tmp_path / "centres")

@@ -70,15 +70,17 @@ def test_disk_cache_is_reused_until_something_changes(make_store, tmp_path: Path
     assert written() == 0
 
 
-def test_auto_cache_goes_by_size(make_store, tmp_path: Path) -> None:
+def test_auto_cache_goes_by_size(make_store, tmp_path: Path, monkeypatch) -> None:
     folder = tmp_path / "cache"
     num_bytes = sum(5 * mask.size for mask in MASKS)
-    make_store(IMAGES, MASKS, data_dim=(5, 6, 4), cache_dir=folder, memory_limit=num_bytes)
+    monkeypatch.setattr(volumes, "MEMORY_LIMIT", num_bytes)
+    make_store(IMAGES, MASKS, data_dim=(5, 6, 4), cache_dir=folder)
     assert not folder.exists()
-    make_store(IMAGES, MASKS, data_dim=(5, 6, 4), cache_dir=folder, memory_limit=num_bytes - 1)
+    monkeypatch.setattr(volumes, "MEMORY_LIMIT", num_bytes - 1)
+    make_store(IMAGES, MASKS, data_dim=(5, 6, 4), cache_dir=folder)
     assert len(list(folder.iterdir())) == 6
     with pytest.raises(UserError, match="cache_dir"):
-        make_store(IMAGES, MASKS, data_dim=(5, 6, 4), memory_limit=num_bytes - 1)
+        make_store(IMAGES, MASKS, data_dim=(5, 6, 4))
 
 
 def test_full_disk_is_noticed_before_decoding(make_store, tmp_path: Path, monkeypatch) -> None:
@@ -131,7 +133,7 @@ def test_photographs_are_stored(tmp_path: Path) -> None:
     pixels = DRAWS.integers(0, 256, (3, 6, 5, 3), np.uint8)
     for number, array in enumerate(pixels):
         Image.fromarray(array).save(tmp_path / "s" / f"eye{number}.png")
-    cases = find_cases("images", tmp_path / "s", labelled=False, subject_pattern="(.*)")
+    cases = find_cases("images", tmp_path / "s", subject_pattern="(.*)")
     scans = VolumeStore(cases, Preprocessing((6, 5), 3, intensity_window=(0, 255), volume_fitting="exact"))
     for number, array in enumerate(pixels):
         np.testing.assert_allclose(scans.image(number), array / 255, atol=1e-6)
@@ -153,7 +155,7 @@ def test_channel_files_become_channels(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     for name in ("x_a", "x_b"):
         nib.save(nib.Nifti1Image(DRAWS.normal(size=(4, 4, 4)), np.eye(4)), tmp_path / "s" / f"{name}.nii.gz")
-    cases = find_cases("nifti", tmp_path / "s", labelled=False, channel_suffixes=["_a", "_b"])
+    cases = find_cases("nifti", tmp_path / "s", channel_suffixes=["_a", "_b"])
     scans = VolumeStore(cases, Preprocessing((8, 4, 2), 2))
     assert scans.shape(0) == (8, 4, 2, 2)
 
@@ -220,7 +222,7 @@ def test_all_bad_headers_are_listed_at_once(make_store, tmp_path: Path) -> None:
 def test_constant_scan_is_zero_and_warned(tmp_path: Path, caplog) -> None:
     (tmp_path / "s").mkdir()
     np.save(tmp_path / "s" / "flat.npy", np.full((4, 4, 4), 7.0))
-    scans = VolumeStore(find_cases("npy", tmp_path / "s", labelled=False), Preprocessing((4, 4, 4), 1))
+    scans = VolumeStore(find_cases("npy", tmp_path / "s"), Preprocessing((4, 4, 4), 1))
     assert not scans.image(0).any()
     assert "flat.npy" in caplog.text
 

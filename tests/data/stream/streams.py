@@ -6,7 +6,10 @@ from self_supervised_3d_tasks.data.stream import pipeline
 from self_supervised_3d_tasks.data.stream.source import Crops, Position
 from self_supervised_3d_tasks.ops.sampling import Sampling
 
-CROPS = {"crop_shape": "shape", "crops_per_scan": "per_scan", "centres": "centres", "background": "background"}
+CROPS = {
+    **{"crop_shape": "shape", "crops_per_scan": "per_scan", "centres": "centres", "background": "background"},
+    "foreground_fraction": "foreground_fraction",
+}
 SAMPLING = ("companions", "min_batch", "distinct_scans", "make_batch")
 POSITION = ("seed", "first_step", "training")
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.stream.background import TRIES, Background
-from self_supervised_3d_tasks.data.stream.source import Branch, Crops, Source
+from self_supervised_3d_tasks.data.stream.source import Branch, Crops, Position, Source
 from tests.data.stream.streams import pretraining_dataset
 
 DRAWS = np.random.default_rng(8)
@@ -116,7 +116,7 @@ def test_a_filter_that_takes_everything_changes_no_bit(make_store) -> None:
 
 def test_without_a_filter_crops_lie_where_one_row_of_numbers_puts_them(make_store) -> None:
     """Seeds of runs that were made before there was a filter give the same crops."""
-    source = Source.of(make_store(half_air()), Crops(CROP, 100), 2)
+    source = Source(make_store(half_air()), Crops(CROP, 100), Position(2))
     expected = []
     for item in range(20):
         uniforms = tf.random.stateless_uniform((5,), source.seed(Branch.CROP, 0, item), dtype=tf.float64)
