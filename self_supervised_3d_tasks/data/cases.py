@@ -28,12 +28,12 @@ class Case:
     """One scan, with its mask or class where there is one.
 
     Args:
-        name: file stem of the scan, without the channel suffix.
-        image: file of the scan, or of its first channels; in an archive ``<archive>.npz/<part>/<number>``.
-        mask: file of the mask.
-        subject: splits never separate the cases of one subject.
-        more_images: files of the further channels, on the grid of ``image``.
-        label: class of the whole scan, or for each finding whether the scan has it.
+        name: File stem of the scan, without the channel suffix.
+        image: File of the scan, or of its first channels; in an archive ``<archive>.npz/<part>/<number>``.
+        mask: File of the mask.
+        subject: Splits never separate the cases of one subject.
+        more_images: Files of the further channels, on the grid of ``image``.
+        label: Class of the whole scan, or for each finding whether the scan has it.
     """
 
     name: str

@@ -1,7 +1,5 @@
 """What ``dataset_name`` means: which files of a folder are scans, where labels are, what other keys default to."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,18 +14,18 @@ class Layout:
     """A kind of folder.
 
     Args:
-        rank: number of spatial axes; None where ``data_dim`` says it.
+        rank: Number of spatial axes; None where ``data_dim`` says it.
         suffixes: Endings of the files of scans and masks.
-        volume_fitting: default of the experiment's ``volume_fitting``.
-        label_stem: what a mask's stem has more than its scan's.
-        num_classes: default of the experiment's ``num_classes``.
-        intensity_window: default of the experiment's ``intensity_window``.
+        volume_fitting: Default of the experiment's ``volume_fitting``.
+        label_stem: What a mask's stem has more than its scan's.
+        num_classes: Default of the experiment's ``num_classes``.
+        intensity_window: Default of the experiment's ``intensity_window``.
         labels: ``"masks"``, one file per scan; ``"table"``, a CSV file with the name of a scan and its class in the
             first two columns; ``"any"``, masks or a table with named columns; ``"findings"``, a table with named
             columns and any number of findings per scan; ``"archive"``, classes in the file of the scans; ``"none"``.
-        columns: defaults of the experiment's ``image_column``, ``label_column`` and ``subject_column``.
-        findings: default of the experiment's ``class_names``.
-        grey: see `preprocessing.Preprocessing`.
+        columns: Defaults of the experiment's ``image_column``, ``label_column`` and ``subject_column``.
+        findings: Default of the experiment's ``class_names``.
+        grey: See `preprocessing.Preprocessing`.
     """
 
     rank: int | None

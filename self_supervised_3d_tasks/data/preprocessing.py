@@ -21,13 +21,13 @@ class Preprocessing:
 
     Args:
         data_dim: ``(*spatial)`` that the model sees, in voxels.
-        number_channels: channels that every scan must have.
-        intensity_window: low and high, mapped to 0 and 1 and clipped (CT). None: minimum and maximum per
+        number_channels: Channels that every scan must have.
+        intensity_window: Low and high, mapped to 0 and 1 and clipped (CT). None: minimum and maximum per
             channel.
         volume_fitting: ``"resize"``: to ``data_dim``; ``"crop"``: original size, zero-padded symmetrically to
             ``data_dim`` where smaller (crops are drawn later); ``"exact"``: must already have ``data_dim``.
-        label_map: source label to class, for the labels that change.
-        grey: with one channel, a photograph in colours that are all shades of grey counts as its grey values.
+        label_map: Source label to class, for the labels that change.
+        grey: With one channel, a photograph in colours that are all shades of grey counts as its grey values.
     """
 
     data_dim: tuple[int, ...]
@@ -47,7 +47,7 @@ class Preprocessing:
 
         Args:
             shape: ``(*spatial, channels)`` of the scan.
-            path: named in the message.
+            path: The file, which the message names.
 
         Raises:
             UserError: Another number of channels; or "exact" and another shape than ``data_dim``.
@@ -81,7 +81,7 @@ class Preprocessing:
 
         Args:
             array: ``(*spatial, channels)``, finite.
-            name: named in the warning.
+            name: What the warning calls the scan.
 
         Returns:
             ``(*spatial, channels)``, float32.
@@ -109,36 +109,29 @@ class Preprocessing:
             UserError: As `fitted_shape`, or a photograph has more than the 8 bits of its intensity window, or colours
                 where it should be grey.
         """
-        shape = self.fitted_shape(volume.array.shape, volume.path)
-        self._check_depth(volume)
-        array = self.normalize(self._grey_values(volume), str(volume.path))
+        array = volume.array
+        shape = self.fitted_shape(array.shape, volume.path)
+        # Layouts of photographs set a window for 8 bits by themselves, which would cut off 16.
+        is_for_8_bits = self.intensity_window == photographs.WINDOW and photographs.is_photograph(volume.path)
+        if is_for_8_bits and (highest := array.max()) > photographs.WINDOW[1]:
+            raise UserError(
+                f"{volume.path}: has values up to {highest:g}, but intensity_window is [0, 255]. Set it to the range "
+                "of the images, such as [0, 65535] for 16 bits."
+            )
+        if self._counts_as_grey(array.shape[-1], volume.path):
+            if np.any(array != array[..., :1]):
+                raise UserError(
+                    f"{volume.path}: has colours, expected shades of grey (number_channels = 1). Convert or remove the "
+                    'file, or set on_bad_file to "skip".'
+                )
+            array = array[..., :1]
+        array = self.normalize(array, str(volume.path))
         if self.volume_fitting == "resize":
             return resize_linear(array, self.data_dim)
         return np.pad(array, [*_padding(array.shape[:-1], shape), (0, 0)])
 
     def _counts_as_grey(self, channels: int, path: Path) -> bool:
         return self.grey and self.number_channels == 1 and channels == 3 and photographs.is_photograph(path)
-
-    def _grey_values(self, volume: Volume) -> np.ndarray:
-        """Return the array, with one channel instead of three equal ones where it counts as grey."""
-        array = volume.array
-        if not self._counts_as_grey(array.shape[-1], volume.path):
-            return array
-        if np.any(array != array[..., :1]):
-            raise UserError(
-                f"{volume.path}: has colours, expected shades of grey (number_channels = 1). Convert or remove the "
-                'file, or set on_bad_file to "skip".'
-            )
-        return array[..., :1]
-
-    def _check_depth(self, volume: Volume) -> None:
-        """Raise where a window for 8 bits, which layouts of photographs set by themselves, would cut off 16."""
-        is_for_8_bits = self.intensity_window == photographs.WINDOW and photographs.is_photograph(volume.path)
-        if is_for_8_bits and (highest := volume.array.max()) > photographs.WINDOW[1]:
-            raise UserError(
-                f"{volume.path}: has values up to {highest:g}, but intensity_window is [0, 255]. Set it to the range "
-                "of the images, such as [0, 65535] for 16 bits."
-            )
 
     def labels(self, volume: Volume, num_classes: int) -> np.ndarray:
         """Return the relabelled mask ``(*spatial)`` on its own grid, uint8 below ``num_classes``.
@@ -175,7 +168,7 @@ class Preprocessing:
 
         Args:
             probabilities: ``(*spatial, num_classes)`` on the fitted grid.
-            shape: spatial shape of the scan before `image`.
+            shape: Spatial shape of the scan before `image`.
 
         Returns:
             ``(*shape, num_classes)``, float32.

@@ -17,7 +17,7 @@ def resize_linear(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
     Args:
         array: ``(*spatial, channels)``, float32.
-        shape: new spatial shape.
+        shape: New spatial shape.
 
     Returns:
         ``(*shape, channels)``, float32, within the range of ``array``.

@@ -33,9 +33,9 @@ class Split:
     """The cases of one finetuning job, each list sorted by name.
 
     Args:
-        train: the label fraction.
-        validation: the same for every fraction and, without folds, for every repetition.
-        test: likewise.
+        train: The cases of the label fraction.
+        validation: The same for every fraction and, without folds, for every repetition.
+        test: The same for every fraction and, without folds, for every repetition.
     """
 
     train: list[Case]
@@ -47,8 +47,8 @@ def pretraining_split(cases: Sequence[Case], train_val_split: float, seed: int) 
     """Split cases into ``"train"`` and ``"validation"``.
 
     Args:
-        cases: all cases.
-        train_val_split: share of the subjects that trains, in (0, 1).
+        cases: All cases.
+        train_val_split: Share of the subjects that trains, in (0, 1).
         seed: Seed of the order of subjects.
 
     Raises:
@@ -85,14 +85,14 @@ def finetuning_split(
     rare finding may be missing from a small part.
 
     Args:
-        cases: all labelled cases that are not ``test_cases``.
-        test_cases: a test set of its own; None takes it out of ``cases``.
-        val_split: share of the subjects left after the test set that validates, in [0, 1); 0 leaves it empty.
-        test_split: share of the subjects that tests, in (0, 1); only read without ``test_cases`` and ``folds``.
-        percent: share of the training subjects that is used, in (0, 100]; at least one subject.
-        repetition: number of the repetition, and of the fold that tests.
-        seed: of the experiment.
-        folds: number of folds of a cross-validation, above ``repetition``; excludes ``test_cases``.
+        cases: All labelled cases that are not ``test_cases``.
+        test_cases: A test set of its own; None takes it out of ``cases``.
+        val_split: Share of the subjects left after the test set that validates, in [0, 1); 0 leaves it empty.
+        test_split: Share of the subjects that tests, in (0, 1); only read without ``test_cases`` and ``folds``.
+        percent: Share of the training subjects that is used, in (0, 100]; at least one subject.
+        repetition: Number of the repetition, and of the fold that tests.
+        seed: Seed of the experiment.
+        folds: Number of folds of a cross-validation, above ``repetition``; excludes ``test_cases``.
 
     Raises:
         UserError: There are fewer subjects than parts or than folds, the test set is empty, or a test file or subject
@@ -116,8 +116,8 @@ def finetuning_split(
     num_validation = _num_held_out(len(subjects), val_split, others=1, parts="train and validation")
     pool = _ordered(subjects[num_validation:], classes, seed, f"repetition {repetition}")
     num_train = max(1, _rounded(len(pool) * percent / 100))
-    train, validation = (_of_subjects(cases, part) for part in (pool[:num_train], subjects[:num_validation]))
-    return Split(train, validation, test)
+    validation = _of_subjects(cases, subjects[:num_validation])
+    return Split(_of_subjects(cases, pool[:num_train]), validation, test)
 
 
 def balanced(cases: Sequence[Case]) -> list[Case]:
@@ -165,7 +165,7 @@ def _folds(cases: tuple[Case, ...], count: int, seed: int) -> list[frozenset[str
     """Return the subjects of each fold of a cross-validation.
 
     Raises:
-        UserError: There are more folds than subjects, or than cases of every class.
+        UserError: There are more folds than subjects, or than cases of every class; or a fold would be empty.
     """
     classes = _classes(cases)
     if not 2 <= count <= len(classes):
@@ -177,13 +177,8 @@ def _folds(cases: tuple[Case, ...], count: int, seed: int) -> list[frozenset[str
     if set(classes.values()) == {_UNLABELLED}:
         order = _ordered(classes, classes, seed, "folds")
         return [frozenset(order[fold::count]) for fold in range(count)]
-    return _stratified_folds(cases, classes, count, seed)
-
-
-def _stratified_folds(cases: Sequence[Case], classes: Mapping[str, int], count: int, seed: int) -> list[frozenset[str]]:
     labels = [_class(case) for case in cases]
-    largest = max(Counter(labels).values())
-    if largest < count:
+    if max(Counter(labels).values()) < count:
         raise UserError(f"repetitions: no class has as many as {count} cases. Lower repetitions, the number of folds.")
     for label, subjects in sorted(Counter(classes.values()).items()):
         if subjects < count:

@@ -20,7 +20,7 @@ class Header:
 
     Args:
         shape: ``(*spatial, channels)`` on canonical axes.
-        path: the file.
+        path: The file.
         affine: ``(4, 4)``, canonical voxel index to mm; None where the format does not say where voxels lie.
     """
 
@@ -46,10 +46,10 @@ class Volume:
     """A decoded file.
 
     Args:
-        array: image ``(*spatial, channels)`` float32, or mask ``(*spatial)`` int32, on canonical axes.
+        array: Image ``(*spatial, channels)`` float32, or mask ``(*spatial)`` int32, on canonical axes.
         affine: ``(4, 4)``, canonical voxel index to mm; None where the format does not say where voxels lie.
-        spacing: voxel size in mm, one number per spatial axis; ones where the format does not say it.
-        path: the file (of several, the first).
+        spacing: Voxel size in mm, one number per spatial axis; ones where the format does not say it.
+        path: The file (of several, the first).
     """
 
     array: np.ndarray

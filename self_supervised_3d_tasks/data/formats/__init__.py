@@ -93,8 +93,8 @@ def read_header(path: Path, rank: int) -> Header:
     """Return shape and affine of an image without decoding its voxels.
 
     Args:
-        path: a file with one of `suffixes`, or a scan in an archive.
-        rank: number of spatial axes, 2 or 3.
+        path: A file with one of `suffixes`, or a scan in an archive.
+        rank: Number of spatial axes, 2 or 3.
 
     Raises:
         UserError: The file cannot be read or has another rank.
@@ -165,9 +165,9 @@ def write_mask(path: Path, mask: np.ndarray, reference: Path) -> None:
     """Write a mask, given on the canonical grid of ``reference``, on that file's original axes; atomic.
 
     Args:
-        path: its ending chooses the format, which keeps of the grid what it can hold.
+        path: Its ending chooses the format, which keeps of the grid what it can hold.
         mask: ``(*spatial)``, non-negative integers, on the grid that `read_image` gives for ``reference``.
-        reference: the scan that the mask belongs to.
+        reference: The scan that the mask belongs to.
 
     Raises:
         UserError: ``reference`` cannot be read, the shapes differ, or ``path`` has a suffix that cannot hold the

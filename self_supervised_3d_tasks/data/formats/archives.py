@@ -35,8 +35,8 @@ class Part:
     """The scans of one part of an archive.
 
     Args:
-        archive: the ``.npz`` file.
-        name: of the part, such as ``"train"``.
+        archive: The ``.npz`` file.
+        name: Name of the part, such as ``"train"``.
     """
 
     archive: Path

@@ -121,26 +121,21 @@ class _Grid:
         """The affine ``(4, 4)`` from canonical voxel index to mm."""
         return self.affine @ nib.orientations.inv_ornt_aff(self.orientation, self.shape[:3])
 
-    @property
-    def _stored_axes(self) -> list[int]:
-        """The stored axis that lies on each canonical axis."""
-        return np.argsort(self.orientation[:, 0]).tolist()
-
     def on_canonical_axes(self, values: Sequence) -> tuple:
         """Return the values of the three stored axes for each axis that a volume of this grid has."""
-        return tuple(values[axis] for axis in self._stored_axes if axis < self.rank)
+        return tuple(values[axis] for axis in np.argsort(self.orientation[:, 0]) if axis < self.rank)
 
     def volume(self, array: np.ndarray, path: Path) -> Volume:
         """Return the volume, on canonical axes, of the voxels of a file as they are stored."""
         array = nib.apply_orientation(array.reshape(self.shape), self.orientation)
         if self.rank == 2:
-            array = array.take(0, axis=self._stored_axes.index(2))
+            array = array.take(0, axis=int(self.orientation[2, 0]))
         spacing = self.on_canonical_axes(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())
         return Volume(np.ascontiguousarray(array), self.canonical_affine, spacing, path)
 
     def to_stored(self, mask: np.ndarray) -> np.ndarray:
         """Return ``(x, y, z)`` as stored from a mask ``(*spatial)`` on canonical axes."""
         if self.rank == 2:
-            mask = np.expand_dims(mask, self._stored_axes.index(2))
+            mask = np.expand_dims(mask, int(self.orientation[2, 0]))
         canonical = nib.orientations.axcodes2ornt("RAS")
         return nib.apply_orientation(mask, nib.orientations.ornt_transform(canonical, self.orientation))

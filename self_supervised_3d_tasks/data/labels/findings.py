@@ -22,9 +22,9 @@ def parse(text: str, findings: Sequence[str], where: str) -> tuple[int, ...]:
     """Return for each of ``findings`` 1 where the cell names it, else 0.
 
     Args:
-        text: a cell. Spaces around a name and repeated names do not matter; an empty cell is ``No Finding``.
-        findings: the known names.
-        where: file and row, for messages.
+        text: A cell. Spaces around a name and repeated names do not matter; an empty cell is ``No Finding``.
+        findings: The known names.
+        where: File and row, for messages.
 
     Raises:
         UserError: The cell names something else, or ``No Finding`` beside a finding.

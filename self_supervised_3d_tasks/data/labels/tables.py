@@ -27,8 +27,8 @@ class Row(NamedTuple):
 
     Attributes:
         number: Number of the row, from 1.
-        file: file name, or a name without suffix where the table has those.
-        label: class, after ``label_map``; or findings, see `findings`.
+        file: File name, or a name without suffix where the table has those.
+        label: Class, after ``label_map``; or findings, see `findings`.
         subject: None without a column of subjects.
     """
 
@@ -43,8 +43,8 @@ class Classes:
     """Which classes labels stand for.
 
     Args:
-        num_classes: every class is below it.
-        label_map: source label to class, for the labels that change.
+        num_classes: Every class is below it.
+        label_map: Source label to class, for the labels that change.
     """
 
     num_classes: int
@@ -54,8 +54,8 @@ class Classes:
         """Return the class of a label.
 
         Args:
-            label: as stored.
-            where: what has the label, for messages.
+            label: The label as it is stored.
+            where: What has the label, for messages.
 
         Raises:
             UserError: The class is out of range.
@@ -78,15 +78,15 @@ class LabelTable:
 
     Args:
         path: CSV file: UTF-8, comma-separated, with the names of the columns first.
-        num_classes: every class is below it.
-        image_column: name of the column of scans.
-        label_column: name of the column of integer labels, or of findings.
-        subject_column: name of the column of subjects.
-        suffix: what follows the name of a scan in the name of its file, such as ``".png"``; it replaces a suffix that
+        num_classes: Every class is below it.
+        image_column: Name of the column of scans.
+        label_column: Name of the column of integer labels, or of findings.
+        subject_column: Name of the column of subjects.
+        suffix: What follows the name of a scan in the name of its file, such as ``".png"``; it replaces a suffix that
             the name has already. None: the table holds file names, with or without their suffix.
-        label_map: source label to class, for the labels that change.
-        positional: the first two columns are scan and label unless they are named, as the predecessor has it.
-        findings: names that a cell may hold, in the order of the labels, which are then vectors, see `findings.parse`;
+        label_map: Source label to class, for the labels that change.
+        positional: The first two columns are scan and label unless they are named, as the predecessor has it.
+        findings: Names that a cell may hold, in the order of the labels, which are then vectors, see `findings.parse`;
             empty: labels are integers.
     """
 
@@ -123,18 +123,27 @@ class LabelTable:
         Raises:
             UserError: The file cannot be read, a column is missing, or a cell does not hold what it should.
         """
-        (_, header), *rows = self._cells()
-        columns = self._columns([name.strip() for name in header])
+        (_, cells), *rows = self._cells()
+        header = [name.strip() for name in cells]
+        if self.positional and len(header) < 2:
+            raise UserError(
+                f"{self.path}: has one column, {header[0]!r}; expected scan and label, separated by a comma."
+            )
+        image = self._column("image_column", 0, header)
+        label = self._column("label_column", 1, header)
+        if self.positional and _INTEGER.fullmatch(header[label]):
+            raise UserError(f"{self.path}: row 1 has label {header[label]}; expected the names of the columns there.")
+        subject = self.subject_column and self._column("subject_column", 2, header)
         if not rows:
             raise UserError(f"{self.path}: has no rows below the names of the columns; expected one per scan.")
-        return [self._row(number, cells, columns, len(header)) for number, cells in rows]
+        return [self._row(number, cells, (image, label, subject), len(header)) for number, cells in rows]
 
     def rows_by_name(self, folder: Path, scans: Mapping[str, Sequence[Path]]) -> dict[str, Row]:
         """Return the row of each scan that the table names.
 
         Args:
-            folder: where the scans lie, for messages.
-            scans: files of each scan by its name.
+            folder: Where the scans lie, for messages.
+            scans: The files of each scan by its name.
 
         Raises:
             UserError: As `read`, or a row names no scan, or two name the same.
@@ -177,20 +186,9 @@ class LabelTable:
             raise UserError(f"{self.path}: is empty; expected a row with the names of the columns.")
         return rows
 
-    def _columns(self, header: list[str]) -> tuple[int, int, int | None]:
-        """Return the positions of scan, label and subject."""
-        if self.positional and len(header) < 2:
-            raise UserError(
-                f"{self.path}: has one column, {header[0]!r}; expected scan and label, separated by a comma."
-            )
-        image = self._column("image_column", self.image_column, 0, header)
-        label = self._column("label_column", self.label_column, 1, header)
-        if self.positional and _INTEGER.fullmatch(header[label]):
-            raise UserError(f"{self.path}: row 1 has label {header[label]}; expected the names of the columns there.")
-        subject = self.subject_column and self._column("subject_column", self.subject_column, 2, header)
-        return image, label, subject
-
-    def _column(self, key: str, name: str | None, position: int, header: list[str]) -> int:
+    def _column(self, key: str, position: int, header: list[str]) -> int:
+        """Return where the column is that a key names, or that stands at its position where it need not be named."""
+        name = getattr(self, key)
         if name is None and self.positional:
             return position
         if name is not None and header.count(name) == 1:

@@ -25,8 +25,8 @@ def find(
     """Find the centres in every scan of a store, in parallel and with progress.
 
     Args:
-        store: scans on the voxels of their files (``volume_fitting`` "crop" or "exact"), which tell the spacing.
-        finder: looks for them in one scan.
+        store: Scans on the voxels of their files (``volume_fitting`` "crop" or "exact"), which tell the spacing.
+        finder: Looks for them in one scan.
         folder: Folder of the cache, a file per scan. It may be shared by runs and processes, and deleted between them.
         skip: False: UserError for scans without any centre. True: warn, leave them out and remember them in
             ``store.skipped``.

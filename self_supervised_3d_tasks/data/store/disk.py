@@ -27,10 +27,10 @@ def fingerprint(case: Case, preprocessing: Preprocessing, num_classes: int | Non
     """Return a short hash of everything that the decoded arrays of a case depend on, or what is computed from them.
 
     Args:
-        case: its files are told from others by name, size and time of change.
-        preprocessing: what decoding does to them.
-        num_classes: the masks are decoded too; None: the images only.
-        computed: what else was done, with every parameter of it.
+        case: The case, whose files are told from others by name, size and time of change.
+        preprocessing: What decoding does to them.
+        num_classes: The masks are decoded too; None: the images only.
+        computed: What else was done, with every parameter of it.
     """
     files = [*case.images, *([case.mask] if num_classes and case.mask else [])]
     states = [(path, archives.file_of(path).stat()) for path in files]
@@ -56,8 +56,8 @@ def recall(path: Path, compute: Callable[[], np.ndarray], is_valid: Callable[[np
 
     Args:
         path: .npy, with a `fingerprint` in its name.
-        compute: gives the array.
-        is_valid: whether an array of a file can be one that ``compute`` gave.
+        compute: Gives the array.
+        is_valid: Whether an array of a file can be one that ``compute`` gave.
     """
     if path.exists():
         try:

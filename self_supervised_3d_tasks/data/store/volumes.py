@@ -6,9 +6,8 @@ import contextlib
 import copy
 import functools
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
@@ -26,8 +25,7 @@ MAX_FOREGROUND = 10_000  # remembered voxels per case: 80 kB, enough to draw fro
 MAX_REPORTED = 10
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(NamedTuple):
     """A preprocessed case: arrays in memory, or the .npy files that hold them."""
 
     shape: tuple[int, ...]
@@ -41,17 +39,17 @@ class VolumeStore:
     Headers of all files are checked first, then every file is decoded once, with progress.
 
     Args:
-        cases: what to read.
-        preprocessing: applied to every case.
-        num_classes: the masks are read, with labels below this; None: images only.
+        cases: The cases to read.
+        preprocessing: What is done to every case.
+        num_classes: The masks are read, with labels below this; None: images only.
         cache: ``"memory"``, ``"disk"`` (.npy files in ``cache_dir``, read through memory maps), or
             ``"auto"``: memory up to `MEMORY_LIMIT`.
-        cache_dir: folder of the disk cache. It may be shared by runs and processes, and deleted between them.
+        cache_dir: Folder of the disk cache. It may be shared by runs and processes, and deleted between them.
         on_bad_file: ``"stop"``: UserError; ``"skip"``: warn, leave the case out and remember it in
             ``skipped``.
 
     Attributes:
-        cases: the usable cases, in the given order.
+        cases: The usable cases, in the given order.
         skipped: ``{"case": name, "reason": message}`` of the others.
 
     Raises:

@@ -21,8 +21,8 @@ class Background:
     Their code keeps no others, since lung is mostly air: (0.85, 1).
 
     Args:
-        level: voxels with every channel below it are background; in [0, 1], as the prepared scans.
-        share: least and most, in [0, 1].
+        level: Voxels with every channel below it are background; in [0, 1], as the prepared scans.
+        share: Least and most, in [0, 1].
     """
 
     level: float
@@ -45,8 +45,8 @@ class Background:
 
         Args:
             image: ``(*spatial, channels)`` in [0, 1]; only its crops at the places are read.
-            places: at least one; no more are drawn than are looked at.
-            name: of the scan, for the warning, once in a process, that no place was good.
+            places: At least one; no more are drawn than are looked at.
+            name: Name of the scan, for the warning, once in a process, that no place was good.
         """
         chosen, nearest = None, np.inf
         for place in places:

@@ -29,13 +29,13 @@ def pretraining_dataset(
     """Return batches ``(inputs, targets)`` of a pretext task.
 
     Args:
-        store: the scans.
+        store: The scans.
         make_example: ``(image, seed, *companions)`` to ``(inputs, targets)``; images ``(*crop_shape, channels)``
             float32, seed ``(2,)`` int32; structures of tensors.
-        batch_size: scans (crops) per step; every one is visited once per epoch.
-        position: where the stream begins.
-        crops: how crops are drawn, those that are companions too.
-        sampling: how the task wants scans put together. Without training, a last batch below ``min_batch`` is left out;
+        batch_size: Scans (crops) per step; every one is visited once per epoch.
+        position: Where the stream begins.
+        crops: How crops are drawn, those that are companions too.
+        sampling: How the task wants scans put together. Without training, a last batch below ``min_batch`` is left out;
             with ``distinct_scans``, training visits whole batches of scans per epoch.
         augment: ``(image, seed)`` to an image of the same shape; only in training, for each image by itself, before
             ``make_example``.
@@ -70,11 +70,11 @@ def segmentation_dataset(
     """Return batches of images ``(batch, *spatial, channels)`` float32 and masks ``(batch, *spatial)`` int32.
 
     Args:
-        store: scans with masks.
-        batch_size: crops per step.
-        crops: how crops are drawn.
+        store: Scans with masks.
+        batch_size: Crops per step.
+        crops: How crops are drawn.
         augment: ``(image, mask, seed)`` to ``(image, mask)``; only used in training.
-        position: where the stream begins.
+        position: Where the stream begins.
 
     Raises:
         UserError: As `pretraining_dataset`, or the store holds no masks.

@@ -24,7 +24,7 @@ def repeated_examples(
     Args:
         crops: Batches from `pipeline.pretraining_dataset` with `keep_crop`.
         make_example: ``(image, seed)`` to ``(inputs, targets)``; runs in the graph of the dataset.
-        number: Of examples per crop; the seed of each is folded from the crop's.
+        number: Number of examples per crop; the seed of each is folded from the crop's.
     """
 
     def copies(image: tf.Tensor, seed: tf.Tensor) -> tf.data.Dataset:

@@ -38,12 +38,12 @@ class Crops:
 
     Args:
         shape: ``(*spatial)`` in voxels; None takes whole scans, which must then have one shape.
-        per_scan: crops of each scan per epoch.
+        per_scan: Crops of each scan per epoch.
         centres: ``(number, rank)`` voxels of each scan of the store, at least one: its crops are centred on one of
             them, uniformly drawn, as far as the border of the scan allows. None: crops come from anywhere.
-        background: crops are drawn again (from anywhere, or around another centre) while their share of background is
+        background: Crops are drawn again (from anywhere, or around another centre) while their share of background is
             not in its range; after ten the one with the nearest share is taken.
-        foreground_fraction: share of the crops, in [0, 1], that are centred on a random voxel with a label, as far as
+        foreground_fraction: Share of the crops, in [0, 1], that are centred on a random voxel with a label, as far as
             the border of the scan allows. A scan without labels, or ``centres``, make no difference to it.
     """
 
@@ -60,7 +60,7 @@ class Position:
 
     Args:
         seed: Seed of order, crops, augmentation, examples, companions and batches.
-        first_step: number of the first batch, at least 0.
+        first_step: Number of the first batch, at least 0.
         training: True: endless, shuffled, full batches, which may straddle epochs. False: one pass in order, the same
             every time, with a smaller last batch.
     """
