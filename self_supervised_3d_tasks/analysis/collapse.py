@@ -15,8 +15,6 @@ from absl import logging
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.losses.triplet import LEAST_SQUARED_NORM
 
-__all__ = ["CollapseMonitor", "Width", "effective_rank", "is_collapse", "spread", "unit_length"]
-
 MIN_SPREAD = 0.3  # of 1, that of codes in all directions alike
 MIN_RANK_SHARE = 0.2  # of the largest possible rank
 KEPT = 0.5  # of the highest value so far: what falls further is a collapse, if it is low too

@@ -6,8 +6,6 @@ from typing import Any, Literal
 
 from self_supervised_3d_tasks.lazy import keras
 
-__all__ = ["make_optimizer"]
-
 
 def make_optimizer(
     learning_rate: float,
