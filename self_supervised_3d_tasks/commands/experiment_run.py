@@ -38,19 +38,17 @@ def define_flags() -> None:
     flags.DEFINE_bool("print_config", False, "Print the file with its bases and all defaults, and stop; reads no data.")
 
 
-def execute(command: str, argv: list[str]) -> None:
+def execute(command: str, path: str) -> None:
     """Run one experiment file with parsed flags.
 
     Args:
         command: ``"train"`` or ``"finetune"``.
-        argv: Name of the program and positional arguments.
+        path: The experiment file.
 
     Raises:
-        UserError: The command line, the file or the data cannot be used.
+        UserError: The file or the data cannot be used.
     """
-    if len(argv) != 2:
-        raise UserError(commands.usage_line(argv[0], USAGE))
-    experiment = load_experiment(command, argv[1], flags.FLAGS["set"].value)
+    experiment = load_experiment(command, path, flags.FLAGS["set"].value)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(getattr(logging, experiment.log_level))
     if flags.FLAGS.print_config:
