@@ -5,12 +5,14 @@ encoder, the decoder. The keyword-only parameters of those callables declare the
 routes the values back to them. What a key means is read off the docstrings.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from self_supervised_3d_tasks.data import layouts
+from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.experiment import defaults, registry
 from self_supervised_3d_tasks.experiment.shared_keys import Count, Experiment, PositiveFloat, PositiveInt
 from self_supervised_3d_tasks.files.run_folder import RunFolder
@@ -162,9 +164,10 @@ class FinetuneExperiment(Experiment):
             checkpoint = checkpoint.parent
         return checkpoint.parent, f"{checkpoint.name.removesuffix('.keras')}_test"
 
-    def preprocessing_options(self) -> dict[str, Any]:
-        """Return the keyword arguments of `data.preprocessing.Preprocessing`."""
-        return super().preprocessing_options() | {"label_map": self.label_map}
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What happens to every scan and its mask once, before training."""
+        return replace(super().preprocessing, label_map=self.label_map)
 
     @property
     def label_names(self) -> dict[int, str]:

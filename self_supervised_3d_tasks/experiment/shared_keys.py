@@ -1,11 +1,12 @@
 """The keys that pretraining and finetuning share, and what is read off them."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from self_supervised_3d_tasks.data import layouts
+from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.experiment import defaults, registry
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -134,12 +135,13 @@ class Experiment(BaseModel):
         """Name of the encoder, as the registry has it."""
         return registry.canonical("encoder", self.encoder_architecture or "unet", "encoder_architecture")
 
-    def preprocessing_options(self) -> dict[str, Any]:
-        """Return the keyword arguments of `data.preprocessing.Preprocessing`."""
-        return {
-            "data_dim": self.input_shape[:-1],
-            "number_channels": self.number_channels,
-            "intensity_window": self.intensity_window,
-            "grey": layouts.get(self.dataset_name).grey,
-            "volume_fitting": self.fitting,
-        }
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What happens to every scan once, before training."""
+        return Preprocessing(
+            data_dim=self.input_shape[:-1],
+            number_channels=self.number_channels,
+            intensity_window=self.intensity_window,
+            grey=layouts.get(self.dataset_name).grey,
+            volume_fitting=self.fitting,
+        )
