@@ -79,7 +79,7 @@ class Experiment(BaseModel):
     deterministic: bool = False
     mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
     encoder_architecture: str | None = None
-    intensity_window: tuple[float, float] | None = Field(default_factory=defaults.intensity_window)
+    intensity_window: tuple[float, float] | None = defaults.of_layout(lambda layout: layout.intensity_window)
     volume_fitting: Literal["resize", "crop", "exact"] | None = None
     patches_per_scan: PositiveInt = 1
     augment: bool = False
@@ -98,11 +98,16 @@ class Experiment(BaseModel):
     use_gpu: list[Count] | None = None
 
     @property
+    def layout(self) -> layouts.Layout:
+        """What ``dataset_name`` says of the data folder."""
+        return layouts.get(self.dataset_name)
+
+    @property
     def rank(self) -> int:
         """Number of spatial axes: 2 or 3."""
         if self.data_is_3D is not None:
             return 3 if self.data_is_3D else 2
-        return layouts.get(self.dataset_name).rank or (len(self.data_dim) if isinstance(self.data_dim, list) else 3)
+        return self.layout.rank or (len(self.data_dim) if isinstance(self.data_dim, list) else 3)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -113,7 +118,7 @@ class Experiment(BaseModel):
     @property
     def fitting(self) -> str:
         """``volume_fitting``, or what the layout does by default."""
-        return self.volume_fitting or layouts.get(self.dataset_name).volume_fitting
+        return self.volume_fitting or self.layout.volume_fitting
 
     @property
     def cache_folder(self) -> Path:
@@ -142,6 +147,6 @@ class Experiment(BaseModel):
             data_dim=self.input_shape[:-1],
             number_channels=self.number_channels,
             intensity_window=self.intensity_window,
-            grey=layouts.get(self.dataset_name).grey,
+            grey=self.layout.grey,
             volume_fitting=self.fitting,
         )
