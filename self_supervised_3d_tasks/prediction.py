@@ -10,13 +10,13 @@ from typing import Any
 
 from absl import logging
 
-from self_supervised_3d_tasks.data import formats, layouts
+from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.data.cases import Case, find_cases
 from self_supervised_3d_tasks.data.formats import archives, npy
-from self_supervised_3d_tasks.data.store.volumes import check_case
 from self_supervised_3d_tasks.downstream import task_of
 from self_supervised_3d_tasks.downstream.base import DownstreamTask
 from self_supervised_3d_tasks.errors import UserError, nearest
+from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.atomic import read_json
@@ -68,7 +68,7 @@ class Predictor(ABC):
     @property
     def suffixes(self) -> tuple[str, ...]:
         """Endings of the files that the model takes: those of the layout that it was trained on."""
-        return layouts.get(self.experiment.dataset_name).suffixes
+        return self.experiment.layout.suffixes
 
     @abstractmethod
     def predict_path(
@@ -96,7 +96,7 @@ class Predictor(ABC):
 
     def _cases(self, source: Path) -> list[Case]:
         """Return the case of one file, or those of a folder or archive, without masks that lie beside their scans."""
-        if source.is_dir() or layouts.get(self.experiment.dataset_name).labels == "archive":
+        if source.is_dir() or self.experiment.layout.labels == "archive":
             return find_cases(
                 self.experiment.dataset_name,
                 source,
@@ -111,10 +111,6 @@ class Predictor(ABC):
         if formats.suffix_of(source) not in self.suffixes:
             raise UserError(f"{source}: expected an image like those it was trained on ({', '.join(self.suffixes)})")
         return [Case(name=formats.stem_of(source), image=source, mask=None, subject=formats.stem_of(source))]
-
-    def _check_headers(self, cases: Sequence[Case]) -> None:
-        for case in cases:
-            check_case(case, self.experiment.preprocessing, num_classes=None)
 
 
 class MaskPredictor(Predictor):
@@ -159,7 +155,7 @@ class MaskPredictor(Predictor):
         if existing and not resume:
             raise UserError(f"{existing[0]}: exists already; choose another OUTPUT, or go on behind it with --resume")
         jobs = [(case, path) for case, path in jobs if path not in existing]
-        self._check_headers([case for case, _ in jobs])
+        build.check_headers(self.experiment, [case for case, _ in jobs])
         return jobs
 
     def _check_pictures(self, source: Path, target: Path) -> None:
@@ -218,7 +214,7 @@ class TablePredictor(Predictor):
             raise UserError(f"{target}: exists already; choose another OUTPUT, or add to it with --resume")
         done = {row[0] for row in self._rows(target)}
         cases = [case for case in self._cases(source) if _line_name(case) not in done]
-        self._check_headers(cases)
+        build.check_headers(self.experiment, cases)
         return [(case, target) for case in cases]
 
     def _rows(self, target: Path) -> list[list[str]]:

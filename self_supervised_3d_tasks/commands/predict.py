@@ -45,8 +45,7 @@ def execute(run: str, source: str, target: str) -> None:
         for case, written in predictor.plan(source, target, resume=flags.FLAGS.resume):
             print(f"{case.image} -> {written}")
         return
-    options = {"overlay": flags.FLAGS.overlay, "resume": flags.FLAGS.resume}
-    for written in predictor.predict_path(source, target, **options):
+    for written in predictor.predict_path(source, target, overlay=flags.FLAGS.overlay, resume=flags.FLAGS.resume):
         print(written)
 
 

@@ -16,23 +16,23 @@ from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.experiment.load import override
 
 DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, bool: flags.DEFINE_bool}
-USAGE = "NAME --output DIR [--flag value]"
+USAGE, EXAMPLE = "NAME --output DIR [--flag value]", "demo --output demo_data"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    program, *names = argv = sys.argv if argv is None else argv
-    name, example = "".join(names[:1]), "demo --output demo_data"
+    argv = sys.argv if argv is None else argv
+    program, name = argv[0], argv[1] if len(argv) > 1 else ""
     if name in known():
         module = importlib.import_module(f"{preparation.__name__}.{name}")
         define_flags(module.Options)
         usage, main = USAGE.replace("NAME", name), functools.partial(execute, module, program)
-        commands.run(main, usage=usage, text=module.__doc__, example=example, argv=argv)
+        commands.run(main, usage=usage, text=module.__doc__, example=EXAMPLE, argv=argv)
     else:
         # The flags belong to the data set, so that without one none of them can be parsed.
         usage = f"{USAGE} (NAME: {', '.join(known())})"
         main = functools.partial(_refuse, commands.usage_line(program, usage))
-        commands.run(main, usage=usage, text=__doc__, example=example, argv=argv[:2])
+        commands.run(main, usage=usage, text=__doc__, example=EXAMPLE, argv=argv[:2])
 
 
 def known() -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 from self_supervised_3d_tasks import losses, scores
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.splits import Split
-from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
+from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.data.stream.source import Position
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build
@@ -85,7 +85,7 @@ class DownstreamTask(ABC):
 
     def check_header(self, case: Case) -> None:
         """Raise `UserError` if the header of a scan does not fit; no voxel is read."""
-        check_case(case, self.experiment.preprocessing, num_classes=None)
+        build.check_headers(self.experiment, [case])
 
     def read(self, cases: Sequence[Case]) -> VolumeStore:
         """Read and prepare the scans of a sweep."""
@@ -121,16 +121,14 @@ class DownstreamTask(ABC):
         """Return a ``tf.data.Dataset`` of batches ``(image, label)``; images are ``(batch, *spatial, channels)``."""
 
     @abstractmethod
-    def score(
-        self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, folder: RunFolder
-    ) -> list[CaseScore]:
+    def score(self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, job: RunFolder) -> list[CaseScore]:
         """Score a trained model on its test cases.
 
         Args:
             model: It gives logits.
             cases: Test cases.
             store: Holds the `stored_cases` of all jobs.
-            folder: The job's folder, for pictures and predictions.
+            job: The job's folder, for pictures and predictions.
         """
 
     def plot(self, folder: Path, jobs: Mapping[tuple[float, str], Sequence[RunFolder]]) -> None:  # noqa: B027

@@ -86,16 +86,14 @@ class SegmentationTask(DownstreamTask):
             canonical=volume.affine is not None,
         )
 
-    def score(
-        self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, folder: RunFolder
-    ) -> list[CaseScore]:
+    def score(self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, job: RunFolder) -> list[CaseScore]:
         """Score every test case on its own grid, and draw the first one beside its reference."""
         scores, rows = self.scores(), []
         for case in cases:
             volume, truth = self._read_labelled(case)
             mask = self.predict(model, volume)
             if case is cases[0]:
-                self.draw(folder.first_test_case, volume, mask, f"{case.name}, {folder.path.name}", truth)
+                self.draw(job.first_test_case, volume, mask, f"{case.name}, {job.path.name}", truth)
             found = Predictions(truth, mask)
             rows += [CaseScore(case.name, name, score(found)) for name, score in scores.items()]
         return rows

@@ -93,14 +93,11 @@ class WholeScanTask(DownstreamTask):
         """
         # The loss says what the logits are: of a sigmoid each, or of one softmax.
         activate = keras.ops.sigmoid if self.experiment.loss == "binary_crossentropy" else keras.ops.softmax
-        outputs = []
-        for logits in inference.predict_in_batches(model.predict_on_batch, images, self.experiment.batch_size):
-            outputs.append(keras.ops.convert_to_numpy(activate(keras.ops.cast(logits, "float32"))))
+        batches = inference.predict_in_batches(model.predict_on_batch, images, self.experiment.batch_size)
+        outputs = [keras.ops.convert_to_numpy(activate(keras.ops.cast(logits, "float32"))) for logits in batches]
         return self.decode(np.concatenate(outputs))
 
-    def score(
-        self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, folder: RunFolder
-    ) -> list[CaseScore]:
+    def score(self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, job: RunFolder) -> list[CaseScore]:
         """Score the test cases as one set, and keep what was predicted for each as ``predictions.csv``."""
         part = store.subset(cases)
         prediction, probabilities = self.predict(model, (part.image(index) for index in range(len(part))))
@@ -108,7 +105,7 @@ class WholeScanTask(DownstreamTask):
         names = [(case.name, case.subject) for case in part.cases]
         # The prediction is kept where the table has a column for it; else it is read off the probabilities.
         labels = np.column_stack([found.truth, found.prediction])[:, : len(self.columns.labels)]
-        write_predictions(folder.predictions, self.columns, names, labels, probabilities)
+        write_predictions(job.predictions, self.columns, names, labels, probabilities)
         return [CaseScore(WHOLE_SET, name, score(found)) for name, score in self.scores().items()]
 
     def predictions(self, job: RunFolder) -> Predictions:

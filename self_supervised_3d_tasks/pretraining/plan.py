@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from self_supervised_3d_tasks.algorithms.base import Algorithm
 from self_supervised_3d_tasks.data import splits
 from self_supervised_3d_tasks.data.cases import Case
-from self_supervised_3d_tasks.data.store.volumes import check_case
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import TrainExperiment
@@ -39,8 +38,7 @@ class Plan:
 
     def check_headers(self) -> None:
         """Raise `UserError` for the first scan whose header does not fit the experiment; no voxel is read."""
-        for case in (*self.train, *self.validation):
-            check_case(case, self.experiment.preprocessing, num_classes=None)
+        build.check_headers(self.experiment, [*self.train, *self.validation])
 
     def build_model(self) -> keras.Model:
         """Return a new pretext model; its layer ``"encoder"`` is what transfers."""

@@ -93,11 +93,7 @@ def load_encoder(
     pretrained = read_encoder(source)
     channels = _channel_map(pretrained.input_shape[-1], encoder.input_shape[-1], channel_map)
     # A finetuned model may be the source: its decoder or head is not expected here.
-    stored = {
-        name: tensor
-        for name, tensor in tensors_of(pretrained.layers).items()
-        if not name[0].startswith(("decoder_", "head_"))
-    }
+    stored = tensors_of(layer for layer in pretrained.layers if not layer.name.startswith(("decoder_", "head_")))
     tensors, report = tensors_of(encoder.layers), LoadReport(str(source))
     input_kernels = _input_kernels(encoder) if channels else set()
 
