@@ -10,15 +10,13 @@ from typing import Any
 
 from absl import logging
 
-from self_supervised_3d_tasks import inference, plots
-from self_supervised_3d_tasks.data import formats, layouts
+from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.data.cases import Case, find_cases
 from self_supervised_3d_tasks.data.formats import archives, npy
-from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.store.volumes import check_case
 from self_supervised_3d_tasks.downstream import task_of
-from self_supervised_3d_tasks.downstream.whole_scans import WholeScanTask
+from self_supervised_3d_tasks.downstream.base import DownstreamTask
 from self_supervised_3d_tasks.errors import UserError, nearest
+from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.atomic import read_json
@@ -63,13 +61,14 @@ class Predictor(ABC):
         return predictor(name, experiment, model)
 
     @property
-    def suffixes(self) -> tuple[str, ...]:
-        """Endings of the files that the model takes: those of the layout that it was trained on."""
-        return layouts.get(self.experiment.dataset_name).suffixes
+    def task(self) -> DownstreamTask:
+        """What the outputs of the model stand for."""
+        return task_of(self.experiment)
 
     @property
-    def _takes_archives(self) -> bool:
-        return layouts.get(self.experiment.dataset_name).labels == "archive"
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings of the files that the model takes: those of the layout that it was trained on."""
+        return self.experiment.layout.suffixes
 
     @abstractmethod
     def predict_path(
@@ -97,7 +96,7 @@ class Predictor(ABC):
 
     def _cases(self, source: Path) -> list[Case]:
         """Return the case of one file, or those of a folder or archive, without masks that lie beside their scans."""
-        if source.is_dir() or self._takes_archives:
+        if source.is_dir() or self.experiment.layout.labels == "archive":
             return find_cases(
                 self.experiment.dataset_name,
                 source,
@@ -111,11 +110,6 @@ class Predictor(ABC):
         if formats.suffix_of(source) not in self.suffixes:
             raise UserError(f"{source}: expected an image like those it was trained on ({', '.join(self.suffixes)})")
         return [Case(name=formats.stem_of(source), image=source, mask=None, subject=formats.stem_of(source))]
-
-    def _check_headers(self, cases: Sequence[Case]) -> None:
-        preprocessing = Preprocessing(**self.experiment.preprocessing_options())
-        for case in cases:
-            check_case(case, preprocessing, num_classes=None)
 
 
 class MaskPredictor(Predictor):
@@ -137,29 +131,17 @@ class MaskPredictor(Predictor):
 
         The picture is ``<name>.png``, or ``<name>_overlay.png`` where the mask has that name.
         """
-        preprocessing = Preprocessing(**self.experiment.preprocessing_options())
         jobs = self.plan(source, target, resume=resume)
         if overlay:
             self._check_pictures(source, target)
         self._say_what_masks_hold([case for case, _ in jobs])
-        predict = inference.predictor(self.model)
         for case, path in jobs:
             volume = formats.read_channels(case.images, self.experiment.rank)
-            mask = inference.predict_case(
-                predict, volume, preprocessing, num_classes=self.experiment.num_classes, overlap=self.experiment.overlap
-            )
+            mask = self.task.predict(self.model, volume)
             path.parent.mkdir(parents=True, exist_ok=True)
             formats.write_mask(path, mask, reference=volume.path)
             if overlay:
-                plots.overlay(
-                    _picture(path),
-                    volume.array,
-                    mask,
-                    title=case.name,
-                    spacing=volume.spacing,
-                    names=self.experiment.label_names,
-                    canonical=volume.affine is not None,
-                )
+                self.task.draw(_picture(path), volume, mask, case.name)
             yield path
 
     def plan(self, source: Path, target: Path, *, resume: bool = False) -> list[tuple[Case, Path]]:
@@ -172,7 +154,7 @@ class MaskPredictor(Predictor):
         if existing and not resume:
             raise UserError(f"{existing[0]}: exists already; choose another OUTPUT, or go on behind it with --resume")
         jobs = [(case, path) for case, path in jobs if path not in existing]
-        self._check_headers([case for case, _ in jobs])
+        build.check_headers(self.experiment, [case for case, _ in jobs])
         return jobs
 
     def _check_pictures(self, source: Path, target: Path) -> None:
@@ -207,11 +189,6 @@ class MaskPredictor(Predictor):
 class TablePredictor(Predictor):
     """Scans or photographs in, one CSV file out: a line per image with its class, or its findings."""
 
-    @property
-    def task(self) -> WholeScanTask:
-        """What the outputs of the model stand for."""
-        return task_of(self.experiment)
-
     def predict_path(
         self, source: Path, target: Path, *, overlay: bool = False, resume: bool = False
     ) -> Iterator[Path]:
@@ -220,8 +197,8 @@ class TablePredictor(Predictor):
             raise UserError(f"--overlay: this model gives {self.task.ANSWER}, so that there is no mask to draw")
         cases = [case for case, _ in self.plan(source, target, resume=resume)]
         if cases:
-            preprocessing = Preprocessing(**self.experiment.preprocessing_options())
-            images = (preprocessing.image(formats.read_channels(case.images, self.experiment.rank)) for case in cases)
+            volumes = (formats.read_channels(case.images, self.experiment.rank) for case in cases)
+            images = map(self.experiment.preprocessing.image, volumes)
             prediction, probabilities = self.task.predict(self.model, images)
             lines = zip(map(_line_name, cases), self.task.answers_of(prediction), probabilities, strict=True)
             rows = [[name, *answer, *(f"{value:.6g}" for value in values)] for name, answer, values in lines]
@@ -236,7 +213,7 @@ class TablePredictor(Predictor):
             raise UserError(f"{target}: exists already; choose another OUTPUT, or add to it with --resume")
         done = {row[0] for row in self._rows(target)}
         cases = [case for case in self._cases(source) if _line_name(case) not in done]
-        self._check_headers(cases)
+        build.check_headers(self.experiment, cases)
         return [(case, target) for case in cases]
 
     def _rows(self, target: Path) -> list[list[str]]:

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from self_supervised_3d_tasks.data.formats import read_image, read_mask
-from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
@@ -194,7 +193,7 @@ def test_crops_predict_a_scan_by_sliding_windows(run, folder, monkeypatch):
 
     monkeypatch.setattr(predictor.model, "predict_on_batch", watched)
     (written,) = predictor.predict_path(folder / "long.nii.gz", folder / "out")
-    fitted = Preprocessing(**predictor.experiment.preprocessing_options()).image(read_image(folder / "long.nii.gz", 3))
+    fitted = predictor.experiment.preprocessing.image(read_image(folder / "long.nii.gz", 3))
     assert fitted.shape == (24, 16, 16, 1)
     assert len(windows) == 2
     for window, start in zip(windows, (0, 8), strict=True):
@@ -219,7 +218,7 @@ def of_slices(tmp_path_factory):
 
 def expected_mask(predictor, path):
     """What the model says of an image that has its size."""
-    image = Preprocessing(**predictor.experiment.preprocessing_options()).image(read_image(path, 2))
+    image = predictor.experiment.preprocessing.image(read_image(path, 2))
     return np.argmax(predictor.model.predict_on_batch(image[np.newaxis])[0], axis=-1)
 
 

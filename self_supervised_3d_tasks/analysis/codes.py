@@ -12,7 +12,7 @@ manifold = lazy.load("sklearn.manifold")
 special = lazy.load("scipy.special")
 
 PERPLEXITY = 30.0
-TEMPERATURE = 0.7
+TEMPERATURE = 0.7  # τ, by which the probe divides cosines
 MAX_NEGATIVES = 5000
 
 
@@ -58,9 +58,7 @@ class Probe(NamedTuple):
     pairs: int
 
 
-def contrastive_probe(
-    codes: np.ndarray, *, temperature: float = TEMPERATURE, max_negatives: int = MAX_NEGATIVES, seed: int = 0
-) -> Probe:
+def contrastive_probe(codes: np.ndarray, *, max_negatives: int = MAX_NEGATIVES, seed: int = 0) -> Probe:
     """Return the cross-entropy of finding another part of the same image among parts of others.
 
     Feng et al. 2020, footnote 3: -log(exp(p·p'/τ) / (exp(p·p'/τ) + Σ exp(p·n/τ))) with unit-length codes. Every part
@@ -69,7 +67,6 @@ def contrastive_probe(
 
     Args:
         codes: ``(images, parts, size)`` of any length, two images and two parts at least.
-        temperature: Divides the cosines, τ in the formula.
         max_negatives: Largest number of negatives; the default is the paper's.
         seed: Seed of the draw of negatives.
     """
@@ -83,8 +80,8 @@ def contrastive_probe(
         foreign = np.delete(units, image, axis=0).reshape(-1, units.shape[-1])
         if len(foreign) > negatives:
             foreign = foreign[rng.choice(len(foreign), negatives, replace=False)]
-        against = special.logsumexp(own @ foreign.T / temperature, axis=1)
-        positives = own @ own.T / temperature
+        against = special.logsumexp(own @ foreign.T / TEMPERATURE, axis=1)
+        positives = own @ own.T / TEMPERATURE
         total += float((np.logaddexp(positives, against[:, None]) - positives)[others].sum())
     pairs = images * parts * (parts - 1)
     return Probe(total / pairs, math.log(1 + negatives), negatives, pairs)

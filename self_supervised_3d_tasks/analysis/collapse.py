@@ -15,8 +15,6 @@ from absl import logging
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.losses.triplet import LEAST_SQUARED_NORM
 
-__all__ = ["CollapseMonitor", "Width", "effective_rank", "is_collapse", "spread", "unit_length"]
-
 MIN_SPREAD = 0.3  # of 1, that of codes in all directions alike
 MIN_RANK_SHARE = 0.2  # of the largest possible rank
 KEPT = 0.5  # of the highest value so far: what falls further is a collapse, if it is low too
@@ -38,11 +36,11 @@ def effective_rank(codes: np.ndarray) -> float:
     at unit length: with its eigenvalues λ scaled to a sum of 1, exp(-Σ λ log λ).
 
     Args:
-        codes: ``(n, d)``.
+        codes: The codes of n inputs, ``(n, d)``.
 
     Returns:
-        1 where all lie on one line, at most min(d, n - 1); 0 where they do not differ; NaN where there are fewer than
-        two, or one is not finite.
+        A number that is 1 where all codes lie on one line, and at most min(d, n - 1). It is 0 where they do not differ,
+        and NaN where there are fewer than two or one is not finite.
     """
     if not _measurable(codes):
         return float("nan")
@@ -64,11 +62,11 @@ def spread(codes: np.ndarray) -> float:
     Chen and He 2021, "Exploring Simple Siamese Representation Learning", section 4.1.
 
     Args:
-        codes: ``(n, d)``.
+        codes: The codes of n inputs, ``(n, d)``.
 
     Returns:
-        About 1 for codes in all directions alike, which is the most; 0 where they do not differ; NaN as in
-        `effective_rank`.
+        A number that is about 1 for codes in all directions alike, which is the most. It is 0 where they do not differ,
+        and NaN where there are fewer than two or one is not finite.
     """
     if not _measurable(codes):
         return float("nan")
@@ -83,17 +81,17 @@ def unit_length(codes: np.ndarray) -> np.ndarray:
 
 
 class Width(NamedTuple):
-    """Both numbers after an epoch."""
+    """Both numbers after an epoch: what `effective_rank` and `spread` say of the same codes."""
 
     rank: float
     spread: float
 
 
 def is_collapse(epochs: Sequence[Width], possible: int) -> bool:
-    """Whether the last of the epochs so far is that of a collapse; see `CollapseMonitor`.
+    """Return whether the last of the epochs so far is that of a collapse, as `CollapseMonitor` describes it.
 
     Args:
-        epochs: First one first; those without numbers are left out.
+        epochs: What was measured after each epoch so far, the first one first; epochs without numbers are left out.
         possible: The largest possible rank.
     """
     if not epochs or not np.isfinite(epochs[-1]).all():
@@ -124,10 +122,11 @@ class CollapseMonitor:
 
     Args:
         model: The task's model.
-        codes: By name what to measure: symbolic tensors ``(batch, ..., size)`` of ``model``.
-        batches: ``(inputs, targets)``, finite, the same whenever they are gone through.
-        max_codes: How many codes of a name are measured, the first ones.
-        history: Rows of the epochs before a training was resumed.
+        codes: What is measured, by its name: symbolic tensors ``(batch, ..., size)`` of ``model``.
+        batches: The batches ``(inputs, targets)``, of which there is an end, and which are the same whenever they are
+            gone through.
+        max_codes: At most so many codes of a name are measured, the first ones.
+        history: The rows of the epochs before a training was resumed.
     """
 
     def __init__(
@@ -157,7 +156,7 @@ class CollapseMonitor:
         """Return ``val_rank_<name>`` and ``val_spread_<name>``.
 
         Args:
-            epoch: That is over, counted from 1.
+            epoch: The number of the epoch that is over, counted from 1.
         """
         row = {}
         for name, codes in self._measured().items():

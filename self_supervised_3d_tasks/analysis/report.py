@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from self_supervised_3d_tasks.analysis.codes import TEMPERATURE, Probe, Similarities
-from self_supervised_3d_tasks.analysis.restoration import Network, Parts, ScanErrors, squared_errors
+from self_supervised_3d_tasks.analysis.restoration import Networks, Parts, ScanErrors, per_scan, squared_errors
 from self_supervised_3d_tasks.plots.restoration import Restoration
 
 COSINE, NATS, SQUARE = "cosine, -1 to 1", "nats", "squared intensity of [0, 1]"
+NUM_PICTURES = 4
 
 
 @dataclass(frozen=True)
@@ -17,62 +18,45 @@ class Measurement:
     """What was measured on P parts of each of N images.
 
     Attributes:
-        scans: Name of the scan of each image, ``(N,)``.
         codes: Codes of any length, ``(N, P, size)``.
-        errors: Mean squares of restoration - wanted image, ``(N, P)``, in squared intensities of [0, 1].
-        mean_image_errors: Mean squares of mean image - wanted image, ``(N, P)``, in the same unit.
+        scans: Errors of the scans that the images are of.
         pictures: The first part of the first images, for a sheet.
     """
 
-    scans: list[str]
     codes: np.ndarray
-    errors: np.ndarray
-    mean_image_errors: np.ndarray
+    scans: list[ScanErrors]
     pictures: list[Restoration]
 
 
 def measure(
-    batches: Iterable[Parts],
-    *,
-    code: Network,
-    restore: Network,
-    mean_image: np.ndarray,
-    scans: Sequence[str],
-    parts_per_image: int,
-    num_pictures: int,
+    batches: Iterable[Parts], networks: Networks, mean_image: np.ndarray, scans: Sequence[str], parts_per_image: int
 ) -> Measurement:
     """Look at every part once.
 
     Args:
         batches: The parts, as `stream_parts` yields them.
-        code: The network that `coding_network` returns.
-        restore: The network that `restoring_network` returns.
+        networks: What codes and restores the parts.
         mean_image: Mean of the training images, ``(*spatial, channels)``.
         scans: Names of the scans; images are of the first, the second and so on, again and again.
         parts_per_image: Number of parts of each image in ``batches``.
-        num_pictures: Number of images of which a picture is kept.
     """
     codes, errors, mean_image_errors, pictures = [], [], [], []
     position = 0
     for seen, wanted in batches:
-        restored = restore(seen)
-        codes.append(code(seen))
+        restored = networks.restore(seen)
+        codes.append(networks.code(seen))
         errors.append(squared_errors(restored, wanted))
         mean_image_errors.append(squared_errors(mean_image, wanted))
         first_parts = range(-position % parts_per_image, len(seen), parts_per_image)
-        for index in first_parts[: num_pictures - len(pictures)]:
+        for index in first_parts[: NUM_PICTURES - len(pictures)]:
             note = f"MSE {errors[-1][index]:.4f}, mean image {mean_image_errors[-1][index]:.4f}"
             images = (image[index].copy() for image in (wanted, seen, restored))
             pictures.append(Restoration(scans[len(pictures) % len(scans)], *images, note))
         position += len(seen)
     shape = (position // parts_per_image, parts_per_image)
-    return Measurement(
-        [scans[image % len(scans)] for image in range(shape[0])],
-        np.concatenate(codes).reshape(*shape, -1),
-        np.concatenate(errors).reshape(shape),
-        np.concatenate(mean_image_errors).reshape(shape),
-        pictures,
-    )
+    names = [scans[image % len(scans)] for image in range(shape[0])]
+    both = (np.concatenate(values).reshape(shape) for values in (errors, mean_image_errors))
+    return Measurement(np.concatenate(codes).reshape(*shape, -1), per_scan(names, *both), pictures)
 
 
 @dataclass(frozen=True)

@@ -78,10 +78,21 @@ def per_scan(scans: Sequence[str], errors: np.ndarray, mean_image_errors: np.nda
     return rows
 
 
-def coding_network(restorer: keras.Model, batch_size: int) -> Network:
-    """Return the function images ``(n, *spatial, channels)`` to codes ``(n, size)``, float32.
+class Networks(NamedTuple):
+    """What answers for the parts of an image, as functions of images ``(n, *spatial, channels)``.
 
-    The code is the encoder's last map, averaged over space (Feng et al. 2020, Section 3.3).
+    Attributes:
+        code: Gives codes ``(n, size)``, float32: the encoder's last map, averaged over space (Feng et al. 2020, Section
+            3.3).
+        restore: Gives restored images of the size of those that it is given, float32.
+    """
+
+    code: Network
+    restore: Network
+
+
+def networks(restorer: keras.Model, batch_size: int) -> Networks:
+    """Return the networks that code and restore images.
 
     Args:
         restorer: Encoder and decoder as `RestoringAlgorithm.restorer` returns them; later changes of weights show.
@@ -89,17 +100,9 @@ def coding_network(restorer: keras.Model, batch_size: int) -> Network:
     """
     encoder = restorer.get_layer("encoder")
     last = keras.ops.cast(encoder.output, "float32")
-    return _network(encoder.inputs, keras.ops.mean(last, axis=tuple(range(1, len(last.shape) - 1))), batch_size)
-
-
-def restoring_network(restorer: keras.Model, batch_size: int) -> Network:
-    """Return the function images ``(n, *spatial, channels)`` to restored images of their size, float32.
-
-    Args:
-        restorer: Encoder and decoder as `RestoringAlgorithm.restorer` returns them; later changes of weights show.
-        batch_size: Number of images in a forward pass.
-    """
-    return _network(restorer.inputs, keras.ops.cast(restorer.output, "float32"), batch_size)
+    codes = keras.ops.mean(last, axis=tuple(range(1, len(last.shape) - 1)))
+    restored = keras.ops.cast(restorer.output, "float32")
+    return Networks(_network(encoder.inputs, codes, batch_size), _network(restorer.inputs, restored, batch_size))
 
 
 def _network(inputs: list, output: keras.KerasTensor, batch_size: int) -> Network:
@@ -190,8 +193,7 @@ class RestorationMonitor:
         # A copy of these few: the other images are not kept.
         self._names = [scans[image % len(scans)] for image in range(len(drawn))]
         self._wanted, self._drawn = wanted[drawn], self._seen[drawn]
-        self._code = coding_network(restorer, batch_size)
-        self._restore = restoring_network(restorer, batch_size)
+        self._networks = networks(restorer, batch_size)
         self._picture_every, self._folder = picture_every, folder
         found = len(self._seen) // self._parts_per_image
         chance = math.log(1 + (found - 1) * self._parts_per_image)
@@ -205,12 +207,12 @@ class RestorationMonitor:
     def __call__(self, epoch: int) -> dict[str, float]:
         """Return the columns of an epoch, counted from 1; ``val_probe`` and others only where there are two images."""
         if epoch % self._picture_every == 0:
-            restored = self._restore(self._drawn)
+            restored = self._networks.restore(self._drawn)
             notes = [f"MSE {error:.4f}" for error in squared_errors(restored, self._wanted)]
             rows = map(Restoration, self._names, self._wanted, self._drawn, restored, notes)
             path = self._folder / f"restoration_epoch_{epoch:04d}.png"
             plots.restorations(path, list(rows), f"Validation scans after epoch {epoch}")
-        codes = self._code(self._seen)
+        codes = self._networks.code(self._seen)
         codes = codes.reshape(-1, self._parts_per_image, codes.shape[-1])
         same, different = similarities(codes)
         columns = {"val_similarity_same": float(same.mean())}

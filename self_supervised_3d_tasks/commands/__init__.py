@@ -15,12 +15,7 @@ HELP = ("--help", "-help", "-h")
 
 
 def run(
-    main: Callable[[list[str]], None],
-    *,
-    usage: str,
-    example: str,
-    text: str | None = None,
-    argv: Sequence[str] | None = None,
+    main: Callable[..., None], *, usage: str, example: str, text: str | None = None, argv: Sequence[str] | None = None
 ) -> None:
     """Parse the command line, run ``main`` and leave the process with the right exit code.
 
@@ -29,22 +24,22 @@ def run(
     traceback.
 
     Args:
-        main: Takes the name of the program and the positional arguments; flags are parsed.
+        main: Takes the positional arguments that the command has; flags are parsed. Where it cannot take as many as
+            there are, the message is how the command is used.
         usage: What follows the name of the program; ``--help`` prints it with ``text``, ``example`` and the flags.
         example: What follows the name of the program in an example.
         text: What the command does; default: the docstring of the module of ``main``.
         argv: Name of the program and arguments; default: those of the process.
     """
     program, *arguments = sys.argv if argv is None else argv
-    program = _as_typed(program)
     if any(argument in HELP for argument in arguments):
         text = (text or inspect.getmodule(main).__doc__).strip().replace("``", "")
-        print("\n\n".join([usage_line(program, usage), text, f"example: {program} {example}", *_flags()]))
+        print("\n\n".join([usage_line(program, usage), text, f"example: {_as_typed(program)} {example}", *_flags()]))
         return
     # Read by TensorFlow when it is loaded, later on; without it every run starts with a page about the CPU.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        app.run(lambda given: _configured(main, given), argv=[program, *arguments], flags_parser=flags.FLAGS)
+        app.run(lambda given: _call(main, usage, *given), argv=[program, *arguments], flags_parser=flags.FLAGS)
     except BrokenPipeError:
         # Python flushes stdout once more when it ends, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -59,7 +54,7 @@ def run(
 
 def usage_line(program: str, usage: str) -> str:
     """Return the line that says how a program is used."""
-    return f"usage: {program} {usage}"
+    return f"usage: {_as_typed(program)} {usage}"
 
 
 def _as_typed(program: str) -> str:
@@ -71,11 +66,15 @@ def _as_typed(program: str) -> str:
     return f"python {module if path.parent == Path(__file__).parent else path.name}"
 
 
-def _configured(main: Callable[[list[str]], None], argv: list[str]) -> None:
+def _call(main: Callable[..., None], usage: str, program: str, *arguments: str) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().setFormatter(standard_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    main(argv)
+    try:
+        inspect.signature(main).bind(*arguments)
+    except TypeError:
+        raise UserError(usage_line(program, usage)) from None
+    main(*arguments)
     sys.stdout.flush()
 
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from absl import flags
 
 from self_supervised_3d_tasks import commands
-from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.pretraining.analysis import Sample, analyse
 
@@ -26,18 +25,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands.run(execute, usage=USAGE, example="runs/parts2whole_demo", argv=argv)
 
 
-def execute(argv: list[str]) -> None:
+def execute(run: str) -> None:
     """Analyse the run with the parsed flags.
 
     Args:
-        argv: Name of the program and run folder of a pretraining.
+        run: The folder of a pretraining.
 
     Raises:
         UserError: It is not the folder of a finished pretraining of a task with a decoder, or scans cannot be read.
     """
-    if len(argv) != 2:
-        raise UserError(commands.usage_line(argv[0], USAGE))
-    folder, options = RunFolder.open(argv[1]), flags.FLAGS
+    folder, options = RunFolder.open(run), flags.FLAGS
     print(analyse(folder, Sample(options.data_dir, options.num_wholes, options.parts_per_whole, options.seed)))
     print(f"written: {folder.analysis}")
 

@@ -21,23 +21,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands.run(execute, usage=USAGE, example="cpc_demo", argv=argv)
 
 
-def execute(argv: list[str]) -> None:
+def execute(name: str | None = None) -> None:
     """List the files, or write one.
 
     Args:
-        argv: Name of the program, and the name of a file as it is listed.
+        name: The name of a file as it is listed; None: all are listed.
 
     Raises:
         UserError: No file has this name, or one that is called so already exists in the current folder.
     """
-    if len(argv) > 2:
-        raise UserError(commands.usage_line(argv[0], USAGE))
     files = examples()
-    if len(argv) == 1:
-        for name, path in files.items():
-            print(f"{name:<44} {_summary(bases.read(path)[0])}")
+    if name is None:
+        for known, path in files.items():
+            print(f"{known:<44} {_summary(bases.read(path)[0])}")
         return
-    name = argv[1].removesuffix(".json")
+    name = name.removesuffix(".json")
     if name not in files:
         raise UserError(f"no example is called {name!r}.{nearest(name, files)} Without a name, all are listed")
     values = {key: value for key, value in bases.read(files[name])[0].items() if key != "$schema"}

@@ -38,19 +38,17 @@ def define_flags() -> None:
     flags.DEFINE_bool("print_config", False, "Print the file with its bases and all defaults, and stop; reads no data.")
 
 
-def execute(command: str, argv: list[str]) -> None:
+def execute(command: str, path: str) -> None:
     """Run one experiment file with parsed flags.
 
     Args:
         command: ``"train"`` or ``"finetune"``.
-        argv: Name of the program and positional arguments.
+        path: The experiment file.
 
     Raises:
-        UserError: The command line, the file or the data cannot be used.
+        UserError: The file or the data cannot be used.
     """
-    if len(argv) != 2:
-        raise UserError(commands.usage_line(argv[0], USAGE))
-    experiment = load_experiment(command, argv[1], flags.FLAGS["set"].value)
+    experiment = load_experiment(command, path, flags.FLAGS["set"].value)
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(getattr(logging, experiment.log_level))
     if flags.FLAGS.print_config:
@@ -95,17 +93,17 @@ def claim(experiment: Experiment, *, resume: bool) -> RunFolder:
     """
     base, name = experiment.run_location()
     if resume:
-        found = [folder for folder in RunFolder.all(base, name) if folder.config.exists()]
-        changes = [_changed(experiment, folder.read_json(RunFolder.config)) for folder in found]
-        same = [folder for folder, keys in zip(found, changes, strict=True) if not keys]
-        # Newest last; among the same, unfinished ones come behind finished ones.
-        for folder in sorted(same, key=lambda folder: not folder.is_finished)[-1:]:
-            return folder
-        others = [pair for pair in zip(found, changes, strict=True) if not pair[0].is_finished]
-        for folder, keys in others[-1:]:
+        found = [folder for folder in RunFolder.all(base, name) if folder.config.exists()]  # newest last
+        changes = {folder: _changed(experiment, folder.read_json(RunFolder.config)) for folder in found}
+        same = [folder for folder in found if not changes[folder]]
+        if same:
+            # Unfinished ones come behind finished ones.
+            return sorted(same, key=lambda folder: not folder.is_finished)[-1]
+        if unfinished := [folder for folder in found if not folder.is_finished]:
+            folder = unfinished[-1]
             raise UserError(
-                f"--resume: {folder.path} is unfinished, but was started with other values of {', '.join(keys)}; "
-                "restore them, or start a new run without --resume"
+                f"--resume: {folder.path} is unfinished, but was started with other values of "
+                f"{', '.join(changes[folder])}; restore them, or start a new run without --resume"
             )
     folder = RunFolder.create(base, name)
     folder.write_json(RunFolder.config, experiment.model_dump(mode="json"))

@@ -12,7 +12,6 @@ from pathlib import Path
 from absl import flags, logging
 
 from self_supervised_3d_tasks import commands
-from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.prediction import Predictor
 
 USAGE = "RUN_DIR INPUT OUTPUT [--job NAME] [--set key=value] [--overlay] [--resume] [--dry_run]"
@@ -28,27 +27,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands.run(execute, usage=USAGE, example="runs/cpc_demo_test demo_data/test masks --overlay", argv=argv)
 
 
-def execute(argv: list[str]) -> None:
+def execute(run: str, source: str, target: str) -> None:
     """Predict a scan or a folder of scans with the parsed flags.
 
     Args:
-        argv: Name of the program, run folder of a finetuning, input (a file, a folder or a part of an archive), and
-            output (a file or a folder; a CSV file for classes).
+        run: The run folder of a finetuning.
+        source: The input, a file, a folder or a part of an archive.
+        target: The output, a file or a folder, and for classes a CSV file.
 
     Raises:
         UserError: The run is not finished, or an input cannot be read.
     """
-    if len(argv) != 4:
-        raise UserError(commands.usage_line(argv[0], USAGE))
-    run, source, target = (Path(item).expanduser() for item in argv[1:])
+    run, source, target = (Path(item).expanduser() for item in (run, source, target))
     predictor = Predictor.load(run, job=flags.FLAGS.job, overrides=flags.FLAGS["set"].value)
     logging.info("model: %s", predictor.name)
     if flags.FLAGS.dry_run:
         for case, written in predictor.plan(source, target, resume=flags.FLAGS.resume):
             print(f"{case.image} -> {written}")
         return
-    options = {"overlay": flags.FLAGS.overlay, "resume": flags.FLAGS.resume}
-    for written in predictor.predict_path(source, target, **options):
+    for written in predictor.predict_path(source, target, overlay=flags.FLAGS.overlay, resume=flags.FLAGS.resume):
         print(written)
 
 

@@ -1,5 +1,6 @@
 """A data set made ready for training."""
 
+import functools
 import importlib
 import pkgutil
 import sys
@@ -15,22 +16,23 @@ from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.experiment.load import override
 
 DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, bool: flags.DEFINE_bool}
-USAGE = "NAME --output DIR [--flag value]"
+USAGE, EXAMPLE = "NAME --output DIR [--flag value]", "demo --output demo_data"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     argv = sys.argv if argv is None else argv
-    name, options = (argv[1] if len(argv) > 1 else ""), {"example": "demo --output demo_data", "argv": argv}
+    program, name = argv[0], argv[1] if len(argv) > 1 else ""
     if name in known():
         module = importlib.import_module(f"{preparation.__name__}.{name}")
         define_flags(module.Options)
-        usage = USAGE.replace("NAME", name)
-        commands.run(lambda given: execute(module, given), usage=usage, text=module.__doc__, **options)
+        usage, main = USAGE.replace("NAME", name), functools.partial(execute, module, program)
+        commands.run(main, usage=usage, text=module.__doc__, example=EXAMPLE, argv=argv)
     else:
         # The flags belong to the data set, so that without one none of them can be parsed.
         usage = f"{USAGE} (NAME: {', '.join(known())})"
-        commands.run(lambda given: _refuse(given, usage), usage=usage, **options | {"argv": argv[:2]})
+        main = functools.partial(_refuse, commands.usage_line(program, usage))
+        commands.run(main, usage=usage, text=__doc__, example=EXAMPLE, argv=argv[:2])
 
 
 def known() -> list[str]:
@@ -48,20 +50,22 @@ def define_flags(options: type[BaseModel]) -> None:
         DEFINE[field.annotation](name, field.default, field.description)
 
 
-def execute(module: ModuleType, argv: list[str]) -> None:
+def execute(module: ModuleType, program: str, *names: str) -> None:
     """Run one preparation with the parsed flags.
 
     Args:
         module: A module of `self_supervised_3d_tasks.preparation`.
-        argv: Program name and the preparation's name.
+        program: The name of the program, for messages.
+        names: The positional arguments, of which the preparation's name should be the only one.
 
     Raises:
         UserError: A flag is missing or out of range, or the preparation refuses.
     """
-    if len(argv) != 2:
-        raise UserError(f"unexpected argument {argv[2]!r}; {commands.usage_line(argv[0], USAGE)}")
+    usage = commands.usage_line(program, USAGE)
+    if len(names) > 1:
+        raise UserError(f"unexpected argument {names[1]!r}; {usage}")
     if not flags.FLAGS["output"].value:
-        raise UserError(f"--output is missing; {commands.usage_line(argv[0], USAGE)}")
+        raise UserError(f"--output is missing; {usage}")
     values = {name: flags.FLAGS[name].value for name in module.Options.model_fields}
     for item in flags.FLAGS["set"].value:
         override(values, item)
@@ -79,11 +83,11 @@ def execute(module: ModuleType, argv: list[str]) -> None:
     logging.info("ready: %s", output)
 
 
-def _refuse(argv: list[str], usage: str) -> None:
-    if len(argv) < 2:
-        raise UserError(f"the data set is missing; {commands.usage_line(argv[0], usage)}")
-    hint = nearest(argv[1], known())
-    raise UserError(f"no data set {argv[1]!r} can be prepared; known: {', '.join(known())}.{hint}")
+def _refuse(usage: str, name: str | None = None) -> None:
+    if name is None:
+        raise UserError(f"the data set is missing; {usage}")
+    hint = nearest(name, known())
+    raise UserError(f"no data set {name!r} can be prepared; known: {', '.join(known())}.{hint}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from self_supervised_3d_tasks import commands
-from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import schema
 from self_supervised_3d_tasks.experiment.load import COMMANDS
 
@@ -20,19 +19,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands.run(execute, usage=USAGE, example="configs_json/schema", argv=argv)
 
 
-def execute(argv: list[str]) -> None:
-    """Write ``train.json`` and ``finetune.json``.
-
-    Args:
-        argv: Name of the program and the folder.
-
-    Raises:
-        UserError: There is no folder, or more than one.
-    """
-    if len(argv) != 2:
-        raise UserError(commands.usage_line(argv[0], USAGE))
+def execute(folder: str) -> None:
+    """Write ``train.json`` and ``finetune.json`` into a folder, which is made if need be."""
     for command in COMMANDS:
-        path = Path(argv[1]) / f"{command}.json"
+        path = Path(folder) / f"{command}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(schema.json_schema(command), indent=2) + "\n", encoding="utf-8")
         print(path)

@@ -13,11 +13,11 @@ from typing import Any, ClassVar, NamedTuple
 
 from self_supervised_3d_tasks import losses, scores
 from self_supervised_3d_tasks.data.cases import Case
-from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.splits import Split
-from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
+from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.data.stream.source import Position
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
@@ -40,25 +40,17 @@ class DownstreamTask(ABC):
     Attributes:
         experiment: The sweep's settings.
         UNDEFINED: Why a score can be missing, for the note below the tables.
+        loss_names: Names of the losses that the task can be trained with.
     """
 
     experiment: FinetuneExperiment
     UNDEFINED: ClassVar[str]
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """What happens to every scan."""
-        return Preprocessing(**self.experiment.preprocessing_options())
+    loss_names: ClassVar[Sequence[str]] = tuple(losses.LOSSES)
 
     @property
     def outputs(self) -> list[str]:
         """Names of the network's outputs: the classes by number."""
         return list(map(str, range(self.experiment.num_classes)))
-
-    @property
-    def loss_names(self) -> Sequence[str]:
-        """Names of the losses that the task can be trained with."""
-        return tuple(losses.LOSSES)
 
     def check(self) -> None:
         """Raise `UserError` for a key that does not fit the task; loads no Keras and reads no file."""
@@ -93,17 +85,11 @@ class DownstreamTask(ABC):
 
     def check_header(self, case: Case) -> None:
         """Raise `UserError` if the header of a scan does not fit; no voxel is read."""
-        check_case(case, self.preprocessing, num_classes=None)
+        build.check_headers(self.experiment, [case])
 
     def read(self, cases: Sequence[Case]) -> VolumeStore:
         """Read and prepare the scans of a sweep."""
-        return self._read(cases, num_classes=None)
-
-    def _read(self, cases: Sequence[Case], *, num_classes: int | None) -> VolumeStore:
-        experiment = self.experiment
-        cache = {"cache": experiment.cache, "cache_dir": experiment.cache_folder}
-        options = {"num_classes": num_classes, "on_bad_file": experiment.on_bad_file} | cache
-        return VolumeStore(cases, self.preprocessing, **options)
+        return build.make_store(self.experiment, cases)
 
     def recorded_labels(self, cases: Sequence[Case]) -> dict[str, int | str]:
         """Return the label of each case by its name, as the split of a run records it; nothing of masks."""
@@ -135,16 +121,14 @@ class DownstreamTask(ABC):
         """Return a ``tf.data.Dataset`` of batches ``(image, label)``; images are ``(batch, *spatial, channels)``."""
 
     @abstractmethod
-    def score(
-        self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, folder: RunFolder
-    ) -> list[CaseScore]:
+    def score(self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, job: RunFolder) -> list[CaseScore]:
         """Score a trained model on its test cases.
 
         Args:
             model: It gives logits.
             cases: Test cases.
             store: Holds the `stored_cases` of all jobs.
-            folder: The job's folder, for pictures and predictions.
+            job: The job's folder, for pictures and predictions.
         """
 
     def plot(self, folder: Path, jobs: Mapping[tuple[float, str], Sequence[RunFolder]]) -> None:  # noqa: B027

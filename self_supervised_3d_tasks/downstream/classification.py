@@ -65,12 +65,8 @@ class ClassificationTask(WholeScanTask):
         total = outputs.sum(axis=-1, keepdims=True)  # not 1 where each class has a sigmoid of its own
         return np.argmax(outputs, axis=-1), outputs / np.maximum(total, np.finfo(np.float64).tiny)
 
-    def labels_of(self, found: Predictions) -> np.ndarray:
-        """Return the true and the predicted class of each case, ``(n, 2)``."""
-        return np.stack([found.truth, found.prediction], axis=1)
-
     def predictions_of(self, labels: np.ndarray, probabilities: np.ndarray) -> Predictions:
-        """Return the predictions of a file: undoes `labels_of`."""
+        """Return the predictions of a ``predictions.csv``, whose labels are the true and the predicted class."""
         return Predictions(*labels.T, probabilities)
 
     def answers_of(self, prediction: np.ndarray) -> list[list[str]]:

@@ -30,6 +30,7 @@ class FindingsTask(WholeScanTask):
     UNDEFINED: ClassVar[str] = (
         "finding of all or none of the test cases, which has no AUROC and does not count in mean_auroc"
     )
+    loss_names: ClassVar[Sequence[str]] = ("binary_crossentropy",)
 
     @property
     def outputs(self) -> list[str]:
@@ -45,11 +46,6 @@ class FindingsTask(WholeScanTask):
         """Return the scores that are named one by one; `plot` shows those of all findings together."""
         named = [name for name in self.experiment.scores if name != finding_scores.EACH]
         return list(scores.find("findings", named, self.outputs))
-
-    @property
-    def loss_names(self) -> Sequence[str]:
-        """The loss of independent outputs."""
-        return ("binary_crossentropy",)
 
     def recorded_labels(self, cases: Sequence[Case]) -> dict[str, str]:
         """Return the findings of each case, as a table names them, by its name."""
@@ -97,17 +93,9 @@ class FindingsTask(WholeScanTask):
         """Return the findings that are likelier than not, 0 or 1, and their probabilities, ``(n, num_findings)``."""
         return (outputs > 0.5).astype(int), outputs
 
-    def labels_of(self, found: Predictions) -> np.ndarray:
-        """Return the true findings of each case, ``(n, num_findings)``."""
-        return found.truth
-
     def predictions_of(self, labels: np.ndarray, probabilities: np.ndarray) -> Predictions:
-        """Return the predictions of a file: undoes `labels_of`."""
+        """Return the predictions of a ``predictions.csv``, whose labels are the true findings."""
         return Predictions(labels, *self.decode(probabilities))
-
-    def answers_of(self, prediction: np.ndarray) -> list[list[str]]:
-        """Return no cell: the probabilities of an image are the answer."""
-        return [[]] * len(prediction)
 
     def plot(self, folder: Path, jobs: Mapping[tuple[float, str], Sequence[RunFolder]]) -> None:
         """Draw the area of every finding, one picture per label fraction."""

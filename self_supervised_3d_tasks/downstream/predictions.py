@@ -74,10 +74,8 @@ def read_predictions(path: Path, columns: Columns) -> tuple[np.ndarray, np.ndarr
     cells = [row[2:] for row in read_table(path, columns.of_cases, remedy)]
     count = len(columns.labels)
     try:
-        labels, probabilities = (
-            np.array(rows, kind)
-            for rows, kind in (([row[:count] for row in cells], int), ([row[count:] for row in cells], float))
-        )
+        labels = np.array([row[:count] for row in cells], int)
+        probabilities = np.array([row[count:] for row in cells], float)
         if not len(labels):
             raise ValueError("there is no row")
     except ValueError as error:

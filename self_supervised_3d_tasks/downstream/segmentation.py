@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,13 +12,13 @@ import numpy as np
 from self_supervised_3d_tasks import inference, plots
 from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.data.cases import Case
-from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
 from self_supervised_3d_tasks.data.stream import pipeline
 from self_supervised_3d_tasks.data.stream.source import Crops, Position
 from self_supervised_3d_tasks.data.volumes import Volume
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
+from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.ops import augment
@@ -36,19 +37,18 @@ class SegmentationTask(DownstreamTask):
 
     def check_header(self, case: Case) -> None:
         """Raise `UserError` if the header of a scan or of its mask does not fit; no voxel is read."""
-        check_case(case, self.preprocessing, num_classes=self.experiment.num_classes)
+        check_case(case, self.experiment.preprocessing, num_classes=self.experiment.num_classes)
 
     def read(self, cases: Sequence[Case]) -> VolumeStore:
         """Read and prepare the scans and masks of a sweep."""
-        return self._read(cases, num_classes=self.experiment.num_classes)
+        return build.make_store(self.experiment, cases, num_classes=self.experiment.num_classes)
 
     def check_splits(self, named: Mapping[str, Split], store: VolumeStore) -> None:
         """Read every test case once."""
         super().check_splits(named, store)
-        preprocessing = self.preprocessing
         for case in dict.fromkeys(case for split in named.values() for case in split.test):
-            volume, _ = read_labelled(case, preprocessing, self.experiment.num_classes)
-            preprocessing.image(volume)
+            volume, _ = self._read_labelled(case)
+            self.experiment.preprocessing.image(volume)
 
     def dataset(self, store: VolumeStore, position: Position) -> Any:
         """Return batches of scans or crops and their masks."""
@@ -63,40 +63,50 @@ class SegmentationTask(DownstreamTask):
             position=position,
         )
 
-    def score(
-        self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, folder: RunFolder
-    ) -> list[CaseScore]:
+    def predict(self, model: keras.Model, volume: Volume) -> np.ndarray:
+        """Return the mask ``(*spatial)`` uint8 of a scan on its own grid.
+
+        Args:
+            model: It gives logits.
+            volume: The scan as it was read.
+        """
+        experiment = self.experiment
+        options = {"num_classes": experiment.num_classes, "overlap": experiment.overlap}
+        return inference.predict_case(model, volume, experiment.preprocessing, **options)
+
+    def draw(self, path: Path, volume: Volume, mask: np.ndarray, title: str, truth: np.ndarray | None = None) -> None:
+        """Draw a mask on its scan, beside the reference where there is one."""
+        plots.overlay(
+            path,
+            volume.array,
+            mask,
+            title=title,
+            spacing=volume.spacing,
+            truth=truth,
+            names=self.experiment.label_names,
+            canonical=volume.affine is not None,
+        )
+
+    def score(self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, job: RunFolder) -> list[CaseScore]:
         """Score every test case on its own grid, and draw the first one beside its reference."""
-        experiment, preprocessing, scores = self.experiment, self.preprocessing, self.scores()
-        predict = inference.predictor(model)
-        rows = []
+        scores, rows = self.scores(), []
         for case in cases:
-            volume, truth = read_labelled(case, preprocessing, experiment.num_classes)
-            mask = inference.predict_case(
-                predict, volume, preprocessing, num_classes=experiment.num_classes, overlap=experiment.overlap
-            )
+            volume, truth = self._read_labelled(case)
+            mask = self.predict(model, volume)
             if case is cases[0]:
-                plots.overlay(
-                    folder.first_test_case,
-                    volume.array,
-                    mask,
-                    title=f"{case.name}, {folder.path.name}",
-                    spacing=volume.spacing,
-                    truth=truth,
-                    names=experiment.label_names,
-                    canonical=volume.affine is not None,
-                )
+                self.draw(job.first_test_case, volume, mask, f"{case.name}, {job.path.name}", truth)
             found = Predictions(truth, mask)
             rows += [CaseScore(case.name, name, score(found)) for name, score in scores.items()]
         return rows
 
+    def _read_labelled(self, case: Case) -> tuple[Volume, np.ndarray]:
+        """Return a scan and its labels ``(*spatial)``, both on the scan's own grid.
 
-def read_labelled(case: Case, preprocessing: Preprocessing, num_classes: int) -> tuple[Volume, np.ndarray]:
-    """Return a scan and its labels ``(*spatial)``, both on the scan's own grid.
-
-    Raises:
-        UserError: A file cannot be read or does not fit the experiment, or the grids differ.
-    """
-    check_case(case, preprocessing, num_classes=num_classes)
-    volume = formats.read_channels(case.images, preprocessing.rank)
-    return volume, preprocessing.labels(formats.read_mask(case.mask, preprocessing.rank), num_classes)
+        Raises:
+            UserError: A file cannot be read or does not fit the experiment, or the grids differ.
+        """
+        self.check_header(case)
+        experiment = self.experiment
+        volume = formats.read_channels(case.images, experiment.rank)
+        mask = formats.read_mask(case.mask, experiment.rank)
+        return volume, experiment.preprocessing.labels(mask, experiment.num_classes)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import functools
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,9 +20,9 @@ from self_supervised_3d_tasks.data.stream import pipeline
 from self_supervised_3d_tasks.data.stream.source import Position
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
 from self_supervised_3d_tasks.downstream.predictions import Columns, read_predictions, write_predictions
+from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
-from self_supervised_3d_tasks.ops import augment
 from self_supervised_3d_tasks.scores.base import Predictions
 from self_supervised_3d_tasks.scores.statistics import WHOLE_SET
 
@@ -60,16 +59,12 @@ class WholeScanTask(DownstreamTask):
         """
 
     @abstractmethod
-    def labels_of(self, found: Predictions) -> np.ndarray:
-        """Return the whole numbers that ``predictions.csv`` has of each case, ``(n, len(columns.labels))``."""
-
-    @abstractmethod
     def predictions_of(self, labels: np.ndarray, probabilities: np.ndarray) -> Predictions:
-        """Return the predictions of a file: undoes `labels_of`."""
+        """Return the predictions of a ``predictions.csv``, whose labels are ``(n, len(columns.labels))``."""
 
-    @abstractmethod
     def answers_of(self, prediction: np.ndarray) -> list[list[str]]:
-        """Return the cells that ``predict.py``'s table has of each image, see `Columns.answers`."""
+        """Return the cells of each image for `Columns.answers`: none where the probabilities are the answer."""
+        return [[]] * len(prediction)
 
     def stored_cases(self, split: Split) -> list[Case]:
         """Return training, validation and test cases: each is decoded once, whatever its part in each fold."""
@@ -81,12 +76,12 @@ class WholeScanTask(DownstreamTask):
 
     def dataset(self, store: VolumeStore, position: Position) -> Any:
         """Return batches of whole scans and their labels."""
-        experiment, augmentation = self.experiment, None
-        if position.training and (experiment.augment or experiment.augment_zoom_only):
-            augmentation = functools.partial(augment.augment_image, zoom_only=experiment.augment_zoom_only)
-        targets = self.encode(np.array([case.label for case in store.cases]))
         return pipeline.whole_scan_dataset(
-            store, targets, batch_size=experiment.batch_size, augment=augmentation, position=position
+            store,
+            self.encode(np.array([case.label for case in store.cases])),
+            batch_size=self.experiment.batch_size,
+            augment=build.image_augmentation(self.experiment),
+            position=position,
         )
 
     def predict(self, model: keras.Model, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -98,20 +93,19 @@ class WholeScanTask(DownstreamTask):
         """
         # The loss says what the logits are: of a sigmoid each, or of one softmax.
         activate = keras.ops.sigmoid if self.experiment.loss == "binary_crossentropy" else keras.ops.softmax
-        outputs = []
-        for logits in inference.predict_in_batches(model.predict_on_batch, images, self.experiment.batch_size):
-            outputs.append(keras.ops.convert_to_numpy(activate(keras.ops.cast(logits, "float32"))))
+        batches = inference.predict_in_batches(model.predict_on_batch, images, self.experiment.batch_size)
+        outputs = [keras.ops.convert_to_numpy(activate(keras.ops.cast(logits, "float32"))) for logits in batches]
         return self.decode(np.concatenate(outputs))
 
-    def score(
-        self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, folder: RunFolder
-    ) -> list[CaseScore]:
+    def score(self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, job: RunFolder) -> list[CaseScore]:
         """Score the test cases as one set, and keep what was predicted for each as ``predictions.csv``."""
         part = store.subset(cases)
         prediction, probabilities = self.predict(model, (part.image(index) for index in range(len(part))))
         found = Predictions(np.array([case.label for case in part.cases]), prediction, probabilities)
         names = [(case.name, case.subject) for case in part.cases]
-        write_predictions(folder.predictions, self.columns, names, self.labels_of(found), probabilities)
+        # The prediction is kept where the table has a column for it; else it is read off the probabilities.
+        labels = np.column_stack([found.truth, found.prediction])[:, : len(self.columns.labels)]
+        write_predictions(job.predictions, self.columns, names, labels, probabilities)
         return [CaseScore(WHOLE_SET, name, score(found)) for name, score in self.scores().items()]
 
     def predictions(self, job: RunFolder) -> Predictions:

@@ -1,15 +1,19 @@
-"""What an experiment's keys build: the pretext task, the encoder and the downstream model."""
+"""What an experiment's keys build: the pretext task, the encoder, the downstream model, and the store of scans."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
+from self_supervised_3d_tasks.data.cases import Case
+from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.experiment.keys import Experiment, FinetuneExperiment, TrainExperiment
 from self_supervised_3d_tasks.models import heads
+from self_supervised_3d_tasks.ops import augment
 from self_supervised_3d_tasks.shapes import Model
+from self_supervised_3d_tasks.training import optimizers
 
 
 def options_for(experiment: Experiment, consumer: Callable) -> dict[str, Any]:
@@ -43,6 +47,41 @@ def make_model(experiment: FinetuneExperiment, *, seed: int) -> tuple[Model, Mod
     head = functools.partial(network, **options)
     pooling = {"global_pooling": experiment.global_pooling, "pool_bins": experiment.pool_bins}
     return encoder, heads.classifier(encoder, head, experiment.num_classes, **pooling, seed=seed + 10_000)
+
+
+def make_optimizer(experiment: Experiment, *, total_steps: int) -> Any:
+    """Return the Keras optimizer of a training, or of a phase of it, of so many steps."""
+    options = options_for(experiment, optimizers.make_optimizer)
+    return optimizers.make_optimizer(experiment.lr, total_steps=total_steps, **options)
+
+
+def make_store(experiment: Experiment, cases: Sequence[Case], *, num_classes: int | None = None) -> VolumeStore:
+    """Read and prepare scans, and with ``num_classes`` their masks, which hold labels below it.
+
+    Raises:
+        UserError: A scan cannot be used, and the experiment does not say that such scans are skipped.
+    """
+    return VolumeStore(
+        cases,
+        experiment.preprocessing,
+        num_classes=num_classes,
+        cache=experiment.cache,
+        cache_dir=experiment.cache_folder,
+        on_bad_file=experiment.on_bad_file,
+    )
+
+
+def check_headers(experiment: Experiment, cases: Sequence[Case]) -> None:
+    """Raise `UserError` for the first scan whose header does not fit the experiment; no voxel is read."""
+    for case in cases:
+        check_case(case, experiment.preprocessing, num_classes=None)
+
+
+def image_augmentation(experiment: Experiment) -> Callable | None:
+    """Return how training images without masks are changed, ``(image, seed)`` to an image; None: they are not."""
+    if experiment.augment or experiment.augment_zoom_only:
+        return functools.partial(augment.augment_image, zoom_only=experiment.augment_zoom_only)
+    return None
 
 
 def check_geometry(experiment: Experiment) -> None:

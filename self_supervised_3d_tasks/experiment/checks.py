@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Iterator
 
-from self_supervised_3d_tasks.data import layouts
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import finetuning_checks
 from self_supervised_3d_tasks.experiment.keys import Experiment, FinetuneExperiment, TrainExperiment
@@ -20,7 +19,7 @@ def check(experiment: Experiment) -> None:
 
 
 def _mistakes(experiment: Experiment) -> Iterator[str]:
-    layout, name = layouts.get(experiment.dataset_name), experiment.dataset_name
+    layout, name = experiment.layout, experiment.dataset_name
     if layout.rank and experiment.rank != layout.rank:
         yield f"data_is_3D: the scans of dataset_name {name!r} are {layout.rank}D; remove the key or use another layout"
     if experiment.channel_suffixes and layout.labels == "archive":

@@ -1,6 +1,9 @@
 """Defaults that follow from other keys: functions of the keys that were read before."""
 
+from collections.abc import Callable
 from typing import Any, Literal
+
+from pydantic import Field
 
 from self_supervised_3d_tasks.data import layouts
 from self_supervised_3d_tasks.experiment import registry
@@ -28,29 +31,14 @@ def background_share(known: dict[str, Any]) -> tuple[float, float] | None:
     return None if known["background_level"] is None else (0.0, 0.85)
 
 
-def intensity_window(known: dict[str, Any]) -> tuple[float, float] | None:
-    """Return the window of the layout; None where each scan is scaled by its own least and most."""
-    return layouts.get(known["dataset_name"]).intensity_window
-
-
-def image_column(known: dict[str, Any]) -> str | None:
-    """Return the column that holds file names in the tables of the layout."""
-    return layouts.get(known["dataset_name"]).columns[0]
-
-
-def label_column(known: dict[str, Any]) -> str | None:
-    """Return the column that holds labels in the tables of the layout."""
-    return layouts.get(known["dataset_name"]).columns[1]
+def of_layout(read: Callable[[layouts.Layout], Any]) -> Any:
+    """Return the field whose default is what ``read`` gives for the layout of the data."""
+    return Field(default_factory=lambda known: read(layouts.get(known["dataset_name"])))
 
 
 def subject_column(known: dict[str, Any]) -> str | None:
     """Return the column that holds subjects in the tables of the layout; None where ``subject_pattern`` finds them."""
     return None if known["subject_pattern"] else layouts.get(known["dataset_name"]).columns[2]
-
-
-def class_names(known: dict[str, Any]) -> list[str] | None:
-    """Return the findings of the layout; None for a layout with classes."""
-    return list(layouts.get(known["dataset_name"]).findings) or None
 
 
 def num_classes(known: dict[str, Any]) -> int:

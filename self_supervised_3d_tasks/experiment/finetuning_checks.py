@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from absl import logging
 
-from self_supervised_3d_tasks.data import layouts
 from self_supervised_3d_tasks.errors import nearest
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.losses.classification import CLASSIFICATION_LOSSES
@@ -19,13 +18,12 @@ def mistakes(experiment: FinetuneExperiment) -> Iterator[str]:
     """Yield a message for each contradiction; those behind the first can follow from it."""
     if getattr(experiment, "encoder_weights", None):
         yield "encoder_weights: for pretraining only; here model_checkpoint gives the weights; remove the key"
-    layout = layouts.get(experiment.dataset_name)
     network = f"prediction_architecture {experiment.prediction_name!r}"
-    yield from _of_labels(experiment, layout.labels, network)
+    yield from _of_labels(experiment, experiment.layout.labels, network)
     if experiment.task == "segmentation":
         yield from _of_segmentation(experiment, network)
     else:
-        yield from _of_tables(experiment, layout.labels, network)
+        yield from _of_tables(experiment, experiment.layout.labels, network)
         if experiment.task == "findings":
             yield from _of_findings(experiment)
         yield from _of_classification(experiment, network)

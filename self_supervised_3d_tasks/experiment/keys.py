@@ -5,12 +5,13 @@ encoder, the decoder. The keyword-only parameters of those callables declare the
 routes the values back to them. What a key means is read off the docstrings.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from self_supervised_3d_tasks.data import layouts
+from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.experiment import defaults, registry
 from self_supervised_3d_tasks.experiment.shared_keys import Count, Experiment, PositiveFloat, PositiveInt
 from self_supervised_3d_tasks.files.run_folder import RunFolder
@@ -101,12 +102,12 @@ class FinetuneExperiment(Experiment):
     label_stem: str | None = None
     csv_file: str | None = None
     csv_file_test: str | None = None
-    image_column: str | None = Field(default_factory=defaults.image_column)
-    label_column: str | None = Field(default_factory=defaults.label_column)
+    image_column: str | None = defaults.of_layout(lambda layout: layout.columns[0])
+    label_column: str | None = defaults.of_layout(lambda layout: layout.columns[1])
     subject_column: str | None = Field(default_factory=defaults.subject_column)
     suffix: str | None = None
     label_map: dict[int, Count] = {}
-    class_names: list[str] | None = Field(default_factory=defaults.class_names)
+    class_names: list[str] | None = defaults.of_layout(lambda layout: list(layout.findings) or None)
     num_classes: Annotated[int, Field(ge=2)] = Field(default_factory=defaults.num_classes)
     prediction_architecture: str = "unet"
     global_pooling: Literal["avg", "max", "none"] = "avg"
@@ -162,9 +163,10 @@ class FinetuneExperiment(Experiment):
             checkpoint = checkpoint.parent
         return checkpoint.parent, f"{checkpoint.name.removesuffix('.keras')}_test"
 
-    def preprocessing_options(self) -> dict[str, Any]:
-        """Return the keyword arguments of `data.preprocessing.Preprocessing`."""
-        return super().preprocessing_options() | {"label_map": self.label_map}
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What happens to every scan and its mask once, before training."""
+        return replace(super().preprocessing, label_map=self.label_map)
 
     @property
     def label_names(self) -> dict[int, str]:
@@ -173,7 +175,7 @@ class FinetuneExperiment(Experiment):
 
     def label_key(self, *, test: bool = False) -> str:
         """Return the key that says where the classes of whole scans are, for messages."""
-        if layouts.get(self.dataset_name).labels == "archive":
+        if self.layout.labels == "archive":
             return "data_dir_test" if test and self.data_dir_test else "data_dir_train"
         return "csv_file_test" if test and self.csv_file_test else "csv_file"
 
@@ -187,6 +189,6 @@ class FinetuneExperiment(Experiment):
         if path is None:
             return None
         names = ("image_column", "label_column", "subject_column", "suffix", "label_map", "num_classes")
-        layout = layouts.get(self.dataset_name)
-        options = {"path": path, "positional": layout.labels == "table"} | {name: getattr(self, name) for name in names}
+        options = {name: getattr(self, name) for name in names}
+        options |= {"path": path, "positional": self.layout.labels == "table"}
         return options | {"findings": tuple(self.class_names)} if self.task == "findings" else options

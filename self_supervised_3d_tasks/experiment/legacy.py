@@ -136,9 +136,8 @@ def _flatten_model_params(values: dict[str, Any]) -> None:
         if key == "use_batch_norm":
             if not isinstance(value, bool):
                 raise UserError(f"{source}: expected true or false, received {value!r}")
-            _set(values, "normalization", "batch" if value else "none", source)
-        else:
-            _set(values, key, value, source)
+            key, value = "normalization", "batch" if value else "none"
+        _set(values, key, value, source)
 
 
 def _flatten_loaders(command: str, values: dict[str, Any]) -> Iterator[str]:

@@ -88,8 +88,7 @@ def _validate(command: str, values: dict[str, Any]) -> Experiment:
     try:
         build.check_geometry(experiment)
     except UserError as error:
-        because = f"{error}; the encoder's keys can come from model_checkpoint, but "
-        pretrained.require_checkpoint(values, because)
+        pretrained.require_checkpoint(values, f"{error}; the encoder's keys can come from model_checkpoint, but ")
         raise
     return experiment
 

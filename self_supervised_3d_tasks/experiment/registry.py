@@ -25,9 +25,8 @@ _PACKAGES = {
 # Modules of `algorithms` that hold no task, but what tasks derive from.
 _CONTRACTS = {"base", "classifying", "kinds", "patch_tasks", "restoring"}
 # The predecessor's spellings of names that are modules here; capitals never matter.
-ALIASES: dict[str, dict[str, str]] = {kind: {} for kind in ("algorithm", "encoder", "decoder", "head")}
-ALIASES["algorithm"] = {"rpl": "relative_patch_location"}
-ALIASES["decoder"] = {"unet_3d_upconv": "unet", "unet_2d_upconv": "unet"}
+_DECODERS = {"unet_3d_upconv": "unet", "unet_2d_upconv": "unet"}
+ALIASES = {"algorithm": {"rpl": "relative_patch_location"}, "encoder": {}, "decoder": _DECODERS, "head": {}}
 _BROKEN = {
     "unet_3d_upconv_patches": "it could not be built in the predecessor either; use 'unet'",
     "none": "a downstream task needs a prediction network; use 'unet', or a head for classes of whole scans",

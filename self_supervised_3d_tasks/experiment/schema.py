@@ -15,7 +15,6 @@ _NAMES = {
     **{"algorithm": ["algorithm"], "encoder_architecture": ["encoder"]},
     "prediction_architecture": ["decoder", "head"],
 }
-_KINDS = ("algorithm", "encoder", "decoder", "head")
 _FILE = {"type": "string"}
 _BASE = "Experiment files that this one builds on, relative to it; later keys win."
 _OF_FILES = {"$schema": _FILE, "base": {"anyOf": [_FILE, {"type": "array", "items": _FILE}], "description": _BASE}}
@@ -58,7 +57,7 @@ def json_schema(command: str) -> dict[str, Any]:
 def _descriptions(command: str) -> dict[str, str]:
     """Return what each key means; of one that means several things, what it means where."""
     texts: dict[str, dict[str, str]] = {}
-    consumers = [(kind, name) for kind in _KINDS for name in _distinct(kind)]
+    consumers = [(kind, name) for kind in registry.ALIASES for name in _distinct(kind)]
     for kind, name in consumers:
         for key, text in registry.descriptions(getattr(registry, kind)(name)).items():
             texts.setdefault(key, {}).setdefault(text, name if kind == "algorithm" else f"{kind} {name}")

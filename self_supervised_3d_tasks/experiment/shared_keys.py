@@ -1,11 +1,12 @@
 """The keys that pretraining and finetuning share, and what is read off them."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from self_supervised_3d_tasks.data import layouts
+from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.experiment import defaults, registry
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -78,7 +79,7 @@ class Experiment(BaseModel):
     deterministic: bool = False
     mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
     encoder_architecture: str | None = None
-    intensity_window: tuple[float, float] | None = Field(default_factory=defaults.intensity_window)
+    intensity_window: tuple[float, float] | None = defaults.of_layout(lambda layout: layout.intensity_window)
     volume_fitting: Literal["resize", "crop", "exact"] | None = None
     patches_per_scan: PositiveInt = 1
     augment: bool = False
@@ -97,11 +98,16 @@ class Experiment(BaseModel):
     use_gpu: list[Count] | None = None
 
     @property
+    def layout(self) -> layouts.Layout:
+        """What ``dataset_name`` says of the data folder."""
+        return layouts.get(self.dataset_name)
+
+    @property
     def rank(self) -> int:
         """Number of spatial axes: 2 or 3."""
         if self.data_is_3D is not None:
             return 3 if self.data_is_3D else 2
-        return layouts.get(self.dataset_name).rank or (len(self.data_dim) if isinstance(self.data_dim, list) else 3)
+        return self.layout.rank or (len(self.data_dim) if isinstance(self.data_dim, list) else 3)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -112,7 +118,7 @@ class Experiment(BaseModel):
     @property
     def fitting(self) -> str:
         """``volume_fitting``, or what the layout does by default."""
-        return self.volume_fitting or layouts.get(self.dataset_name).volume_fitting
+        return self.volume_fitting or self.layout.volume_fitting
 
     @property
     def cache_folder(self) -> Path:
@@ -134,12 +140,13 @@ class Experiment(BaseModel):
         """Name of the encoder, as the registry has it."""
         return registry.canonical("encoder", self.encoder_architecture or "unet", "encoder_architecture")
 
-    def preprocessing_options(self) -> dict[str, Any]:
-        """Return the keyword arguments of `data.preprocessing.Preprocessing`."""
-        return {
-            "data_dim": self.input_shape[:-1],
-            "number_channels": self.number_channels,
-            "intensity_window": self.intensity_window,
-            "grey": layouts.get(self.dataset_name).grey,
-            "volume_fitting": self.fitting,
-        }
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What happens to every scan once, before training."""
+        return Preprocessing(
+            data_dim=self.input_shape[:-1],
+            number_channels=self.number_channels,
+            intensity_window=self.intensity_window,
+            grey=self.layout.grey,
+            volume_fitting=self.fitting,
+        )

@@ -24,7 +24,6 @@ from self_supervised_3d_tasks.files.models import save_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.scores.statistics import ScoreRow
-from self_supervised_3d_tasks.training import optimizers
 
 
 @dataclass(frozen=True)
@@ -124,11 +123,7 @@ def _phases(task: DownstreamTask, job: Job, encoder: keras.Model) -> list[traini
     def phase(epochs: int, *, trainable: bool) -> training.Phase:
         def compile_model(model: keras.Model) -> None:
             encoder.trainable = trainable
-            optimizer = optimizers.make_optimizer(
-                experiment.lr,
-                total_steps=epochs * steps_per_epoch(experiment, job),
-                **build.options_for(experiment, optimizers.make_optimizer),
-            )
+            optimizer = build.make_optimizer(experiment, total_steps=epochs * steps_per_epoch(experiment, job))
             model.compile(optimizer=optimizer, loss=task.loss(), metrics=task.metrics())
 
         return training.Phase(epochs, compile_model)

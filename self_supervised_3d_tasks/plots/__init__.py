@@ -8,16 +8,3 @@ from self_supervised_3d_tasks.plots.masks import overlay
 from self_supervised_3d_tasks.plots.preview import pretext_preview
 from self_supervised_3d_tasks.plots.restoration import restorations
 from self_supervised_3d_tasks.plots.similarity import similarity_histogram
-
-__all__ = [
-    "confusion_matrix",
-    "embedding",
-    "finding_areas",
-    "loss_curves",
-    "overlay",
-    "pretext_preview",
-    "restorations",
-    "score_over_epochs",
-    "score_over_fraction",
-    "similarity_histogram",
-]

@@ -115,8 +115,7 @@ def loss_curves(path: Path, history: Sequence[Mapping[str, object]]) -> None:
         history: Rows with the columns ``loss`` and ``val_loss`` (either may be missing).
     """
     with canvas.chart(path, 5.4, 3.2) as (figure, axes):
-        epochs, values = epoch_series(history, "loss")
-        _curve(axes, epochs, values, canvas.GREY, "-", "training")
+        _curve(axes, *epoch_series(history, "loss"), canvas.GREY, "-", "training")
         epochs, values = epoch_series(history, "val_loss")
         if np.isfinite(values).any():
             best = int(np.nanargmin(values))

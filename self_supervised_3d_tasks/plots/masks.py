@@ -44,12 +44,7 @@ def largest_slices(mask: np.ndarray) -> tuple[int, ...]:
 
 
 def views(
-    image: np.ndarray,
-    mask: np.ndarray,
-    spacing: Sequence[float],
-    *,
-    slices: Sequence[int] | None = None,
-    canonical: bool = True,
+    image: np.ndarray, mask: np.ndarray, spacing: Sequence[float], slices: Sequence[int], *, canonical: bool
 ) -> list[View]:
     """Return the planes of `overlay`: axial, coronal and sagittal, or the 2D image itself.
 
@@ -59,7 +54,7 @@ def views(
         image: Scan ``(*spatial)``.
         mask: Integer labels ``(*spatial)``.
         spacing: Distance of voxels in mm, one number per axis.
-        slices: One index per axis; without it those of `largest_slices`.
+        slices: One index per axis.
         canonical: Whether the axes run to the patient's right, anterior and superior, as the NIfTI reader gives them.
             If not, nothing is mirrored and no directions are written.
     """
@@ -67,7 +62,7 @@ def views(
         size = (image.shape[1] * spacing[1], image.shape[0] * spacing[0])
         return [View(image, mask, size, "", "")]
     planes = []
-    for axis, index in reversed(list(enumerate(slices or largest_slices(mask)))):
+    for axis, index in reversed(list(enumerate(slices))):
         across, up = (other for other in range(3) if other != axis)
         flips = (slice(None, None, -1), slice(None, None, -1 if canonical else 1))
         picture, labels = (np.take(array, index, axis).T[flips] for array in (image, mask))
@@ -104,7 +99,7 @@ def overlay(
     image = image[..., 0] if image.ndim > mask.ndim else image
     slices = largest_slices(mask if truth is None or not truth.any() else truth)
     masks = {"": mask} if truth is None else {"Reference": truth, "Prediction": mask}
-    rows = {name: views(image, labels, spacing, slices=slices, canonical=canonical) for name, labels in masks.items()}
+    rows = {name: views(image, labels, spacing, slices, canonical=canonical) for name, labels in masks.items()}
     labels = sorted({int(label) for labels in masks.values() for label in np.unique(labels)} - {0})
     legend = {label: (names or {}).get(label, f"label {label}") for label in labels}
     _draw(path, title, rows, np.percentile(image, (0.5, 99.5)), legend)

@@ -10,6 +10,7 @@ from self_supervised_3d_tasks.plots import canvas
 from self_supervised_3d_tasks.plots.preview import central_slice
 
 COLUMNS = ("original", "what the encoder sees", "reconstruction")
+SEEN = 1  # the column with a range of its own
 MAX_NAME = 26  # letters of a scan's name before it is cut
 
 
@@ -52,14 +53,8 @@ def restorations(path: Path, rows: Sequence[Restoration], title: str) -> None:
             top = head + index * (text + cell) + text
             line = f"{canvas.shorten(row.name, MAX_NAME)}: {row.note}"
             canvas.write(figure, width / 2, top - 0.13, line, fontsize=7.5)
-            images = (row.wanted, row.seen, row.restored)
-            wanted, seen, restored = (central_slice(np.asarray(image, np.float32)) for image in images)
-            pictures = ((wanted, (0.0, 1.0)), (seen, _limits(seen)), (restored, (0.0, 1.0)))
-            for number, (picture, limits) in enumerate(pictures):
+            for number, image in enumerate((row.wanted, row.seen, row.restored)):
+                picture = central_slice(np.asarray(image, np.float32))
+                low, high = (float(picture.min()), float(picture.max())) if number == SEEN else (0.0, 1.0)
                 axes = canvas.place(figure, margin + number * (cell + gap), top, cell, cell)
-                canvas.show(axes, picture, limits)
-
-
-def _limits(picture: np.ndarray) -> tuple[float, float]:
-    low, high = float(picture.min()), float(picture.max())
-    return low, max(high, low + 1e-6)
+                canvas.show(axes, picture, (low, max(high, low + 1e-6)))

@@ -109,25 +109,23 @@ def prepare(output: Path, options: Options) -> None:
 def _write_cohort(folder: Path, options: Options) -> None:
     spacing = brain.FIELD_OF_VIEW / options.size
     template = brain.load_template(spacing)
-    for image, mask, seed in tqdm(_files(options), desc="demo cohort", unit="scan"):
+    for paths, seed in tqdm(_files(options), desc="demo cohort", unit="scan"):
         rng = np.random.default_rng(seed)
         array, labels, affine = brain.make_subject(template, options.size, options.channels, rng)
-        _write_nifti(folder / image, array if options.channels > 1 else array[..., 0], affine)
         grey = np.uint8(np.round(array[..., 0] * (255 / array[..., 0].max())))
-        if mask is not None:
-            _write_nifti(folder / mask, labels, affine)
-        for index in _slices(options):
-            _write_picture(folder / _slice_path(image, index), grey[:, :, index])
-            if mask is not None:
-                _write_picture(folder / _slice_path(mask, index), labels[:, :, index])
+        image = array if options.channels > 1 else array[..., 0]
+        for path, volume, shown in zip(paths, (image, labels), (grey, labels), strict=False):
+            _write_nifti(folder / path, volume, affine)
+            for index in _slices(options):
+                _write_picture(folder / _slice_path(path, index), shown[:, :, index])
     names = ", ".join(brain.CHANNEL_NAMES[: options.channels])
     text = README.format(**options.model_dump() | {"channels": names, "spacing": spacing})
     (folder / "README.txt").write_text(text, encoding="utf-8")
     write_json(folder / MANIFEST, options.model_dump())
 
 
-def _files(options: Options) -> list[tuple[str, str | None, tuple[int, int, int]]]:
-    """Return image path, mask path and seed of every subject.
+def _files(options: Options) -> list[tuple[list[str], tuple[int, int, int]]]:
+    """Return for every subject the path of its image, that of its mask if it has one, and its seed.
 
     The seed holds the folder and the number in it, so that a larger pool for pretraining leaves the other
     scans as they are.
@@ -136,8 +134,8 @@ def _files(options: Options) -> list[tuple[str, str | None, tuple[int, int, int]
     for stream, (folder, labelled, count) in enumerate(FOLDERS):
         for number in range(getattr(options, count)):
             name = f"{folder}_{number:03d}.nii.gz"
-            mask = f"{folder}_labels/{name}" if labelled else None
-            files.append((f"{folder}/{name}", mask, (options.seed, stream, number)))
+            paths = [f"{folder}/{name}", f"{folder}_labels/{name}"] if labelled else [f"{folder}/{name}"]
+            files.append((paths, (options.seed, stream, number)))
     return files
 
 
@@ -145,7 +143,7 @@ def _is_complete(output: Path, options: Options) -> bool:
     manifest = output / MANIFEST
     if not manifest.is_file() or read_json(manifest) != options.model_dump():
         return False
-    paths = [path for image, mask, _ in _files(options) for path in (image, mask) if path]
+    paths = [path for own, _ in _files(options) for path in own]
     paths += [_slice_path(path, index) for path in paths for index in _slices(options)]
     return all((output / path).is_file() for path in paths)
 

@@ -26,8 +26,6 @@ from self_supervised_3d_tasks.pretraining.plan import Plan, plan
 from self_supervised_3d_tasks.pretraining.scans import find_scans, read_scans
 from self_supervised_3d_tasks.training.checkpoints import read_state
 
-NUM_PICTURES = 4
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -61,10 +59,9 @@ def analyse(folder: RunFolder, sample: Sample) -> str:
     cases = plan.validation if sample.data_dir is None else _other_cases(plan, sample.data_dir)
     found, mean_of = _measure(plan, load_model(folder.encoder_decoder), cases, sample)
     alike, probe = similarities(found.codes), contrastive_probe(found.codes, seed=sample.seed)
-    scans = restoration.per_scan(found.scans, found.errors, found.mean_image_errors)
-    numbers = report.numbers(alike, probe, scans)
+    numbers = report.numbers(alike, probe, found.scans)
     source = "validation scans" if sample.data_dir is None else f"scans of {Path(sample.data_dir).name}"
-    task, epoch, images = plan.algorithm.name, read_state(folder).best.epoch, len(found.scans)
+    task, epoch, images = plan.algorithm.name, read_state(folder).best.epoch, len(found.codes)
 
     plots.similarity_histogram(folder.analysis / "similarity.png", *alike)
     points = embed(found.codes.reshape(-1, found.codes.shape[-1]), seed=sample.seed)
@@ -83,12 +80,12 @@ def analyse(folder: RunFolder, sample: Sample) -> str:
         "per_scan": {
             "unit": report.SQUARE,
             "n": "parts of the scan that the errors are means of",
-            "scans": [scan._asdict() for scan in scans],
+            "scans": [scan._asdict() for scan in found.scans],
         },
     }
     write_json(folder.analysis_numbers, content)
-    title = f"{task}, epoch {epoch}: {images} wholes of {len(scans)} {source}, {sample.parts_per_image} parts each"
-    return f"{title}\n{report.table(numbers)}"
+    wholes = f"{images} wholes of {len(found.scans)} {source}"
+    return f"{task}, epoch {epoch}: {wholes}, {sample.parts_per_image} parts each\n{report.table(numbers)}"
 
 
 def _measure(
@@ -114,16 +111,9 @@ def _measure(
     examples = train.images_for_analysis(per_scan=experiment.crops_per_scan, seed=sample.seed)
     batches = restoration.stream_parts(examples, algorithm, 1, batch_size)
     mean, mean_of = restoration.mean_image(batch.wanted for batch in batches)
-    found = report.measure(
-        restoration.stream_parts(images, algorithm, sample.parts_per_image, batch_size),
-        code=restoration.coding_network(restorer, batch_size),
-        restore=restoration.restoring_network(restorer, batch_size),
-        mean_image=mean,
-        scans=scans.names,
-        parts_per_image=sample.parts_per_image,
-        num_pictures=NUM_PICTURES,
-    )
-    return found, mean_of
+    parts = restoration.stream_parts(images, algorithm, sample.parts_per_image, batch_size)
+    networks = restoration.networks(restorer, batch_size)
+    return report.measure(parts, networks, mean, scans.names, sample.parts_per_image), mean_of
 
 
 def _finished_plan(folder: RunFolder) -> Plan:

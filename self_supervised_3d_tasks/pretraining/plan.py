@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from self_supervised_3d_tasks.algorithms.base import Algorithm
 from self_supervised_3d_tasks.data import splits
 from self_supervised_3d_tasks.data.cases import Case
-from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.store.volumes import check_case
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import TrainExperiment
@@ -40,9 +38,7 @@ class Plan:
 
     def check_headers(self) -> None:
         """Raise `UserError` for the first scan whose header does not fit the experiment; no voxel is read."""
-        preprocessing = Preprocessing(**self.experiment.preprocessing_options())
-        for case in (*self.train, *self.validation):
-            check_case(case, preprocessing, num_classes=None)
+        build.check_headers(self.experiment, [*self.train, *self.validation])
 
     def build_model(self) -> keras.Model:
         """Return a new pretext model; its layer ``"encoder"`` is what transfers."""
@@ -88,14 +84,8 @@ def plan(experiment: TrainExperiment) -> Plan:
     scans_per_step = math.ceil(experiment.batch_size / algorithm.sampling.examples_per_scan)
     _check_other_scans(algorithm, parts, scans_per_step, experiment.crops_per_scan)
     crops = len(parts["train"]) * experiment.crops_per_scan
-    return Plan(
-        experiment=experiment,
-        algorithm=algorithm,
-        train=parts["train"],
-        validation=parts["validation"],
-        scans_per_step=scans_per_step,
-        steps_per_epoch=experiment.steps_per_epoch or math.ceil(crops / scans_per_step),
-    )
+    steps_per_epoch = experiment.steps_per_epoch or math.ceil(crops / scans_per_step)
+    return Plan(experiment, algorithm, **parts, scans_per_step=scans_per_step, steps_per_epoch=steps_per_epoch)
 
 
 def _check_other_scans(

@@ -19,7 +19,7 @@ from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.pretraining import scores as pretext_scores
 from self_supervised_3d_tasks.pretraining.plan import Plan, plan
 from self_supervised_3d_tasks.pretraining.scans import Scans, read_scans
-from self_supervised_3d_tasks.training import batch_statistics, optimizers
+from self_supervised_3d_tasks.training import batch_statistics
 from self_supervised_3d_tasks.training.callbacks import add_columns
 
 __all__ = ["Plan", "plan", "run"]
@@ -98,11 +98,7 @@ def _phase(plan: Plan) -> training.Phase:
     experiment, algorithm = plan.experiment, plan.algorithm
 
     def prepare(model: keras.Model) -> None:
-        optimizer = optimizers.make_optimizer(
-            experiment.lr,
-            total_steps=experiment.epochs * plan.steps_per_epoch,
-            **build.options_for(experiment, optimizers.make_optimizer),
-        )
+        optimizer = build.make_optimizer(experiment, total_steps=experiment.epochs * plan.steps_per_epoch)
         model.compile(optimizer=optimizer, loss=algorithm.loss, metrics=algorithm.metrics())
 
     return training.Phase(experiment.epochs, prepare)

@@ -1,7 +1,6 @@
 """The scans of a pretraining: how they are found and read, and how crops of them are drawn."""
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,15 +8,14 @@ import numpy as np
 
 from self_supervised_3d_tasks.algorithms.base import Algorithm
 from self_supervised_3d_tasks.data.cases import Case, find_cases
-from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import centres
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.data.stream import pipeline
 from self_supervised_3d_tasks.data.stream.background import Background
 from self_supervised_3d_tasks.data.stream.repeated_examples import keep_crop
-from self_supervised_3d_tasks.data.stream.source import ONE_SCAN, Crops, Position
+from self_supervised_3d_tasks.data.stream.source import Crops, Position
+from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import TrainExperiment
-from self_supervised_3d_tasks.ops import augment
 from self_supervised_3d_tasks.ops.sampling import Sampling
 
 
@@ -60,53 +58,42 @@ class Scans:
             first_step: Number of the first batch.
             training: True: endless, shuffled and augmented. False: one pass, the same every time.
         """
-        experiment, augmentation = self.experiment, None
-        if experiment.augment or experiment.augment_zoom_only:
-            augmentation = functools.partial(augment.augment_image, zoom_only=experiment.augment_zoom_only)
-        return self._stream(
-            self.algorithm.make_example,
-            Position(experiment.seed, first_step, training),
-            crops_per_scan=experiment.crops_per_scan,
+        return pipeline.pretraining_dataset(
+            self.store,
+            make_example=self.algorithm.make_example,
             batch_size=batch_size,
+            position=Position(self.experiment.seed, first_step, training),
+            crops=self._crops(self.experiment.crops_per_scan),
             sampling=self.algorithm.sampling,
-            augment=augmentation,
+            augment=build.image_augmentation(self.experiment),
         )
 
     def single_examples(self) -> Any:
         """Return a `tf.data.Dataset` of one example of every scan, not augmented, in batches of one."""
-        position = Position(self.experiment.seed, training=False)
-        sampling = Sampling(companions=self.algorithm.sampling.companions)
-        return self._stream(self.algorithm.make_example, position, sampling=sampling)
+        return pipeline.pretraining_dataset(
+            self.store,
+            make_example=self.algorithm.make_example,
+            batch_size=1,
+            position=Position(self.experiment.seed, training=False),
+            crops=self._crops(1),
+            sampling=Sampling(companions=self.algorithm.sampling.companions),
+        )
 
     def images_for_analysis(self, *, per_scan: int, seed: int) -> Any:
         """Return a `tf.data.Dataset` of one image ``(1, *spatial, channels)`` and its seed ``(1, 2)`` at a time.
 
         Every scan comes in turn, ``per_scan`` times if it is cropped; not augmented, the same for the same seed.
         """
-        return self._stream(keep_crop, Position(seed, training=False), crops_per_scan=per_scan)
+        position, crops = Position(seed, training=False), self._crops(per_scan)
+        return pipeline.pretraining_dataset(
+            self.store, make_example=keep_crop, batch_size=1, position=position, crops=crops
+        )
 
-    def _stream(
-        self,
-        make_example: Callable[..., Any],
-        position: Position,
-        *,
-        crops_per_scan: int = 1,
-        batch_size: int = 1,
-        sampling: Sampling = ONE_SCAN,
-        augment: Callable[..., Any] | None = None,
-    ) -> Any:
-        """Return a stream whose crops are drawn the same way for training, validation, pictures and analyses."""
+    def _crops(self, per_scan: int) -> Crops:
+        """Return how crops are drawn: the same way for training, validation, pictures and analyses."""
         level, window = self.experiment.background_level, self.experiment.intensity_window
         background = None if level is None else Background.in_window(level, self.experiment.background_share, window)
-        return pipeline.pretraining_dataset(
-            self.store,
-            make_example=make_example,
-            batch_size=batch_size,
-            position=position,
-            crops=Crops(self.experiment.crop_shape, crops_per_scan, self.centres, background),
-            sampling=sampling,
-            augment=augment,
-        )
+        return Crops(self.experiment.crop_shape, per_scan, self.centres, background)
 
 
 def read_scans(experiment: TrainExperiment, algorithm: Algorithm, cases: Sequence[Case]) -> Scans:
@@ -115,13 +102,7 @@ def read_scans(experiment: TrainExperiment, algorithm: Algorithm, cases: Sequenc
     Raises:
         UserError: A scan cannot be used, and the experiment does not say that such scans are skipped.
     """
-    store = VolumeStore(
-        cases,
-        Preprocessing(**experiment.preprocessing_options()),
-        cache=experiment.cache,
-        cache_dir=experiment.cache_folder,
-        on_bad_file=experiment.on_bad_file,
-    )
+    store = build.make_store(experiment, cases)
     finder, found = algorithm.sampling.crop_centres, None
     if finder is not None:
         store, found = centres.find(store, finder, experiment.cache_folder, skip=experiment.on_bad_file == "skip")

@@ -3,14 +3,3 @@
 from self_supervised_3d_tasks.training.callbacks import tensorboard_callbacks
 from self_supervised_3d_tasks.training.checkpoints import read_history, restore_best
 from self_supervised_3d_tasks.training.trainer import Phase, TrainingData, fit, set_determinism, set_precision
-
-__all__ = [
-    "Phase",
-    "TrainingData",
-    "fit",
-    "read_history",
-    "restore_best",
-    "set_determinism",
-    "set_precision",
-    "tensorboard_callbacks",
-]

@@ -6,8 +6,6 @@ from typing import Any, Literal
 
 from self_supervised_3d_tasks.lazy import keras
 
-__all__ = ["make_optimizer"]
-
 
 def make_optimizer(
     learning_rate: float,
@@ -27,18 +25,20 @@ def make_optimizer(
     that is resumed goes on where it was.
 
     Args:
-        learning_rate: Of all steps, or with "cosine" of the first.
-        optimizer: "adam" or "sgd".
-        momentum: Of "sgd", in [0, 1); None: none. Keras adds lr · gradient to the momentum, PyTorch multiplies the
-            momentum by lr: the same while lr is constant, and all but the same while it changes slowly.
-        lr_schedule: "constant", or "cosine": lr · (1 + cos(π step / total_steps)) / 2, then 0.
-        total_steps: Length of "cosine".
-        weight_decay: w, of every trainable variable, normalization and biases included, as in PyTorch.
-        weight_decay_form: "coupled": w · variable is added to the gradient, before moments and momentum, as in
+        learning_rate: The learning rate lr of all steps, or with "cosine" that of the first.
+        optimizer: The kind of optimizer, "adam" or "sgd".
+        momentum: The momentum of "sgd", in [0, 1); with None it has none. Keras adds lr · gradient to the momentum,
+            PyTorch multiplies the momentum by lr: this is the same while lr is constant, and all but the same while it
+            changes slowly.
+        lr_schedule: With "constant" the learning rate stays as it is; with "cosine" it is
+            lr · (1 + cos(π step / total_steps)) / 2, then 0.
+        total_steps: The number of steps that "cosine" takes to come down to 0.
+        weight_decay: The weight decay w of every trainable variable, normalization and biases included, as in PyTorch.
+        weight_decay_form: With "coupled", w · variable is added to the gradient, before moments and momentum, as in
             PyTorch's SGD and Adam: with a momentum m its effect adds up to 1 / (1 - m) times lr · w. It also moves
             variables with a gradient of zeros, such as a head that was not drawn in this step; PyTorch skips a
-            parameter without a gradient. "decoupled": each step first shrinks the variable by the factor 1 - lr · w,
-            as in AdamW.
+            parameter without a gradient. With "decoupled", each step first shrinks the variable by the factor
+            1 - lr · w, as in AdamW.
         clipnorm: Each gradient tensor is scaled down to this norm. Clipping sees the gradient of the loss alone, in
             both forms of weight decay, as where PyTorch's `clip_grad_norm_` comes before the step.
         clipvalue: Each gradient entry is clipped to ± this value.
@@ -46,6 +46,10 @@ def make_optimizer(
     Raises:
         ValueError: Both kinds of clipping were given, or "cosine" without a number of steps.
     """
+    if lr_schedule == "cosine":
+        if not total_steps:
+            raise ValueError(f"lr_schedule 'cosine' needs the number of steps, received total_steps={total_steps}")
+        learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=total_steps)
     options: dict[str, Any] = {"clipnorm": clipnorm, "clipvalue": clipvalue}
     if optimizer == "sgd":
         options["momentum"] = momentum or 0.0
@@ -54,15 +58,7 @@ def make_optimizer(
         options["weight_decay"] = weight_decay
     elif weight_decay:
         kind = _coupled(kind, weight_decay)
-    return kind(_schedule(learning_rate, lr_schedule, total_steps), **options)
-
-
-def _schedule(learning_rate: float, lr_schedule: str, total_steps: int | None) -> Any:
-    if lr_schedule == "constant":
-        return learning_rate
-    if not total_steps:
-        raise ValueError(f"lr_schedule {lr_schedule!r} needs the number of steps, received total_steps={total_steps}")
-    return keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=total_steps)
+    return kind(learning_rate, **options)
 
 
 def _coupled(kind: type, weight_decay: float) -> type:

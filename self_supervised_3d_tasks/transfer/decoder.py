@@ -32,8 +32,8 @@ def find_decoder(source: Path | str) -> Path:
     """Return the ``.keras`` file that a decoder can be taken from; loads neither Keras nor the weights.
 
     Args:
-        source: Run folder of a pretraining (its ``encoder_decoder.keras``), or a ``.keras`` file with encoder and
-            decoder.
+        source: The run folder of a pretraining, whose ``encoder_decoder.keras`` is meant, or a ``.keras`` file with
+            encoder and decoder.
 
     Raises:
         UserError: There is no such file, it has no decoder, or it is damaged or of another format.
@@ -60,9 +60,10 @@ def load_decoder(model: keras.Model, source: Path | str, *, allow_partial: bool 
     that makes the output keeps all of its own.
 
     Args:
-        model: From `models.decoders.unet.unet`; changed in place, or not at all if an error is raised.
-        source: See `find_decoder`.
-        allow_partial: Go on when only a part of the decoder was found.
+        model: A model that `models.decoders.unet.unet` made. It is changed in place, or not at all if an error is
+            raised.
+        source: What `find_decoder` takes.
+        allow_partial: Whether to go on when only a part of the decoder was found.
 
     Returns:
         What became of every tensor of the decoder.
@@ -85,11 +86,9 @@ def load_decoder(model: keras.Model, source: Path | str, *, allow_partial: bool 
 
     report = LoadReport(str(path), "decoder")
     wanted = {name: tensor for name, tensor in tensors.items() if _WAY_UP.fullmatch(name[0])}
-    values = match(report, wanted, pretrained, adapt)
-    missing = list(report.left)
-    report.left += [f"{'/'.join(name)}: makes the output" for name in tensors if name not in wanted]
+    kept = [f"{'/'.join(name)}: makes the output" for name in tensors if name not in wanted]
     remedy = 'Give the options of the pretraining, set transfer to "encoder"'
-    report.require_complete(missing, remedy, allow_partial=allow_partial)
+    values = match(report, wanted, pretrained, adapt, remedy=remedy, allow_partial=allow_partial, kept=kept)
     for name, value in values.items():
         tensors[name].assign(value)
     return report

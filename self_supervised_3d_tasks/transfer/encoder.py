@@ -25,7 +25,7 @@ def find_encoder(source: Path | str) -> Path:
     """Return the ``.keras`` file behind a run folder or a file name; loads neither Keras nor the weights.
 
     Args:
-        source: Run folder of a pretraining (its ``encoder.keras``), or a ``.keras`` file.
+        source: The run folder of a pretraining, whose ``encoder.keras`` is meant, or a ``.keras`` file.
 
     Raises:
         UserError: There is no such file, or it is damaged or of another format.
@@ -48,10 +48,10 @@ def read_encoder(source: Path | str) -> keras.Model:
     """Return the pretrained encoder: the model in the file, or its layer "encoder" where it has one.
 
     Args:
-        source: See `find_encoder`.
+        source: What `find_encoder` takes.
 
     Raises:
-        UserError: See `find_encoder`.
+        UserError: There is no such file, or it is damaged or of another format.
     """
     model = load_model(find_encoder(source))
     nested = [layer for layer in model.layers if layer.name == "encoder"]
@@ -74,13 +74,13 @@ def load_encoder(
     undo the scale: a frozen BatchNormalization, a bias, a ReLU before the normalization.
 
     Args:
-        encoder: Functional model; changed in place, or not at all if an error is raised.
-        source: See `find_encoder`.
-        channel_map: m: for each input channel of ``encoder`` the pretrained channel that feeds it. Default:
-            each pretrained channel is repeated for neighbouring input channels, 2 → 4 gives [0, 0, 1, 1].
-            Needed where there are fewer channels than before.
-        rescale: Divide by the number of copies; False copies the kernels as they are.
-        allow_partial: Go on when only a part of the encoder was found.
+        encoder: A functional model. It is changed in place, or not at all if an error is raised.
+        source: What `find_encoder` takes.
+        channel_map: This is m: for each input channel of ``encoder`` the pretrained channel that feeds it. By default
+            each pretrained channel is repeated for neighbouring input channels, 2 → 4 gives [0, 0, 1, 1]. It is needed
+            where there are fewer channels than before.
+        rescale: Whether copies are divided by their number; if not, the kernels are copied as they are.
+        allow_partial: Whether to go on when only a part of the encoder was found.
 
     Returns:
         What became of every tensor.
@@ -93,11 +93,7 @@ def load_encoder(
     pretrained = read_encoder(source)
     channels = _channel_map(pretrained.input_shape[-1], encoder.input_shape[-1], channel_map)
     # A finetuned model may be the source: its decoder or head is not expected here.
-    stored = {
-        name: tensor
-        for name, tensor in tensors_of(pretrained.layers).items()
-        if not name[0].startswith(("decoder_", "head_"))
-    }
+    stored = tensors_of(layer for layer in pretrained.layers if not layer.name.startswith(("decoder_", "head_")))
     tensors, report = tensors_of(encoder.layers), LoadReport(str(source))
     input_kernels = _input_kernels(encoder) if channels else set()
 
@@ -105,12 +101,12 @@ def load_encoder(
         shape = tuple(tensor.shape)
         if name not in input_kernels or value.shape != (*shape[:-2], pretrained.input_shape[-1], shape[-1]):
             return None
+        copies = np.bincount(channels)[channels] if rescale else np.ones(len(channels))
         how = f"input channels {channels}{' rescaled' if rescale else ''}"
-        return duplicate_channels(value, channels, rescale=rescale), how
+        return np.take(value, channels, axis=-2) / copies[:, None].astype(value.dtype), how
 
-    values = match(report, tensors, stored, adapt)
     remedy = "Give the encoder options of the pretraining"
-    report.require_complete(report.left, remedy, allow_partial=allow_partial)
+    values = match(report, tensors, stored, adapt, remedy=remedy, allow_partial=allow_partial)
     if channels and not (report.adapted or report.left):
         raise UserError(f"channel_map: {channels} has no effect, for no kernel of the encoder sees the input itself")
     for name, value in values.items():
@@ -146,27 +142,12 @@ def _scales(model: keras.Model) -> dict[str, tuple[int, ...]]:
     reductions: dict[int, np.ndarray] = {}
     scales = {}
     for layer in model.layers:
-        inputs = layer.input if isinstance(layer.input, (list, tuple)) else [layer.input]
+        inputs = keras.tree.flatten(layer.input)
         reduction = np.max([none, *(reductions.get(id(tensor), none) for tensor in inputs)], axis=0)
         if hasattr(layer, "dilation_rate") and max(layer.kernel_size) > 1:
             scales[layer.name] = tuple((reduction * layer.dilation_rate).tolist())
         reductions[id(layer.output)] = reduction * getattr(layer, "strides", 1)
     return scales
-
-
-def duplicate_channels(kernel: np.ndarray, channels: Sequence[int], *, rescale: bool = True) -> np.ndarray:
-    """Return a kernel for other input channels.
-
-    Args:
-        kernel: ``(*window, old channels, filters)``.
-        channels: For each new channel the old one that feeds it.
-        rescale: Divide each copy by the number of copies of its channel.
-
-    Returns:
-        ``(*window, len(channels), filters)``.
-    """
-    copies = np.bincount(channels)[list(channels)] if rescale else np.ones(len(channels))
-    return np.take(kernel, channels, axis=-2) / copies[:, None].astype(kernel.dtype)
 
 
 def _channel_map(old: int, new: int, given: Sequence[int] | None) -> list[int] | None:
@@ -195,8 +176,7 @@ def _input_kernels(model: keras.Model) -> set[Name]:
     raw = {id(tensor) for tensor in model.inputs}
     kernels = set()
     for layer in model.layers:
-        inputs = layer.input if isinstance(layer.input, (list, tuple)) else [layer.input]
-        if not any(id(tensor) in raw for tensor in inputs):
+        if not any(id(tensor) in raw for tensor in keras.tree.flatten(layer.input)):
             continue
         if not layer.weights:
             raw.add(id(layer.output))

@@ -19,12 +19,12 @@ class LoadReport:
     """What became of every tensor of the encoder, or of the decoder.
 
     Attributes:
-        source: File that the weights came from.
-        part: "encoder" or "decoder".
-        matched: Tensors copied unchanged.
-        adapted: Tensors fitted to other input channels, with how.
-        left: Tensors that keep their initial values, with why.
-        unused: Tensors of the file that there is no place for.
+        source: The file or run folder that the weights came from.
+        part: What the weights belong to, "encoder" or "decoder".
+        matched: The tensors that were copied unchanged.
+        adapted: The tensors that were fitted to other input channels, each with how.
+        left: The tensors that keep their initial values, each with why.
+        unused: The tensors of the file that there is no place for.
     """
 
     source: str
@@ -36,7 +36,7 @@ class LoadReport:
 
     @property
     def total(self) -> int:
-        """Number of tensors of the part."""
+        """The number of tensors of the part."""
         return len(self.matched) + len(self.adapted) + len(self.left)
 
     def __str__(self) -> str:
@@ -45,27 +45,19 @@ class LoadReport:
             f"{self.part} weights from {self.source}: {len(self.matched)} of {self.total} tensors matched, "
             f"{len(self.adapted)} adapted, {len(self.left)} left, {len(self.unused)} unused"
         )
-        rows = [
-            f"  {status:<8} {tensor}" for status in ("adapted", "left", "unused") for tensor in getattr(self, status)
-        ]
+        rows = (f"  {status:<8} {name}" for status in ("adapted", "left", "unused") for name in getattr(self, status))
         return "\n".join([head, *rows])
-
-    def require_complete(self, missing: Sequence[str], remedy: str, *, allow_partial: bool) -> None:
-        """Raise `UserError` with the report if a tensor of the part is missing or one of the file has no place.
-
-        Args:
-            missing: The entries of ``left`` that should have been found.
-            remedy: What the user can do, a sentence without its full stop.
-            allow_partial: Go on if some tensors were found.
-        """
-        found = bool(self.matched or self.adapted)
-        if (missing or self.unused) and not (allow_partial and found):
-            instead = ", or set allow_partial_load to go on with what matched." if found else "."
-            raise UserError(f"{self}\nThe {self.part} was not loaded completely. {remedy}{instead}")
 
 
 def match(
-    report: LoadReport, tensors: Mapping[Name, keras.Variable], pretrained: Mapping[Name, keras.Variable], adapt: Adapt
+    report: LoadReport,
+    tensors: Mapping[Name, keras.Variable],
+    pretrained: Mapping[Name, keras.Variable],
+    adapt: Adapt,
+    *,
+    remedy: str,
+    allow_partial: bool,
+    kept: Sequence[str] = (),
 ) -> dict[Name, np.ndarray]:
     """Return the new values of the tensors that were found, and add to the report what becomes of every tensor.
 
@@ -75,9 +67,16 @@ def match(
         pretrained: The tensors of the file; each that is not among ``tensors`` is reported as unused.
         adapt: Returns for a tensor and the value in the file another value of the tensor's shape and how it was made,
             or None where the value fits as it is or not at all.
+        remedy: What the user can do where something is missing, a sentence without its full stop.
+        allow_partial: Whether it is enough that some tensors are found.
+        kept: What the report says of the tensors that are meant to keep their initial values.
+
+    Raises:
+        UserError: A tensor was not found or has another shape, or one of the file has no place; the message is the
+            report.
     """
     stored = {name: keras.ops.convert_to_numpy(tensor) for name, tensor in pretrained.items()}
-    report.unused += ["/".join(name) for name in stored if name not in tensors]
+    report.unused = ["/".join(name) for name in stored if name not in tensors]
     values = {}
     for name, tensor in tensors.items():
         label, shape, value = "/".join(name), tuple(tensor.shape), stored.get(name)
@@ -91,6 +90,11 @@ def match(
             report.matched.append(label)
         else:
             report.left.append(f"{label}: shape {shape} here, {value.shape} in the file")
+    missing = len(report.left)
+    report.left += kept
+    if (missing or report.unused) and not (allow_partial and values):
+        instead = ", or set allow_partial_load to go on with what matched." if values else "."
+        raise UserError(f"{report}\nThe {report.part} was not loaded completely. {remedy}{instead}")
     return values
 
 

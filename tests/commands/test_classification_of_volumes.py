@@ -96,7 +96,7 @@ def execute(command: str, values: dict) -> None:
     Path(f"{command}.json").write_text(json.dumps(values))
     experiment_run.define_flags()
     try:
-        experiment_run.execute(command, flags.FLAGS([f"{command}.py", f"{command}.json"]))
+        experiment_run.execute(command, *flags.FLAGS([f"{command}.py", f"{command}.json"])[1:])
     finally:
         for name in ("set", "resume", "dry_run", "print_config"):
             delattr(flags.FLAGS, name)

@@ -8,14 +8,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(body, *arguments):
-    """Run a command whose ``main(argv)`` has the given body."""
+    """Run a command whose ``main(*argv)`` has the given body."""
     lines = [
         "import os",
         "from absl import flags, logging",
         "from self_supervised_3d_tasks import commands",
         "from self_supervised_3d_tasks.errors import UserError",
         "flags.DEFINE_integer('steps', 3, 'number of steps')",
-        f"def main(argv):\n    {body}",
+        f"def main(*argv):\n    {body}",
         "commands.run(main, usage='FILE', example='a.json')",
     ]
     command = [sys.executable, "-c", "\n".join(lines), *arguments]
@@ -41,8 +41,28 @@ def test_defects_keep_their_traceback():
 
 
 def test_arguments_and_flags_reach_main():
-    result = run("print(argv[1:], flags.FLAGS.steps)", "a.json", "--steps=5")
-    assert (result.returncode, result.stdout, result.stderr) == (0, "['a.json'] 5\n", "")
+    result = run("print(argv, flags.FLAGS.steps)", "a.json", "--steps=5")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "('a.json',) 5\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "usage"),
+    [
+        (["example", "a", "b"], "example [NAME]"),
+        (["schema"], "schema FOLDER"),
+        (["schema", "a", "b"], "schema FOLDER"),
+        (["predict", "a", "b"], "predict RUN_DIR INPUT OUTPUT ["),
+        (["analyse", "a", "b"], "analyse RUN_DIR ["),
+        (["train"], "train FILE.json ["),
+        (["finetune", "a", "b"], "finetune FILE.json ["),
+    ],
+)
+def test_a_wrong_number_of_arguments_is_answered_with_the_usage(arguments, usage):
+    program = [sys.executable, "-m", "self_supervised_3d_tasks"]
+    result = subprocess.run([*program, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: usage: python -m self_supervised_3d_tasks {usage}")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [["--stepz=5"], ["--steps=five"], ["--steps"]])
@@ -73,7 +93,7 @@ def test_tensorflow_is_told_to_be_quiet():
 def test_a_reader_that_wants_no_more_is_no_mistake(count):
     lines = [
         "from self_supervised_3d_tasks import commands",
-        f"def main(argv):\n    print('line\\n' * {count})",
+        f"def main():\n    print('line\\n' * {count})",
         "commands.run(main, usage='', example='')",
     ]
     command = [sys.executable, "-c", "\n".join(lines)]

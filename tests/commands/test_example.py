@@ -22,7 +22,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_every_file_is_listed_on_one_line_and_bases_are_not(capsys):
-    example.execute(["ss3d example"])
+    example.execute()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(example.examples())
     assert len(lines) == 125
@@ -32,7 +32,7 @@ def test_every_file_is_listed_on_one_line_and_bases_are_not(capsys):
 
 @pytest.mark.parametrize("name", ["cpc_demo", "cpc_demo.json"])
 def test_a_file_is_written_with_the_keys_of_its_bases(capsys, name):
-    example.execute(["ss3d example", name])
+    example.execute(name)
     assert capsys.readouterr().out == "cpc_demo.json\n"
     assert not {"base", "$schema"} & json.loads(Path("cpc_demo.json").read_text()).keys()
     expected = load_experiment("train", ROOT / "configs_json" / "cpc_demo.json")
@@ -40,20 +40,18 @@ def test_a_file_is_written_with_the_keys_of_its_bases(capsys, name):
 
 
 def test_a_finetuning_lies_in_a_folder_of_its_own():
-    example.execute(["ss3d example", "finetune/cpc_demo"])
-    example.execute(["ss3d example", "cpc_demo"])
+    example.execute("finetune/cpc_demo")
+    example.execute("cpc_demo")
     assert json.loads(Path("finetune/cpc_demo.json").read_text())["model_checkpoint"] == "runs/cpc_demo"
 
 
 def test_nothing_is_written_over():
     Path("cpc_demo.json").write_text("mine")
     with pytest.raises(UserError, match=r"^cpc_demo\.json: already exists and is left as it is"):
-        example.execute(["ss3d example", "cpc_demo"])
+        example.execute("cpc_demo")
     assert Path("cpc_demo.json").read_text() == "mine"
 
 
 def test_an_unknown_name_comes_with_the_nearest():
     with pytest.raises(UserError, match=r"^no example is called 'cpc_dem'\. Did you mean 'cpc_demo'\?"):
-        example.execute(["ss3d example", "cpc_dem"])
-    with pytest.raises(UserError, match=r"^usage: ss3d example \[NAME\]$"):
-        example.execute(["ss3d example", "a", "b"])
+        example.execute("cpc_dem")

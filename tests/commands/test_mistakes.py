@@ -148,7 +148,7 @@ def execute():
     def call(command: str, *arguments: str) -> None:
         experiment_run.define_flags()
         names.extend(("set", "resume", "dry_run", "print_config"))
-        experiment_run.execute(command, flags.FLAGS([f"{command}.py", *arguments]))
+        experiment_run.execute(command, *flags.FLAGS([f"{command}.py", *arguments])[1:])
 
     yield call
     for name in names:

@@ -8,21 +8,15 @@ from pathlib import Path
 import pytest
 
 from self_supervised_3d_tasks.commands import schema
-from self_supervised_3d_tasks.errors import UserError
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "configs_json" / "schema"
 
 
 def test_the_schemas_of_both_commands_are_written(tmp_path, capsys):
-    schema.execute(["ss3d schema", str(tmp_path / "new")])
+    schema.execute(str(tmp_path / "new"))
     assert len(capsys.readouterr().out.splitlines()) == 2
     for name in ("train.json", "finetune.json"):
         assert (tmp_path / "new" / name).read_text() == (SCHEMAS / name).read_text()
-
-
-def test_the_folder_is_asked_for():
-    with pytest.raises(UserError, match="^usage: ss3d schema FOLDER$"):
-        schema.execute(["ss3d schema"])
 
 
 @pytest.mark.parametrize("name", ["train", "finetune"])

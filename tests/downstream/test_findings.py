@@ -255,7 +255,7 @@ def warnings_of(images, tmp_path, caplog):
         write_table(tmp_path / "t.csv", [(*row, 0, patient) for row, patient in zip(table, patients, strict=True)])
         names = {"class_names": ["Cardiomegaly", "Emphysema", "Hernia"]}
         plan = finetune_sweep.plan(load(images, csv_file=str(tmp_path / "t.csv"), **names, **keys))
-        store = VolumeStore(plan.cases, plan.task.preprocessing, num_classes=None)
+        store = VolumeStore(plan.cases, plan.experiment.preprocessing, num_classes=None)
         caplog.clear()
         plan.task.check_splits(plan.splits, store)
         return plan, caplog.text

@@ -36,7 +36,7 @@ def test_defaults_are_those_of_the_release(tmp_path):
     assert (options["subject_column"], options["findings"]) == ("Patient ID", NIH_FINDINGS)
     resolved = experiment.model_dump(mode="json")
     assert load(tmp_path, "finetune", resolved).model_dump() == experiment.model_dump()
-    assert load(tmp_path, "train", PRETRAINING | {"data_dir": "images"}).preprocessing_options()["grey"]
+    assert load(tmp_path, "train", PRETRAINING | {"data_dir": "images"}).preprocessing.grey
 
 
 def test_other_findings_and_columns(tmp_path):

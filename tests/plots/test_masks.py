@@ -23,7 +23,7 @@ def test_views_of_a_canonical_scan_are_radiological():
     image[:, :, 5] += 4  # superior
     mask = np.zeros(image.shape, int)
     mask[0, 0, 0] = 1
-    axial, coronal, sagittal = views(image, mask, (1, 2, 3))
+    axial, coronal, sagittal = views(image, mask, (1, 2, 3), largest_slices(mask), canonical=True)
 
     assert [view.title for view in (axial, coronal, sagittal)] == [
         "axial, slice 1 of 6",
@@ -43,10 +43,10 @@ def test_views_of_a_canonical_scan_are_radiological():
 
 def test_views_of_unknown_axes_and_of_a_2d_image_are_not_mirrored():
     image = np.random.default_rng(1).random((4, 5, 6))
-    last, *_ = views(image, np.zeros(image.shape, int), (1, 1, 1), slices=(1, 2, 3), canonical=False)
+    last, *_ = views(image, np.zeros(image.shape, int), (1, 1, 1), (1, 2, 3), canonical=False)
     np.testing.assert_array_equal(last.picture, image[:, :, 3].T[::-1])
     assert (last.title, last.sides) == ("axis 2, slice 4 of 6", "")
-    (flat,) = views(image[0], np.zeros((5, 6), int), (2, 3))
+    (flat,) = views(image[0], np.zeros((5, 6), int), (2, 3), (2, 3), canonical=True)
     np.testing.assert_array_equal(flat.picture, image[0])
     assert flat.size == (18, 10)
 
