@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterable, Sequence
 
-from self_supervised_3d_tasks.scores.base import Score, unknown_name
+from self_supervised_3d_tasks.scores.base import Score, chosen
 
 
 def known(task: str, outputs: Sequence[str]) -> dict[str, dict[str, Score]]:
@@ -40,9 +40,5 @@ def find(task: str, names: Iterable[str], outputs: Sequence[str]) -> dict[str, S
     Raises:
         UserError: No score of the task has that name.
     """
-    choices, found = known(task, outputs), {}
-    for name in names:
-        if name not in choices:
-            raise unknown_name("score", name, task, choices, outputs)
-        found |= choices[name]
-    return found
+    found = chosen("score", names, known(task, outputs), task, outputs)
+    return {name: score for scores in found for name, score in scores.items()}

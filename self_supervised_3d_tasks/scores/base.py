@@ -1,8 +1,9 @@
 """What every score of finished predictions is: a function of `Predictions`, found by its name (see the folder)."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -57,15 +58,21 @@ def roc_area(truth: np.ndarray, ranks: np.ndarray) -> float:
     return float(sklearn_metrics.roc_auc_score(truth, ranks)) if mixed else math.nan
 
 
-def unknown_name(noun: str, name: str, task: str, known: Iterable[str], outputs: Sequence[str]) -> UserError:
-    """Return the error for a name that no score or metric of a task has.
+def chosen(noun: str, names: Iterable[str], known: Mapping[str, Any], task: str, outputs: Sequence[str]) -> list[Any]:
+    """Return what some names of scores or metrics stand for.
 
     Args:
-        noun: ``"score"`` or ``"metric"``, the singular of the key that held the name.
-        name: What was given.
+        noun: ``"score"`` or ``"metric"``, the singular of the key that held the names.
+        names: What was given.
+        known: By name, what could have been given.
         task: What is predicted.
-        known: The names that could have been given.
         outputs: Names of the classes or findings, on which the known names depend.
+
+    Raises:
+        UserError: A name is not known.
     """
-    known, kind = list(known), task if task == "findings" else f"{task} with {len(outputs)} classes"
-    return UserError(f"{noun}s: {name!r} is no {noun} of {kind}; known: {', '.join(known)}.{nearest(name, known)}")
+    kind = task if task == "findings" else f"{task} with {len(outputs)} classes"
+    for name in (name for name in names if name not in known):
+        hint = f"known: {', '.join(known)}.{nearest(name, known)}"
+        raise UserError(f"{noun}s: {name!r} is no {noun} of {kind}; {hint}")
+    return [known[name] for name in names]

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.losses import segmentation as losses
-from self_supervised_3d_tasks.scores.base import unknown_name
+from self_supervised_3d_tasks.scores.base import chosen
 from self_supervised_3d_tasks.scores.segmentation import BRATS_REGIONS
 from self_supervised_3d_tasks.shapes import Tensor
 
@@ -58,11 +58,8 @@ def find(task: str, names: Iterable[str], outputs: Sequence[str], *, multilabel:
     Raises:
         UserError: No metric of the task has that name.
     """
-    choices: Mapping[str, list[Metric]] = known(task, outputs, multilabel=multilabel)
-    for name in names:
-        if name not in choices:
-            raise unknown_name("metric", name, task, choices, outputs)
-    return [metric for name in names for metric in choices[name]]
+    found = chosen("metric", names, known(task, outputs, multilabel=multilabel), task, outputs)
+    return [metric for metrics in found for metric in metrics]
 
 
 def accuracy(y_true: Tensor, y_pred: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import functools
 import random
 import re
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras
@@ -15,25 +15,9 @@ from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.encoders.base import size_text
 from self_supervised_3d_tasks.shapes import Layer, Model
 
-
-class Architecture(NamedTuple):
-    """One network of keras.applications.
-
-    Attributes:
-        function: Name of the function that builds it.
-        smallest: Smallest edge of an image, in pixels.
-    """
-
-    function: str
-    smallest: int
-
-
 FUNCTIONS = "DenseNet121 InceptionResNetV2 InceptionV3 MobileNet ResNet101 ResNet101V2 ResNet152 ResNet50 ResNet50V2"
-# A family: each of these names is an encoder, like the name of a module.
-ARCHITECTURES = {
-    function.lower(): Architecture(function, 75 if function.startswith("Inception") else 32)
-    for function in FUNCTIONS.split()
-}
+# A family: each of these names is an encoder, like the name of a module; by name the function that builds it.
+ARCHITECTURES = {function.lower(): function for function in FUNCTIONS.split()}
 WEIGHT_SUFFIXES = (".keras", ".h5")
 
 
@@ -101,13 +85,18 @@ def check_input_shape(name: str, input_shape: tuple[int | None, ...], *, decoder
         fault = "has no maps that a decoder, for masks or of a pretext task, could enlarge to the image"
     if fault:
         raise UserError(f'encoder_architecture: {name!r} {fault}; use "unet", "resnet18" or "vgg11"')
-    smallest = ARCHITECTURES[name].smallest
+    smallest = smallest_edge(name)
     sizes = [size for size in input_shape[:-1] if size is not None]
     if min(sizes, default=smallest) < smallest:
         raise UserError(
             f"data_dim: {name!r} receives {size_text(sizes)} pixels, but each axis must be at least {smallest}; "
             "use a larger data_dim, larger patches, or another encoder_architecture"
         )
+
+
+def smallest_edge(name: str) -> int:
+    """Return the smallest edge of an image that a network can take, in pixels."""
+    return 75 if name.startswith("inception") else 32
 
 
 def check_weight_file(encoder_weights: str) -> None:
@@ -126,7 +115,7 @@ def check_weight_file(encoder_weights: str) -> None:
 @functools.lru_cache(maxsize=1)
 def _template(name: str) -> Model:
     """Return the architecture as Keras makes it, for images of any size."""
-    function = getattr(keras.applications, ARCHITECTURES[name].function)
+    function = getattr(keras.applications, ARCHITECTURES[name])
     # Initializers without a seed draw one from Python's own generator, which is not ours to move.
     state = random.getstate()
     try:

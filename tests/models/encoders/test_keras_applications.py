@@ -16,7 +16,12 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.models import save_model
 from self_supervised_3d_tasks.models import heads
 from self_supervised_3d_tasks.models.encoders import keras_applications
-from self_supervised_3d_tasks.models.encoders.keras_applications import ARCHITECTURES, build, check_input_shape
+from self_supervised_3d_tasks.models.encoders.keras_applications import (
+    ARCHITECTURES,
+    build,
+    check_input_shape,
+    smallest_edge,
+)
 
 # Without top and for three channels, as Keras's documentation and the papers' code have them.
 PARAMETERS = {
@@ -61,7 +66,7 @@ def mobilenet():
 
 @every_architecture
 def test_parameters_of_every_architecture(name):
-    smallest = ARCHITECTURES[name].smallest
+    smallest = smallest_edge(name)
     encoder = build(name, (smallest, smallest, 3), pooling="none")
     assert encoder.count_params() == PARAMETERS[name]
     assert encoder.name == "encoder"
@@ -77,8 +82,8 @@ def test_every_architecture_is_tested():
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_smallest_image_is_keras_own(name):
-    smallest = ARCHITECTURES[name].smallest
-    function = getattr(keras.applications, ARCHITECTURES[name].function)
+    smallest = smallest_edge(name)
+    function = getattr(keras.applications, ARCHITECTURES[name])
     with pytest.raises(ValueError, match=f"must be at least {smallest}x{smallest}"):
         function(include_top=False, weights=None, input_shape=(smallest, smallest - 1, 3))
     with pytest.raises(UserError, match=f"each axis must be at least {smallest}; use a larger data_dim"):
