@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,7 +28,7 @@ from self_supervised_3d_tasks.scores.base import Predictions
 class SegmentationTask(DownstreamTask):
     """A class per voxel. Test cases are not stored: their scores need the grid of the file."""
 
-    UNDEFINED: ClassVar[str] = "class absent from truth and prediction"
+    UNDEFINED: ClassVar[str] = "not defined"
 
     def stored_cases(self, split: Split) -> list[Case]:
         """Return training and validation cases."""
@@ -50,6 +50,22 @@ class SegmentationTask(DownstreamTask):
             volume, _ = read_labelled(case, preprocessing, self.experiment.num_classes)
             preprocessing.image(volume)
 
+    def notes(self, cases: Sequence[Case]) -> list[str]:
+        """Return which foreground classes no test mask has: each of their scores tells false positives only."""
+        absent = sorted(set(range(1, self.experiment.num_classes)).difference(self.occurring(cases)))
+        return [f"in no test mask: class {', '.join(map(str, absent))}"] if absent else []
+
+    def occurring(self, cases: Iterable[Case]) -> list[int]:
+        """Return the foreground classes in the masks of some cases, sorted; reads the masks."""
+        experiment, preprocessing = self.experiment, self.preprocessing
+        masks = (formats.read_mask(case.mask, preprocessing.rank) for case in cases)
+        labels = (preprocessing.labels(mask, experiment.num_classes) for mask in masks)
+        return sorted(set().union(*map(classes_of, labels)) - {0})
+
+    def classes_in(self, store: VolumeStore) -> dict[Case, set[int]]:
+        """Return the classes in the mask of each stored case."""
+        return {case: classes_of(store.mask(index)) for index, case in enumerate(store.cases)}
+
     def dataset(self, store: VolumeStore, position: Position) -> Any:
         """Return batches of scans or crops and their masks."""
         experiment = self.experiment
@@ -67,7 +83,7 @@ class SegmentationTask(DownstreamTask):
     ) -> list[CaseScore]:
         """Score every test case on its own grid, and draw the first one beside its reference."""
         experiment, preprocessing, scores = self.experiment, self.preprocessing, self.scores()
-        predict = inference.predictor(model)
+        predict, occurring = inference.predictor(model), self.occurring(cases)
         rows = []
         for case in cases:
             volume, truth = read_labelled(case, preprocessing, experiment.num_classes)
@@ -85,9 +101,14 @@ class SegmentationTask(DownstreamTask):
                     names=experiment.label_names,
                     canonical=volume.affine is not None,
                 )
-            found = Predictions(truth, mask)
+            found = Predictions(truth, mask, occurring=occurring)
             rows += [CaseScore(case.name, name, score(found)) for name, score in scores.items()]
         return rows
+
+
+def classes_of(labels: np.ndarray) -> set[int]:
+    """Return the classes that occur in a mask ``(*spatial)`` of whole numbers from 0."""
+    return set(np.flatnonzero(np.bincount(labels.ravel())).tolist())
 
 
 def read_labelled(case: Case, preprocessing: Preprocessing, num_classes: int) -> tuple[Volume, np.ndarray]:
