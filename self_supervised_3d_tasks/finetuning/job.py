@@ -23,7 +23,7 @@ from self_supervised_3d_tasks.files.atomic import read_json, write_json
 from self_supervised_3d_tasks.files.models import save_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
-from self_supervised_3d_tasks.scores.statistics import ScoreRow
+from self_supervised_3d_tasks.scores.statistics import WHOLE_SET, ScoreRow
 from self_supervised_3d_tasks.training import optimizers
 
 
@@ -52,7 +52,9 @@ class Job:
 
     def rows(self, scores: Sequence[CaseScore]) -> list[ScoreRow]:
         """Return scores of this job as rows of the tables."""
-        return [ScoreRow(self.percent, self.mode, self.repetition, *score) for score in scores]
+        subjects = {case.name: case.subject for case in self.split.test} | {WHOLE_SET: WHOLE_SET}
+        key = self.percent, self.mode, self.repetition
+        return [ScoreRow(*key, subjects[score.case], *score) for score in scores]
 
 
 def steps_per_epoch(experiment: FinetuneExperiment, job: Job) -> int:

@@ -77,7 +77,7 @@ def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
     report.write_summary(folder.results, rows, modes, list(task.scores()), experiment.exp_splits)
     report.write_statistics(folder.statistics, statistics.compare(rows))
     for score in task.curves():
-        plots.score_over_fraction(folder.plots / f"{score}_over_fraction.png", rows, score)
+        plots.score_over_fraction(folder.plots / f"{score}_over_fraction.png", statistics.defined(rows), score)
     finished = [job for job in plan.jobs if folder.job(job.name).scores.exists()]
     columns = ["val_loss", *(f"val_{metric.__name__}" for metric in task.metrics())]
     for percent in experiment.exp_splits:
@@ -93,4 +93,5 @@ def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
         groups[job.percent, job.mode].append(folder.job(job.name))
     task.plot(folder.plots, groups)
     unit = "folds" if experiment.do_cross_val else "repetitions"
-    logging.info("\n%s", report.table(rows, unit=unit, undefined=task.UNDEFINED))
+    notes = task.notes(plan.test)
+    logging.info("\n%s", report.table(rows, unit=unit, undefined=task.UNDEFINED, remarks=notes))
