@@ -18,6 +18,7 @@ from self_supervised_3d_tasks.data.stream import pipeline
 from self_supervised_3d_tasks.data.stream.source import Crops, Position
 from self_supervised_3d_tasks.data.volumes import Volume
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
+from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.ops import augment
@@ -63,8 +64,14 @@ class SegmentationTask(DownstreamTask):
         return sorted(set().union(*map(classes_of, labels)) - {0})
 
     def classes_in(self, store: VolumeStore) -> dict[Case, set[int]]:
-        """Return the classes in the mask of each stored case."""
-        return {case: classes_of(store.mask(index)) for index, case in enumerate(store.cases)}
+        """Return the classes in the mask of each stored case; `UserError` where all masks are of one class."""
+        classes = {case: classes_of(store.mask(index)) for index, case in enumerate(store.cases)}
+        if len(found := set().union(*classes.values())) == 1:
+            raise UserError(
+                f"{store.cases[0].mask.parent}, label_map: all {len(classes)} masks for training and validation hold "
+                f"class {found.pop()} alone, expected two classes or more. Check the masks and label_map."
+            )
+        return classes
 
     def dataset(self, store: VolumeStore, position: Position) -> Any:
         """Return batches of scans or crops and their masks."""

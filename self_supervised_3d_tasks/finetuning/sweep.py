@@ -12,6 +12,7 @@ from self_supervised_3d_tasks import plots, training
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.errors import TrainingDiverged
 from self_supervised_3d_tasks.files.run_folder import RunFolder, environment
+from self_supervised_3d_tasks.finetuning import misleading
 from self_supervised_3d_tasks.finetuning.baseline import check_baseline, check_labels, take_over
 from self_supervised_3d_tasks.finetuning.job import finished_rows, run_job
 from self_supervised_3d_tasks.finetuning.plan import Plan, plan
@@ -65,6 +66,7 @@ def _read_scans(plan: Plan, folder: RunFolder) -> VolumeStore:
         check_labels(experiment, str(folder.split), recorded, parts, "start a new run without --resume")
     store = task.read(plan.cases)
     task.check_splits(plan.splits, store)
+    misleading.warn_of_classes(experiment, plan.jobs, task.classes_in(store))
     folder.pin_json(RunFolder.split, parts | {"skipped": store.skipped})
     return store
 
