@@ -115,13 +115,17 @@ def _mean_cell(means: dict[int, float]) -> str:
 def _difference_cell(comparison: Comparison | None, unit: str) -> str:
     if comparison is None or comparison.difference is None:
         return "-"
-    c, count = comparison, f"{comparison.num_repetitions} {unit}"
+    c, count = comparison, _counted(comparison.num_repetitions, unit)
     tested = "" if c.low is None else f" [{c.low:+.3f}, {c.high:+.3f}]"
     spread = "" if c.sd is None else f" ± {c.sd:.3f}"
     p = c.p_holm
     significance = "" if p is None else ", p < 0.001" if p < 0.001 else f", p = {p:.3f}"
-    units = count if c.num_subjects is None else f"{c.num_subjects} subjects, {count}"
+    units = count if c.num_subjects is None else f"{_counted(c.num_subjects, 'subjects')}, {count}"
     return f"{c.difference:+.3f}{tested}{spread}{significance} ({units})"
+
+
+def _counted(number: int, plural: str) -> str:
+    return f"{number} {plural.removesuffix('s') if number == 1 else plural}"
 
 
 def _notes(rows: Sequence[ScoreRow], unit: str, comparisons: Collection[Comparison]) -> list[str]:
@@ -136,8 +140,8 @@ def _notes(rows: Sequence[ScoreRow], unit: str, comparisons: Collection[Comparis
         notes += [
             f"differences: mean [95 % interval] ± sd over {unit}, paired; interval and two-sided p over subjects and "
             f"{unit},",
-            f"   from {paired.MIN_SUBJECTS} and {paired.MIN_REPETITIONS} on; p corrected for {number} "
-            f"comparison{'s' * (number != 1)} (Holm), the intervals not",
+            f"   from {paired.MIN_SUBJECTS} and {paired.MIN_REPETITIONS} on"
+            + (f"; p corrected for {_counted(number, 'comparisons')} (Holm), the intervals not" if number else ""),
         ]
     return notes
 
