@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# With two repetitions up to 10 % of 5 % tests were false in simulations, and few subjects say little of their spread.
+# Two repetitions, or a few subjects, say next to nothing of their spread: quantiles are large and little is found.
 MIN_REPETITIONS = 3
 MIN_SUBJECTS = 6
 
