@@ -95,6 +95,14 @@ class DownstreamTask(ABC):
         """Return the label of each case by its name, as the split of a run records it; nothing of masks."""
         return {}
 
+    def notes(self, cases: Sequence[Case]) -> list[str]:
+        """Return what a reader of the tables must know of the test cases, a line each."""
+        return []
+
+    def classes_in(self, store: VolumeStore) -> dict[Case, set[int]]:
+        """Return the classes of each case that only its voxels tell; nothing where a table has them."""
+        return {}
+
     def check_cases(self, cases: Sequence[Case]) -> None:  # noqa: B027 (nothing is known of masks before they are read)
         """Raise `UserError` for labelled cases that nothing can be learned from; reads no voxel."""
 

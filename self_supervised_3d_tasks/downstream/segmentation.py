@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +18,7 @@ from self_supervised_3d_tasks.data.stream import pipeline
 from self_supervised_3d_tasks.data.stream.source import Crops, Position
 from self_supervised_3d_tasks.data.volumes import Volume
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
+from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
@@ -29,7 +30,7 @@ from self_supervised_3d_tasks.scores.base import Predictions
 class SegmentationTask(DownstreamTask):
     """A class per voxel. Test cases are not stored: their scores need the grid of the file."""
 
-    UNDEFINED: ClassVar[str] = "class absent from truth and prediction"
+    UNDEFINED: ClassVar[str] = "not defined"
 
     def stored_cases(self, split: Split) -> list[Case]:
         """Return training and validation cases."""
@@ -49,6 +50,28 @@ class SegmentationTask(DownstreamTask):
         for case in dict.fromkeys(case for split in named.values() for case in split.test):
             volume, _ = self._read_labelled(case)
             self.experiment.preprocessing.image(volume)
+
+    def notes(self, cases: Sequence[Case]) -> list[str]:
+        """Return which foreground classes no test mask has: each of their scores tells false positives only."""
+        absent = sorted(set(range(1, self.experiment.num_classes)).difference(self.occurring(cases)))
+        return [f"in no test mask: class {', '.join(map(str, absent))}"] if absent else []
+
+    def occurring(self, cases: Iterable[Case]) -> list[int]:
+        """Return the foreground classes in the masks of some cases, sorted; reads the masks."""
+        experiment = self.experiment
+        masks = (formats.read_mask(case.mask, experiment.rank) for case in cases)
+        labels = (experiment.preprocessing.labels(mask, experiment.num_classes) for mask in masks)
+        return sorted(set().union(*map(classes_of, labels)) - {0})
+
+    def classes_in(self, store: VolumeStore) -> dict[Case, set[int]]:
+        """Return the classes in the mask of each stored case; `UserError` where all masks are of one class."""
+        classes = {case: classes_of(store.mask(index)) for index, case in enumerate(store.cases)}
+        if len(found := set().union(*classes.values())) == 1:
+            raise UserError(
+                f"{store.cases[0].mask.parent}, label_map: all {len(classes)} masks for training and validation hold "
+                f"class {found.pop()} alone, expected two classes or more. Check the masks and label_map."
+            )
+        return classes
 
     def dataset(self, store: VolumeStore, position: Position) -> Any:
         """Return batches of scans or crops and their masks."""
@@ -89,13 +112,13 @@ class SegmentationTask(DownstreamTask):
 
     def score(self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, job: RunFolder) -> list[CaseScore]:
         """Score every test case on its own grid, and draw the first one beside its reference."""
-        scores, rows = self.scores(), []
+        scores, rows, occurring = self.scores(), [], self.occurring(cases)
         for case in cases:
             volume, truth = self._read_labelled(case)
             mask = self.predict(model, volume)
             if case is cases[0]:
                 self.draw(job.first_test_case, volume, mask, f"{case.name}, {job.path.name}", truth)
-            found = Predictions(truth, mask)
+            found = Predictions(truth, mask, occurring=occurring)
             rows += [CaseScore(case.name, name, score(found)) for name, score in scores.items()]
         return rows
 
@@ -110,3 +133,8 @@ class SegmentationTask(DownstreamTask):
         volume = formats.read_channels(case.images, experiment.rank)
         mask = formats.read_mask(case.mask, experiment.rank)
         return volume, experiment.preprocessing.labels(mask, experiment.num_classes)
+
+
+def classes_of(labels: np.ndarray) -> set[int]:
+    """Return the classes that occur in a mask ``(*spatial)`` of whole numbers from 0."""
+    return set(np.flatnonzero(np.bincount(labels.ravel())).tolist())

@@ -75,7 +75,7 @@ class FinetuneExperiment(Experiment):
         repetitions: Repetitions with their own seed and subset.
         epochs_initialized: Epochs from pretrained weights, warm-up included.
         epochs_random: Epochs from scratch.
-        epochs_frozen: Epochs with the pretrained encoder frozen throughout.
+        epochs_frozen: Epochs with the pretrained encoder frozen throughout; 0: no such training.
         epochs_warmup: First epochs of initialized with the encoder frozen.
         val_split: Share of the training folder's subjects that validates.
         test_split: Share of the subjects that tests, without data_dir_test.
@@ -119,7 +119,7 @@ class FinetuneExperiment(Experiment):
     repetitions: PositiveInt = 2
     epochs_initialized: Count = 5
     epochs_random: Count = 5
-    epochs_frozen: Count = 5
+    epochs_frozen: Count = 0
     epochs_warmup: Count = 2
     val_split: OpenShare = 0.1
     test_split: OpenShare = 0.2

@@ -102,9 +102,9 @@ def _validation_share(values: dict[str, Any]) -> Iterator[str]:
 
 def _finetune_keys(values: dict[str, Any]) -> Iterator[str]:
     yield from _tables(values)
-    if "epochs" in values:
-        # From the time when a file meant one training per fraction, from pretrained weights.
-        values |= {key: values.get(key, 0) for key in ("epochs_random", "epochs_frozen")}
+    # From the time when a file meant one training per fraction, from pretrained weights.
+    if "epochs" in values and not values.setdefault("epochs_random", 0):
+        yield "epochs: nothing is trained from scratch to compare with; give epochs_initialized and epochs_random"
     yield from _rename(values, FINETUNE_ALIASES)
     # "load_weights: false" was documented as training from scratch but never read; it is honoured here.
     load_weights = values.pop("load_weights", None)

@@ -38,7 +38,8 @@ def read_table(path: Path, columns: Sequence[str], remedy: str) -> list[list[str
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: expected a CSV table, but it cannot be read ({error}); {remedy}") from error
     if header != list(columns):
-        received = ",".join(header) or "an empty file"
+        missing = [column for column in columns if column not in header] if header else []
+        received = (",".join(header) or "an empty file") + (f" (without {', '.join(missing)})" if missing else "")
         raise UserError(f"{path}: expected a table with the columns {','.join(columns)}, received {received}; {remedy}")
     for line, row in enumerate(rows, start=2):
         if len(row) != len(header):

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from absl import logging
 
 from self_supervised_3d_tasks import plots, training, transfer
@@ -23,7 +24,7 @@ from self_supervised_3d_tasks.files.atomic import read_json, write_json
 from self_supervised_3d_tasks.files.models import save_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
-from self_supervised_3d_tasks.scores.statistics import ScoreRow
+from self_supervised_3d_tasks.scores.statistics import WHOLE_SET, ScoreRow
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,21 @@ class Job:
         """Folder name, for example ``005_initialized_2``; sorts by fraction."""
         return f"{self.percent:03g}_{self.mode}_{self.repetition}"
 
+    def seed(self, seed: int) -> int:
+        """Return the seed of the job, in [0, 2**31): the same in all modes, and another for any other pair of numbers.
+
+        A sum of both would give seed 0 the trainings of seed 1 again, one repetition later.
+
+        Args:
+            seed: The experiment's seed, at least 0.
+        """
+        return int(np.random.SeedSequence(seed, spawn_key=(self.repetition,)).generate_state(1)[0] >> 1)
+
     def rows(self, scores: Sequence[CaseScore]) -> list[ScoreRow]:
         """Return scores of this job as rows of the tables."""
-        return [ScoreRow(self.percent, self.mode, self.repetition, *score) for score in scores]
+        subjects = {case.name: case.subject for case in self.split.test} | {WHOLE_SET: WHOLE_SET}
+        key = self.percent, self.mode, self.repetition
+        return [ScoreRow(*key, subjects[score.case], *score) for score in scores]
 
 
 def steps_per_epoch(experiment: FinetuneExperiment, job: Job) -> int:
@@ -72,8 +85,8 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
     Returns:
         One row per score and test case, or per score of the whole test set.
     """
-    # The repetition is the seed of all modes alike: they start from the same decoder and see the same batches.
-    seed = experiment.seed + job.repetition
+    # All modes have one seed: they start from the same decoder and see the same batches.
+    seed = job.seed(experiment.seed)
     keras.utils.clear_session()
     training.set_determinism(seed, experiment.deterministic)
     encoder, model = build.make_model(experiment, seed=seed)

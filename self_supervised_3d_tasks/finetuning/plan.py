@@ -12,6 +12,7 @@ from self_supervised_3d_tasks.downstream import task_of
 from self_supervised_3d_tasks.downstream.base import DownstreamTask
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
+from self_supervised_3d_tasks.finetuning import misleading
 from self_supervised_3d_tasks.finetuning.job import Job, steps_per_epoch
 
 
@@ -99,7 +100,7 @@ class Plan:
 
 
 def plan(experiment: FinetuneExperiment) -> Plan:
-    """List and split the scans and enumerate the jobs.
+    """List and split the scans, enumerate the jobs, and warn of what would mislead, see `misleading`.
 
     Raises:
         UserError: A folder, mask or class is missing, there are too few subjects, or the checkpoint does not exist.
@@ -127,6 +128,10 @@ def plan(experiment: FinetuneExperiment) -> Plan:
                 folds=experiment.repetitions if experiment.do_cross_val else None,
             )
             jobs += [Job(percent, mode, repetition, epochs, split) for mode, epochs in experiment.modes()]
+    misleading.warn_of_epochs(experiment)
+    misleading.warn_of_fractions(jobs)
+    labels = {case: [case.label] for case in train_cases if case.label is not None}
+    misleading.warn_of_classes(experiment, jobs, labels)
     return Plan(experiment, jobs)
 
 

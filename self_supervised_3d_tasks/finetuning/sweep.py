@@ -12,6 +12,7 @@ from self_supervised_3d_tasks import plots, training
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.errors import TrainingDiverged
 from self_supervised_3d_tasks.files.run_folder import RunFolder, environment
+from self_supervised_3d_tasks.finetuning import misleading
 from self_supervised_3d_tasks.finetuning.baseline import check_baseline, check_labels, take_over
 from self_supervised_3d_tasks.finetuning.job import finished_rows, run_job
 from self_supervised_3d_tasks.finetuning.plan import Plan, plan
@@ -65,6 +66,7 @@ def _read_scans(plan: Plan, folder: RunFolder) -> VolumeStore:
         check_labels(experiment, str(folder.split), recorded, parts, "start a new run without --resume")
     store = task.read(plan.cases)
     task.check_splits(plan.splits, store)
+    misleading.warn_of_classes(experiment, plan.jobs, task.classes_in(store))
     folder.pin_json(RunFolder.split, parts | {"skipped": store.skipped})
     return store
 
@@ -77,7 +79,7 @@ def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
     report.write_summary(folder.results, rows, modes, list(task.scores()), experiment.exp_splits)
     report.write_statistics(folder.statistics, statistics.compare(rows))
     for score in task.curves():
-        plots.score_over_fraction(folder.plots / f"{score}_over_fraction.png", rows, score)
+        plots.score_over_fraction(folder.plots / f"{score}_over_fraction.png", statistics.defined(rows), score)
     finished = [job for job in plan.jobs if folder.job(job.name).scores.exists()]
     columns = ["val_loss", *(f"val_{metric.__name__}" for metric in task.metrics())]
     for percent in experiment.exp_splits:
@@ -93,4 +95,5 @@ def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
         groups[job.percent, job.mode].append(folder.job(job.name))
     task.plot(folder.plots, groups)
     unit = "folds" if experiment.do_cross_val else "repetitions"
-    logging.info("\n%s", report.table(rows, unit=unit, undefined=task.UNDEFINED))
+    notes = task.notes(plan.test)
+    logging.info("\n%s", report.table(rows, unit=unit, undefined=task.UNDEFINED, remarks=notes))

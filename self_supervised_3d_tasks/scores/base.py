@@ -22,6 +22,7 @@ class Predictions:
         prediction: The predicted ones, of the same shape.
         probabilities: In [0, 1]: ``(n, num_classes)``, which sum to 1, or ``(n, num_findings)``, which do not. Of masks
             none are kept: an empty array.
+        occurring: Of masks: the foreground classes in the truth of any test case; None where that is not known.
 
     Raises:
         ValueError: There is nothing to score, or the shapes differ.
@@ -30,6 +31,7 @@ class Predictions:
     truth: np.ndarray
     prediction: np.ndarray
     probabilities: np.ndarray = field(default_factory=lambda: np.empty(0))
+    occurring: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if not self.truth.size or self.truth.shape != self.prediction.shape:
@@ -38,7 +40,7 @@ class Predictions:
 
 
 Score = Callable[[Predictions], float]
-"""NaN where the score is not defined: tables leave that out of every mean and say how often it happened."""
+"""NaN where the score is not defined: tables leave that case out, in every mode, and say how often it happened."""
 
 
 def mean_of_defined(values: Iterable[float]) -> float:

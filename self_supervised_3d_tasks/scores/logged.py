@@ -1,7 +1,7 @@
 """Keras metrics while training, from logits, one value per sample.
 
-A class that is absent from truth and prediction counts as 1 here, because the curve needs a number for every batch. A
-score of a finished case is NaN there (see `segmentation`).
+A class that is absent from truth and prediction counts as 1, as it does in the scores of finished cases (see
+`segmentation`); unlike there, a mean is over all classes of the task.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The tables of a finetuning sweep: tidy scores, the predecessor's summary, paired statistics, plain text."""
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,15 +10,19 @@ import numpy as np
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.tables import number, read_table, write_table
-from self_supervised_3d_tasks.scores import statistics
+from self_supervised_3d_tasks.scores import paired, statistics
 from self_supervised_3d_tasks.scores.statistics import BASELINE, MODES, Comparison, ScoreRow, repetition_means
 
+_UNTESTED = {
+    "repetitions": "all repetitions share one test set",
+    "folds": "few folds, whose training sets overlap, are not independent",
+}
 _LONG_COLUMNS = [field.name for field in fields(ScoreRow)]
 
 
 def write_long(path: Path, rows: Iterable[ScoreRow]) -> None:
     """Write ``results_long.csv``: one line per score, NaN as an empty cell."""
-    cells = ([number(r.split), r.mode, r.repetition, r.case, r.metric, number(r.value)] for r in rows)
+    cells = ([number(r.split), r.mode, r.repetition, r.subject, r.case, r.metric, number(r.value)] for r in rows)
     write_table(path, _LONG_COLUMNS, cells)
 
 
@@ -29,10 +33,10 @@ def read_long(path: Path) -> list[ScoreRow]:
         UserError: The file is not such a table.
     """
     remedy, rows = "give the results_long.csv of a finetuning run", []
-    for line, (split, mode, repetition, case, metric, value) in enumerate(read_table(path, _LONG_COLUMNS, remedy), 2):
+    for line, (split, mode, repetition, *names, value) in enumerate(read_table(path, _LONG_COLUMNS, remedy), 2):
         try:
             score = float(value) if value else math.nan
-            rows.append(ScoreRow(float(split), mode, int(repetition), case, metric, score))
+            rows.append(ScoreRow(float(split), mode, int(repetition), *names, score))
         except ValueError as error:
             raise UserError(f"{path}, line {line}: expected numbers, received {error}; {remedy}") from error
     return rows
@@ -43,7 +47,7 @@ def write_summary(
 ) -> None:
     """Write ``results.csv`` with the predecessor's columns.
 
-    The value of a repetition is the mean over cases; min, avg and max are taken over repetitions.
+    The value of a repetition is the mean over subjects; min, avg and max are taken over repetitions.
 
     Args:
         path: The file.
@@ -68,23 +72,21 @@ def write_summary(
 
 
 def write_statistics(path: Path, comparisons: Iterable[Comparison]) -> None:
-    """Write ``statistics.csv``; what could not be computed is an empty cell.
-
-    The column of pairs is ``num_cases``, or ``num_repetitions`` for scores of the whole test set.
-    """
-    comparisons = list(comparisons)
-    unused = "num_cases" if any(c.num_cases is None for c in comparisons) else "num_repetitions"
-    header = [field.name for field in fields(Comparison) if field.name != unused]
+    """Write ``statistics.csv``; what could not be computed is an empty cell."""
+    header = [field.name for field in fields(Comparison)]
     write_table(path, header, ([_cell(getattr(c, name)) for name in header] for c in comparisons))
 
 
-def table(rows: Iterable[ScoreRow], *, unit: str = "repetitions", undefined: str = "not defined") -> str:
+def table(
+    rows: Iterable[ScoreRow], *, unit: str = "repetitions", undefined: str = "not defined", remarks: Sequence[str] = ()
+) -> str:
     """Return the sweep as plain text: a line per split and metric, a column per mode and per comparison.
 
     Args:
         rows: All scores.
         unit: What a repetition is: "repetitions" or "folds".
         undefined: Why a score can be missing, for the note below the table.
+        remarks: Further notes, of the test set.
     """
     rows = list(rows)
     groups = statistics.group(rows)
@@ -98,7 +100,7 @@ def table(rows: Iterable[ScoreRow], *, unit: str = "repetitions", undefined: str
         means = [_mean_cell(repetition_means(groups[split, metric, mode])) for mode in modes]
         cells = [_difference_cell(differences.get((split, metric, mode)), unit) for mode in compared]
         lines.append([f"{split:g}%", metric, *means, *cells])
-    notes = [*_notes(rows, unit, compared=bool(compared)), _undefined_note(rows, undefined)]
+    notes = [*_notes(rows, unit, differences.values()), *_undefined_note(rows, undefined), *remarks]
     return "\n".join([*_align(lines), *notes])
 
 
@@ -113,39 +115,42 @@ def _mean_cell(means: dict[int, float]) -> str:
 def _difference_cell(comparison: Comparison | None, unit: str) -> str:
     if comparison is None or comparison.difference is None:
         return "-"
-    if comparison.num_cases is None:
-        spread = "" if comparison.sd is None else f" ± {comparison.sd:.3f}"
-        return f"{comparison.difference:+.3f}{spread} ({comparison.num_repetitions} {unit})"
-    p = comparison.p_value
+    c, count = comparison, _counted(comparison.num_repetitions, unit)
+    tested = "" if c.low is None else f" [{c.low:+.3f}, {c.high:+.3f}]"
+    spread = "" if c.sd is None else f" ± {c.sd:.3f}"
+    p = c.p_holm
     significance = "" if p is None else ", p < 0.001" if p < 0.001 else f", p = {p:.3f}"
-    return f"{comparison.difference:+.3f}{significance} ({comparison.num_cases} cases)"
+    units = count if c.num_subjects is None else f"{_counted(c.num_subjects, 'subjects')}, {count}"
+    return f"{c.difference:+.3f}{tested}{spread}{significance} ({units})"
 
 
-def _notes(rows: Sequence[ScoreRow], unit: str, *, compared: bool) -> list[str]:
+def _counted(number: int, plural: str) -> str:
+    return f"{number} {plural.removesuffix('s') if number == 1 else plural}"
+
+
+def _notes(rows: Sequence[ScoreRow], unit: str, comparisons: Collection[Comparison]) -> list[str]:
     """Return what a reader of the table must know: what the numbers are, and what was tested."""
     whole_set = statistics.is_whole_set(rows)
-    scored = f"score on the test cases of the {unit[:-1]}" if whole_set else "mean over test cases"
+    scored = f"score on the test cases of the {unit[:-1]}" if whole_set else "mean over test subjects"
     notes = [f"mean ± sd over {unit} (number of {unit}) of the {scored}"]
-    if compared and whole_set:
-        notes.append(
-            f"differences: mean ± sd over {unit}, paired; no p-value, because the differences of a handful of {unit}\n"
-            "   are not independent: their training sets overlap"
-        )
-    elif compared:
-        notes.append(
-            f"p: two-sided Wilcoxon signed-rank test over cases, uncorrected, from six cases and three {unit} on;\n"
-            f"   other seeds are not part of the test: compare the difference with the sd over {unit}"
-        )
+    if comparisons and whole_set:
+        notes.append(f"differences: mean ± sd over {unit}, paired; no interval, no p: {_UNTESTED[unit]}")
+    elif comparisons:
+        number = sum(c.p_holm is not None for c in comparisons)
+        notes += [
+            f"differences: mean [95 % interval] ± sd over {unit}, paired; interval and two-sided p over subjects and "
+            f"{unit},",
+            f"   from {paired.MIN_SUBJECTS} and {paired.MIN_REPETITIONS} on"
+            + (f"; p corrected for {_counted(number, 'comparisons')} (Holm), the intervals not" if number else ""),
+        ]
     return notes
 
 
-def _undefined_note(rows: Sequence[ScoreRow], reason: str) -> str:
-    undefined = defaultdict(int)
-    for row in rows:
-        undefined[row.metric] += math.isnan(row.value)
-    counts = ", ".join(f"{metric} {count}" for metric, count in undefined.items() if count)
-    scores = f"{sum(undefined.values())} of {len(rows)} {'scores' if statistics.is_whole_set(rows) else 'case scores'}"
-    return f"left out, {reason}: {scores}" + (f" ({counts})" if counts else "")
+def _undefined_note(rows: Sequence[ScoreRow], reason: str) -> list[str]:
+    left_out = Counter(row.metric for row in rows) - Counter(row.metric for row in statistics.defined(rows))
+    counts = ", ".join(f"{metric} {count}" for metric, count in left_out.items())
+    scores = f"{left_out.total()} of {len(rows)} {'scores' if statistics.is_whole_set(rows) else 'case scores'}"
+    return [f"left out in every mode, {reason}: {scores} ({counts})"] if counts else []
 
 
 def _align(lines: Sequence[Sequence[str]]) -> list[str]:

@@ -1,9 +1,12 @@
-"""Scores of a finetuning sweep, and how pretrained modes compare with training from scratch on the same cases.
+"""Scores of a finetuning sweep, and how pretrained modes compare with training from scratch on the same subjects.
 
 A segmentation is scored case by case; classes and findings of whole scans are scored on all test cases of a repetition
-(fold) together, in rows whose case is `WHOLE_SET`. A score of NaN is not defined and is left out of every mean.
+(fold) together, in rows whose case and subject are `WHOLE_SET`. Cases of one subject, such as the slices of a scan, are
+alike: they are averaged first, and subjects count the same. A score that is NaN in one mode counts for none.
 """
 
+import dataclasses
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -11,12 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from self_supervised_3d_tasks.scores import paired
+
 MODES = ("frozen", "initialized", "random")
 BASELINE = "random"
-# With five pairs the smallest two-sided p of the signed-rank test is 2 / 2**5 = 0.06: never significant.
-MIN_PAIRS = 6
-MIN_REPETITIONS = 3
-# In place of the name of a case: the score belongs to all test cases of the repetition.
+# In place of the name of a case and of a subject: the score belongs to all test cases of the repetition.
 WHOLE_SET = "all"
 
 
@@ -28,6 +30,7 @@ class ScoreRow:
         split: Percent of the labelled training data that was used, in (0, 100].
         mode: "frozen", "initialized" or "random".
         repetition: Index of the repetition.
+        subject: Whose scan the test case is, or `WHOLE_SET`.
         case: Name of the test case, or `WHOLE_SET`.
         metric: Name of the score.
         value: The score, or NaN where it is not defined.
@@ -36,6 +39,7 @@ class ScoreRow:
     split: float
     mode: str
     repetition: int
+    subject: str
     case: str
     metric: str
     value: float
@@ -43,72 +47,85 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A pretrained mode against training from scratch, on the same cases.
+    """A pretrained mode against training from scratch, over the subjects and repetitions that both modes have.
 
-    Scores of the whole test set are paired by repetition (fold). They have no p-value: the training sets of a handful
-    of repetitions overlap, so that their differences are not independent, as a test would take them to be.
+    Subjects are tested in every repetition, or each in one of the folds; see `paired` for both tests. Scores of the
+    whole test set are paired by repetition (fold) and have no interval and no p-value: of a single test set repetitions
+    say nothing about other subjects, and the few folds of a cross-validation train on overlapping sets, so that their
+    differences are not independent, as a test would take them to be.
 
     Attributes:
         split: Percent of the labelled training data.
         metric: Name of the score.
         mode: The pretrained mode.
-        num_cases: Cases with a score in both modes; None for scores of the whole test set.
+        num_subjects: Subjects that have a score in both modes, and unless in folds in each of the repetitions; None for
+            scores of the whole test set.
         num_repetitions: Repetitions with a score in both modes.
-        difference: Mean over cases (of the whole set: over repetitions) of (mode - random), None without a pair.
+        difference: Mean over subjects (of the whole set: over repetitions) of (mode - random), None without a pair.
+        low: Lower end of its 95 % interval; None where there is no p-value.
+        high: Upper end.
         sd: Sample standard deviation over repetitions of the mean difference, None for a single repetition.
-        p_value: Two-sided Wilcoxon signed-rank test over cases, each averaged over repetitions; None below six cases
-            or three repetitions. It tests the cases; what another seed would give is seen in ``sd``.
+        p_value: Two-sided; None below `paired.MIN_SUBJECTS` subjects or `paired.MIN_REPETITIONS` repetitions.
+        p_holm: The same, corrected for the number of all comparisons that have one.
     """
 
     split: float
     metric: str
     mode: str
-    num_cases: int | None
+    num_subjects: int | None
     num_repetitions: int
     difference: float | None
+    low: float | None
+    high: float | None
     sd: float | None
     p_value: float | None
+    p_holm: float | None = None
+
+
+def defined(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
+    """Return the rows without those of a case, metric, repetition and split that has NaN in some mode."""
+    rows = list(rows)
+    missing = {(r.split, r.metric, r.repetition, r.case) for r in rows if math.isnan(r.value)}
+    return [r for r in rows if (r.split, r.metric, r.repetition, r.case) not in missing]
 
 
 def repetition_means(rows: Iterable[ScoreRow]) -> dict[int, float]:
-    """Return the mean over cases of each repetition, in order, without NaN scores and empty repetitions.
+    """Return the mean over subjects of each repetition, in order, without NaN scores and empty repetitions.
 
     Args:
         rows: scores of one split, mode and metric.
     """
-    values = defaultdict(list)
-    for row in rows:
-        if not math.isnan(row.value):
-            values[row.repetition].append(row.value)
-    return {repetition: sum(values[repetition]) / len(values[repetition]) for repetition in sorted(values)}
+    return {repetition: _mean(means.values()) for repetition, means in _subject_means(rows).items()}
 
 
 def compare(rows: Iterable[ScoreRow]) -> list[Comparison]:
     """Compare each pretrained mode with training from scratch, per split and metric.
 
-    A difference is taken per case and repetition, because both modes of a repetition train on the same
-    subset, and is averaged over the repetitions of the case: cases, not repetitions, are the units of the
-    test. A score that is NaN in one of the modes gives no pair. p-values are not corrected for the
-    number of comparisons.
+    A difference is taken per case and repetition, because both modes of a repetition train on the same subset with the
+    same seed, and is averaged over the cases of the subject.
 
     Returns:
         One entry per split and metric, in order of appearance, and pretrained mode that was run; none without
         the mode "random".
     """
-    groups = group(rows)
-    comparisons = []
+    rows = list(rows)
+    groups, whole_set, comparisons = group(rows), is_whole_set(rows), []
     for split, metric in dict.fromkeys((split, metric) for split, metric, _ in groups):
         baseline = groups.get((split, metric, BASELINE))
         for mode in MODES:
-            if mode != BASELINE and baseline and (split, metric, mode) in groups:
-                comparisons.append(_comparison(split, metric, mode, groups[split, metric, mode], baseline))
-    return comparisons
+            if mode != BASELINE and baseline is not None and (split, metric, mode) in groups:
+                pair = groups[split, metric, mode], baseline
+                comparisons.append(_comparison(split, metric, mode, *pair, whole_set=whole_set))
+    corrected = iter(paired.holm([c.p_value for c in comparisons if c.p_value is not None]))
+    return [c if c.p_value is None else dataclasses.replace(c, p_holm=next(corrected)) for c in comparisons]
 
 
 def group(rows: Iterable[ScoreRow]) -> defaultdict[tuple[float, str, str], list[ScoreRow]]:
-    """Return the rows of each split, metric and mode, in order of appearance."""
-    groups = defaultdict(list)
+    """Return the `defined` rows of each split, metric and mode, in order of appearance; none where none is defined."""
+    rows, groups = list(rows), defaultdict(list)
     for row in rows:
+        groups[row.split, row.metric, row.mode] = []
+    for row in defined(rows):
         groups[row.split, row.metric, row.mode].append(row)
     return groups
 
@@ -119,33 +136,50 @@ def is_whole_set(rows: Iterable[ScoreRow]) -> bool:
 
 
 def _comparison(
-    split: float, metric: str, mode: str, pretrained: Sequence[ScoreRow], baseline: Sequence[ScoreRow]
+    split: float,
+    metric: str,
+    mode: str,
+    pretrained: Sequence[ScoreRow],
+    baseline: Sequence[ScoreRow],
+    *,
+    whole_set: bool,
 ) -> Comparison:
     scratch = {(row.repetition, row.case): row.value for row in baseline}
-    by_case, by_repetition = defaultdict(list), defaultdict(list)
-    for row in pretrained:
-        difference = row.value - scratch.get((row.repetition, row.case), math.nan)
-        if not math.isnan(difference):
-            by_case[row.case].append(difference)
-            by_repetition[row.repetition].append(difference)
-    cases = np.array([np.mean(values) for values in by_case.values()])
-    repetitions = [np.mean(values) for values in by_repetition.values()]
-    whole_set = is_whole_set(pretrained)
-    tested = not whole_set and len(cases) >= MIN_PAIRS and len(repetitions) >= MIN_REPETITIONS
+    pairs = ((row, scratch.get((row.repetition, row.case), math.nan)) for row in pretrained)
+    by_repetition = _subject_means(dataclasses.replace(row, value=row.value - other) for row, other in pairs)
+    subjects = list(itertools.chain.from_iterable(by_repetition.values()))
+    in_folds = len(by_repetition) > 1 and len(set(subjects)) == len(subjects)
+    if not in_folds:
+        subjects = [s for s in dict.fromkeys(subjects) if all(s in means for means in by_repetition.values())]
+    differences = [np.array([means[s] for s in subjects if s in means]) for means in by_repetition.values()]
+    num_repetitions, effect = len(differences) if subjects else 0, None
+    if not whole_set and len(subjects) >= paired.MIN_SUBJECTS and num_repetitions >= paired.MIN_REPETITIONS:
+        effect = paired.nested(differences) if in_folds else paired.crossed(np.transpose(differences))
     return Comparison(
         split,
         metric,
         mode,
-        num_cases=None if whole_set else len(cases),
-        num_repetitions=len(repetitions),
-        difference=float(cases.mean()) if len(cases) else None,
-        sd=float(np.std(repetitions, ddof=1)) if len(repetitions) > 1 else None,
-        p_value=_signed_rank(cases) if tested else None,
+        num_subjects=None if whole_set else len(subjects),
+        num_repetitions=num_repetitions,
+        difference=_mean(np.concatenate(differences)) if subjects else None,
+        low=effect and effect.low,
+        high=effect and effect.high,
+        sd=float(np.std([fold.mean() for fold in differences], ddof=1)) if num_repetitions > 1 else None,
+        p_value=effect and effect.p_value,
     )
 
 
-def _signed_rank(differences: np.ndarray) -> float:
-    from scipy.stats import wilcoxon
+def _subject_means(rows: Iterable[ScoreRow]) -> dict[int, dict[str, float]]:
+    """Return for each repetition, in order, the mean over the cases of each subject; NaN does not count."""
+    values = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if not math.isnan(row.value):
+            values[row.repetition][row.subject].append(row.value)
+    return {
+        repetition: {subject: _mean(cases) for subject, cases in sorted(values[repetition].items())}
+        for repetition in sorted(values)
+    }
 
-    # Zero differences carry no sign; with nothing else the statistic is 0 / 0.
-    return float(wilcoxon(differences).pvalue) if differences.any() else 1.0
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))

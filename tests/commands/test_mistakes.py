@@ -37,6 +37,7 @@ EXPERIMENTS = {
         "data_dir_train": "scans",
         "data_dir_test": "test",
         "num_classes": 2,
+        "exp_splits": [100],
         "epochs_frozen": 0,
         "epochs_initialized": 0,
         "epochs_random": 1,

@@ -244,8 +244,8 @@ def test_tables_and_pictures(volumes):
     ]
     assert header == ",".join(["Train Split", *columns])
     statistics = (volumes.folder.path / "statistics.csv").read_text().splitlines()
-    assert statistics[0] == "split,metric,mode,num_repetitions,difference,sd,p_value"
-    assert all(line.endswith(",") for line in statistics[1:])  # no p-value
+    assert statistics[0] == ("split,metric,mode,num_subjects,num_repetitions,difference,low,high,sd,p_value,p_holm")
+    assert all(line.endswith(",,") for line in statistics[1:])  # no p-value
     pictures = {path.name for path in (volumes.folder.path / "plots").iterdir()}
     assert pictures >= {f"confusion_{mode}_100_percent.png" for mode in MODES}
     assert pictures >= {"roc_auc_over_fraction.png", "val_accuracy_100_percent.png"}

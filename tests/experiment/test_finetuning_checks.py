@@ -83,7 +83,8 @@ def test_a_mistake_is_one_message_with_key_and_remedy(tmp_path, keys, parts):
     [
         ({"epochs_initialized": 5, "epochs_warmup": 5}, ["epochs_warmup", "below epochs_initialized"]),
         ({"epochs_initialized": 0, "epochs_random": 0, "epochs_frozen": 0}, ["at least one must be above 0"]),
-        ({"model_checkpoint": None}, ["model_checkpoint", "needed by frozen and initialized"]),
+        ({"model_checkpoint": None}, ["model_checkpoint", "needed by initialized;"]),
+        ({"model_checkpoint": None, "epochs_frozen": 1}, ["model_checkpoint", "needed by frozen and initialized"]),
         ({"data_dim": 40}, ["data_dim", "use 32x32x32 or 64x64x64"]),
         ({"prediction_architecture": "none"}, ["prediction_architecture", "'unet'"]),
         ({"class_weights": [1, 2]}, ["class_weights", "expected 3"]),

@@ -16,8 +16,19 @@ def test_the_predecessors_spellings_are_translated_with_one_warning_each():
     assert values == {"number_channels": 4, "data_is_3D": True, "patches_per_side": 4, "train_val_split": 0.95}
     assert len(warnings) == 5
     values, warnings = legacy.translate("finetune", {"epochs": 150, "patch_dim": 64, "clipnorm": 1, "clipvalue": 1})
-    assert values == {"epochs_initialized": 150, "epochs_random": 0, "epochs_frozen": 0, "clipnorm": 1}
-    assert len(warnings) == 3
+    assert values == {"epochs_initialized": 150, "epochs_random": 0, "clipnorm": 1}
+    assert len(warnings) == 4
+
+
+def test_epochs_alone_say_that_nothing_is_compared():
+    _, warnings = legacy.translate("finetune", {"epochs": 150})
+    assert [warning.partition(";")[0] for warning in warnings] == [
+        "epochs: nothing is trained from scratch to compare with",
+        "epochs is called epochs_initialized now",
+    ]
+    values, warnings = legacy.translate("finetune", {"epochs": 150, "epochs_random": 150})
+    assert values == {"epochs_initialized": 150, "epochs_random": 150}
+    assert warnings == ["epochs is called epochs_initialized now"]
 
 
 def test_load_weights_false_means_from_scratch():

@@ -34,7 +34,8 @@ def expected_warnings(command, name):
     if command == "train":
         warnings += ["val_split is read as train_val_split = 0.95"] if "val_split" in values else []
     else:
-        warnings += ["epochs is called epochs_initialized now"] if "epochs" in values else []
+        if "epochs" in values:
+            warnings += ["epochs is called epochs_initialized now", "epochs: nothing is trained from scratch"]
         warnings += ["data_dir is called data_dir_train now"] if "data_dir" in values else []
         warnings += [f"{key} is ignored" for key in ("csv_file_train", "csv_file_test") if key in values]
         warnings += ["clipvalue is ignored"] if "clipvalue" in values else []

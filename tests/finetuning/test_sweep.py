@@ -239,7 +239,7 @@ def untrained(monkeypatch):
         names.append(job.name)
         value = job.percent / 1000 + job.repetition / 100 + MODES.index(job.mode) / 10
         return [
-            ScoreRow(job.percent, job.mode, job.repetition, case.name, score, value)
+            ScoreRow(job.percent, job.mode, job.repetition, case.subject, case.name, score, value)
             for case in job.split.test
             for score in experiment.scores
         ]

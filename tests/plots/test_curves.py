@@ -11,7 +11,7 @@ from self_supervised_3d_tasks.plots.curves import epoch_series, fraction_series
 from self_supervised_3d_tasks.scores.statistics import WHOLE_SET, ScoreRow
 
 ROWS = [
-    ScoreRow(percent, mode, repetition, case, "dice", value)
+    ScoreRow(percent, mode, repetition, case, case, "dice", value)
     for percent, mode, repetition, case, value in [
         (100, "random", 0, "a", 0.5),
         (100, "random", 0, "b", 0.7),
@@ -21,7 +21,7 @@ ROWS = [
         (5, "frozen", 0, "a", 0.5),
         (100, "frozen", 0, "a", math.nan),
     ]
-] + [ScoreRow(50, "initialized", 0, "a", "jaccard", 0.9)]
+] + [ScoreRow(50, "initialized", 0, "a", "a", "jaccard", 0.9)]
 HISTORY = [{"epoch": epoch, "loss": 1 / epoch, "val_loss": 0.1 + abs(epoch - 3)} for epoch in range(1, 6)]
 
 
@@ -63,7 +63,9 @@ def test_score_over_fraction_of_none_or_one_fraction(tmp_path, rows, read_png):
 
 def test_score_over_fraction_of_whole_test_sets(tmp_path, read_png, shows):
     rows = [
-        ScoreRow(split, "frozen", fold, WHOLE_SET, "roc_auc", 0.5 + fold / 10) for split in (5, 50) for fold in (0, 1)
+        ScoreRow(split, "frozen", fold, WHOLE_SET, WHOLE_SET, "roc_auc", 0.5 + fold / 10)
+        for split in (5, 50)
+        for fold in (0, 1)
     ]
     series = fraction_series(rows, "roc_auc")
     assert series["frozen"].means == pytest.approx([0.55, 0.55])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score, jaccard_score
@@ -11,15 +9,16 @@ from sklearn.metrics import f1_score, jaccard_score
 from self_supervised_3d_tasks import scores
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.scores.base import Predictions
+from self_supervised_3d_tasks.scores.statistics import ScoreRow, compare
 
 
 def expand(names, num_classes):
     return list(scores.find("segmentation", names, list(map(str, range(num_classes)))))
 
 
-def score(name, truth, prediction, num_classes):
+def score(name, truth, prediction, num_classes, occurring=None):
     found = scores.find("segmentation", [name], list(map(str, range(num_classes))))
-    return found[name](Predictions(truth, prediction))
+    return found[name](Predictions(truth, prediction, occurring=occurring))
 
 
 def union(labels, label_map):
@@ -81,20 +80,38 @@ def test_a_region_that_is_almost_right_scores_almost_one(name):
 
 def test_an_absent_class():
     nothing, class_1 = np.zeros((4, 4), int), np.eye(4, dtype=int)
-    assert math.isnan(score("dice_class_2", class_1, class_1, 3))  # in neither map
+    for name in ("dice_class_2", "dice_pancreas_2"):
+        assert score(name, class_1, class_1, 3) == 1  # in neither map
     assert score("dice_class_1", nothing, class_1, 3) == 0  # predicted only
     assert score("dice_class_1", class_1, nothing, 3) == 0  # missed
-    assert score("dice", class_1, class_1, 3) == 1  # class 2 does not count in the mean
     assert score("dice", class_1, class_1 * 2, 3) == 0
-    assert math.isnan(score("dice", nothing, nothing, 3))
-    assert math.isnan(score("jaccard", nothing, nothing, 3))
-    assert math.isnan(score("brats_et", nothing, nothing, 4))
+    for name in ("dice", "jaccard", "brats_et", "brats_wt"):
+        assert score(name, nothing, nothing, 4) == 1
+    one_voxel = nothing.copy()
+    one_voxel[0, 0] = 3
+    assert [score(name, nothing, one_voxel, 4) for name in ("brats_wt", "brats_tc", "brats_et")] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("name", "half"), [("dice", 2 / 3), ("jaccard", 1 / 2)])
+def test_a_mean_is_over_the_classes_of_the_test_set(name, half):
+    """The same classes for every case and model: labels of no mask and what was predicted change nothing."""
+    nothing, class_1 = np.zeros((2, 2), int), np.array([[1, 1], [0, 0]])
+    missed, with_2 = np.array([[1, 0], [0, 0]]), np.array([[1, 1], [2, 0]])
+    for num_classes in (3, 9):
+        both = {"num_classes": num_classes, "occurring": (1, 2)}
+        assert score(name, class_1, missed, **both) == pytest.approx((half + 1) / 2)
+        assert score(name, class_1, with_2, **both) == pytest.approx((1 + 0) / 2)  # class 2 is a false positive
+        assert score(name, nothing, class_1, **both) == pytest.approx((0 + 1) / 2)
+        assert score(name, class_1, missed, num_classes, occurring=(1,)) == pytest.approx(half)
+        assert score(name, nothing, nothing, num_classes, occurring=()) == 1
+        assert score(name, nothing, missed, num_classes, occurring=()) == 0
 
 
 def test_label_k_is_label_k_when_others_are_absent():
     """The predecessor's dice_pancreas_1 was the second class that occurs, here class 2."""
     truth = np.array([0, 0, 2, 2])
-    assert math.isnan(score("dice_pancreas_1", truth, truth, 3))
+    assert score("dice_pancreas_1", truth, truth, 3) == 1
+    assert score("dice_pancreas_1", truth, np.array([0, 1, 2, 2]), 3) == 0
     assert score("dice_pancreas_2", truth, np.array([0, 0, 2, 0]), 3) == pytest.approx(2 / 3)
 
 
@@ -129,3 +146,19 @@ def test_scores_that_cannot_be_computed(name, num_classes, message):
         expand([name], num_classes)
     with pytest.raises(UserError, match=message):
         score(name, np.zeros(3, int), np.zeros(3, int), num_classes)
+
+
+def test_false_voxels_in_scans_without_a_lesion_are_in_the_test():
+    """They were left out of it: a mean of 1.000 against 0.500 was a difference of 0.000 with p = 1."""
+    nothing, lesion = np.zeros((10, 10), int), np.eye(10, dtype=int)
+    one_voxel = nothing.copy()
+    one_voxel[3, 4] = 1
+    rows = [
+        ScoreRow(100, mode, repetition, str(case), str(case), "dice", score("dice", truth, prediction, 2, (1,)))
+        for repetition in range(3)
+        for case, truth in enumerate([nothing] * 10 + [lesion] * 10)
+        for mode, prediction in {"initialized": truth, "random": truth if truth.any() else one_voxel}.items()
+    ]
+    (result,) = compare(rows)
+    assert (result.num_subjects, result.difference) == (20, 0.5)
+    assert result.p_value < 0.01

@@ -242,7 +242,7 @@ def test_a_sweep_starts_from_the_pretrained_decoder(sweep, monkeypatch):
         raise TrainingDiverged("seen enough")
 
     monkeypatch.setattr(training, "fit", stop)
-    experiment = load(transfer="encoder_decoder", epochs_initialized=0)
+    experiment = load(transfer="encoder_decoder", epochs_initialized=0, epochs_frozen=1)
     with pytest.raises(TrainingDiverged):
         finetune_sweep.run(finetune_sweep.plan(experiment), experiment_run.claim(experiment, resume=False))
     stored = values(pretrained) | values(pretrained.get_layer("encoder"))
@@ -265,7 +265,7 @@ def test_a_pretraining_without_decoder_is_told_before_the_training(sweep, tmp_pa
     load, _ = sweep
     (tmp_path / "pretrained" / "encoder_decoder.keras").unlink()
     finetune_sweep.plan(load())
-    finetune_sweep.plan(load(transfer="encoder_decoder", epochs_frozen=0, epochs_initialized=0))  # from scratch only
+    finetune_sweep.plan(load(transfer="encoder_decoder", epochs_initialized=0))  # from scratch only
     with pytest.raises(
         UserError, match='transfer: "encoder_decoder" needs encoder_decoder.keras, but pretrained holds'
     ):

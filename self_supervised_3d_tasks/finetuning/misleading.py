@@ -1,0 +1,66 @@
+"""What a sweep may well do, but what misleads whoever reads its tables: told before anything is trained."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from absl import logging
+
+from self_supervised_3d_tasks.data.cases import Case
+from self_supervised_3d_tasks.data.labels.tables import Label
+from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
+from self_supervised_3d_tasks.finetuning.job import Job
+
+
+def warn_of_epochs(experiment: FinetuneExperiment) -> None:
+    """Warn of a comparison with a training from scratch that is shorter or longer."""
+    epochs = dict(experiment.modes())
+    others = {mode: count for mode, count in epochs.items() if count != epochs.get("random", count)}
+    if others:
+        keys = ", ".join(f"epochs_{mode} {count}" for mode, count in (others | {"random": epochs["random"]}).items())
+        logging.warning("%s: a difference between the modes is one between their epochs too; make them equal", keys)
+
+
+def warn_of_fractions(jobs: Iterable[Job]) -> None:
+    """Warn of label fractions that come to the same subset of a small training set."""
+    percents = defaultdict(dict)
+    for job in jobs:
+        percents[job.repetition, tuple(job.split.train)][f"{job.percent:g}%"] = None
+    alike = dict.fromkeys((" and ".join(names), len(train)) for (_, train), names in percents.items() if len(names) > 1)
+    for names, count in alike:
+        logging.warning(
+            "exp_splits: %s train on the same %d scan(s), so that their rows are of one experiment; keep one",
+            names,
+            count,
+        )
+
+
+def warn_of_classes(
+    experiment: FinetuneExperiment, jobs: Iterable[Job], classes: Mapping[Case, Iterable[Label]]
+) -> None:
+    """Warn of classes that no training scan has, and of subsets of one class, which teach nothing.
+
+    Args:
+        experiment: The sweep's settings.
+        jobs: Its trainings.
+        classes: What occurs in training and validation scans, as far as it is known.
+    """
+    known = set().union(*classes.values())
+    absent = sorted(set(range(experiment.num_classes)) - known) if experiment.task != "findings" and known else []
+    if absent:
+        logging.warning(
+            "num_classes: %d, but none of the %d training and validation scans has class %s, of which nothing is "
+            "learned; lower num_classes, or check the labels and label_map",
+            experiment.num_classes,
+            len(classes),
+            ", ".join(map(str, absent)),
+        )
+    single = {}
+    for job in jobs:
+        found = set().union(*(classes.get(case, ()) for case in job.split.train))
+        if len(found) == 1:
+            single[f"{job.percent:g}%, repetition {job.repetition}"] = None
+    if single:
+        logging.warning(
+            "exp_splits: the training scans of %s are of one class, from which no other can be told; raise it",
+            "; ".join(single),
+        )
