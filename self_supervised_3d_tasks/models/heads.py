@@ -13,7 +13,8 @@ from pydantic import Field
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras
-from self_supervised_3d_tasks.models import layers
+from self_supervised_3d_tasks.models import blocks, layers
+from self_supervised_3d_tasks.models.layers import Normalization
 from self_supervised_3d_tasks.shapes import Model, Tensor
 
 Units = Annotated[int, Field(ge=1)]
@@ -25,16 +26,19 @@ def big_fully(
     num_outputs: int,
     *,
     head_units: tuple[Units, ...] = (2048, 1024),
+    normalization: Normalization | None = None,
     dropout_rate: Rate = 0.5,
     seed: int,
     name: str = "head",
 ) -> Tensor:
-    """Apply one Dense (ReLU) – batch normalization – dropout per entry of ``head_units``, then a Dense.
+    """Apply one Dense (ReLU) – normalization – dropout per entry of ``head_units``, then a Dense.
 
     Args:
         x: ``(batch, ..., channels)``, of known size.
         num_outputs: Number of logits.
         head_units: Widths of the hidden layers.
+        normalization: Normalization of the hidden layers, see `layers.normalization`; default: group. A batch
+            normalization lets no gradient through in a batch of one, and little but noise in one of two.
         dropout_rate: Rate in [0, 1) after each hidden layer.
         seed: The experiment's seed.
         name: Prefix of the layers' names.
@@ -45,17 +49,24 @@ def big_fully(
     x = _flatten(x, name)
     for index, units in enumerate(head_units, start=1):
         x = layers.dense(units, activation="relu", seed=seed, name=f"{name}_dense_{index}")(x)
-        x = layers.normalization("batch", units, name=f"{name}_norm_{index}")(x)
+        x = blocks.normalize(x, normalization, f"{name}_norm_{index}")
         if dropout_rate > 0:
             x = layers.dropout(dropout_rate, seed=seed, name=f"{name}_dropout_{index}")(x)
     return layers.logits_dense(num_outputs, seed=seed, name=f"{name}_logits")(x)
 
 
 def simple_multiclass(
-    x: Tensor, num_outputs: int = 5, *, dropout_rate: Rate = 0.5, seed: int, name: str = "head"
+    x: Tensor,
+    num_outputs: int = 5,
+    *,
+    normalization: Normalization | None = None,
+    dropout_rate: Rate = 0.5,
+    seed: int,
+    name: str = "head",
 ) -> Tensor:
-    """Apply Dense 1024 (ReLU) – batch normalization – dropout – Dense. Arguments as in `big_fully`."""
-    return big_fully(x, num_outputs, head_units=(1024,), dropout_rate=dropout_rate, seed=seed, name=name)
+    """Apply Dense 1024 (ReLU) – normalization – dropout – Dense. Arguments as in `big_fully`."""
+    options = {"normalization": normalization, "dropout_rate": dropout_rate, "seed": seed, "name": name}
+    return big_fully(x, num_outputs, head_units=(1024,), **options)
 
 
 def softmax(x: Tensor, num_outputs: int, *, seed: int, name: str = "head") -> Tensor:

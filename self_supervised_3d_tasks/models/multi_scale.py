@@ -24,16 +24,16 @@ class MultiScaleNetwork:
         local_shape: ``(*spatial, channels)`` of a local view.
         num_local_views: Number of local views, 0 for none.
         head: Kind of the restoration heads, see `restoration.restoration_head`.
-        normalization: Normalization of every convolution on the way up.
-        dropout: Dropout rate inside the blocks on the way up, in [0, 1).
+        normalization: Normalization | None of every convolution on the way up.
+        dropout: Dropout rate inside the blocks on the way up, in [0, 1); None: 0.
     """
 
     global_shape: tuple[int, ...]
     local_shape: tuple[int, ...]
     num_local_views: int
     head: Literal["paper", "code"]
-    normalization: Normalization
-    dropout: float
+    normalization: Normalization | None
+    dropout: float | None
 
     def build(self, encoder: Model, *, seed: int, name: str) -> Model:
         """Return the model from views to the terms of a loss at every scale.

@@ -24,7 +24,7 @@ def duc(
     *,
     num_classes: int,
     duc_filters: Annotated[int, Field(ge=1)] | None = None,
-    normalization: Normalization = "batch",
+    normalization: Normalization | None = None,
     seed: int = 0,
 ) -> Model:
     """Complete an encoder with Conv 3 – norm – ReLU – Conv 1 – depth to space.
