@@ -27,6 +27,11 @@ class ClassifyingAlgorithm(Algorithm):
     normalization: Normalization | None = None
     dropout_rate: heads.Rate = 0.5
 
+    def __post_init__(self) -> None:
+        """Ask for batches that the head can normalize."""
+        if self.top_architecture == "big_fully":
+            self.sampling = heads.sampling(self.sampling, self.normalization)
+
     def logits(self, codes: Any, *, seed: int) -> Any:
         """Return the head's logits ``(rows, num_classes)``, float32, from codes ``(rows, ..., size)``."""
         if self.top_architecture == "softmax":

@@ -119,7 +119,8 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
         if min(grid.stride) < 1:
             raise UserError(
                 f"patches_per_side, patch_overlap, data_dim: {n} patches per side that overlap by {max(overlap)} do "
-                f"not fit into a crop of {list(self.crop_shape)} voxels; use fewer patches, less overlap or a larger data_dim"
+                f"not fit into a crop of {list(self.crop_shape)} voxels; use fewer patches, less overlap or a larger "
+                "data_dim"
             )
         return grid
 

@@ -57,6 +57,7 @@ class Jigsaw(PuzzleAlgorithm, ClassifyingAlgorithm):
 
     def __post_init__(self) -> None:
         """Lay out the patches, and check that there are orders to tell apart."""
+        super().__post_init__()
         self.grid = patches.PatchCells(self.spatial_shape, self.patches_per_side, self.patch_gap, self.patch_jitter)
         self.num_permutations = permutations.checked_size(
             self.num_patches, self.num_permutations, _NUM_PERMUTATIONS[self.rank], items="patches"

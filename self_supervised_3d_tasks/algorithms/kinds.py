@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -48,6 +48,28 @@ class ScheduledAlgorithm(Algorithm):
         """
 
 
+class TurningAlgorithm(Algorithm):
+    """A pretext task that turns scans, which what was done to their axes beforehand must not give away.
+
+    Attributes:
+        kept_apart: What `keep_apart` left out and why, for the plan; "" for nothing.
+    """
+
+    kept_apart = ""
+
+    @abc.abstractmethod
+    def keep_apart(self, pairs: Collection[tuple[int, int]], axes: Collection[int]) -> None:
+        """Offer no turn that the preparation of the scans tells from another.
+
+        Args:
+            pairs: Axes that differ in spacing, resampling or padding, the lower first: turns must not exchange them.
+            axes: Axes that are padded by more on one side than on the other: turns must not reverse them.
+
+        Raises:
+            UserError: No turn is left.
+        """
+
+
 @dataclass(kw_only=True, eq=False)
 class SelectiveAlgorithm(Algorithm):
     """A pretext task about parts of a scan, which an empty part would give away: such scans do not count.
@@ -57,7 +79,7 @@ class SelectiveAlgorithm(Algorithm):
     target of one that does not is -1, its loss 0, and no metric sees it but "complete", the share of scans that count.
 
     Args:
-        min_foreground: Share of a part's voxels above 5 % of the range from which on it is filled. 0: every scan counts.
+        min_foreground: A part is filled with at least this share of voxels above 5 % of the range. 0: every scan counts.
     """
 
     min_foreground: Annotated[float, Field(ge=0, le=1)] = 0.8
@@ -92,8 +114,8 @@ class SelectiveAlgorithm(Algorithm):
         if 2 * counted >= number:
             return []
         message = (
-            f"min_foreground: {counted} of the first {number} training scans have at least {self.min_foreground:.0%} of "
-            f"the voxels of every part above {patches.FOREGROUND:.0%} of the range; the others show by their outline "
+            f"min_foreground: {counted} of the first {number} training scans have at least {self.min_foreground:.0%} "
+            f"of the voxels of every part above {patches.FOREGROUND:.0%} of the range; the others show by their outline "
             f"where a part lies, and {self._LOST}. Cut off the background (foreground_crop, volume_fitting), choose an "
             "intensity_window in which the tissue is brighter, or reduce min_foreground: to 0 to count every scan"
         )

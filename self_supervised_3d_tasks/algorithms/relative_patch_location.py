@@ -54,6 +54,7 @@ class RelativePatchLocation(ClassifyingAlgorithm, PatchAlgorithm):
 
     def __post_init__(self) -> None:
         """Lay out the patches, and check that one is in the centre and enough are around it."""
+        super().__post_init__()
         if self.patches_per_side % 2 == 0:
             raise UserError(
                 f"patches_per_side: an odd number from 3 on, received {self.patches_per_side}: the patch in the centre "

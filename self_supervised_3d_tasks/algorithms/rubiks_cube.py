@@ -100,6 +100,7 @@ class RubiksCube(PuzzleAlgorithm):
         self.num_permutations = permutations.checked_size(
             self.num_patches, self.num_permutations, _NUM_PERMUTATIONS, items="cubes"
         )
+        self.sampling = heads.sampling(self.sampling, self.normalization)
         self.turns = {} if self.cube_rotation == "none" else _TURNS[self.rank]
 
     def settings(self) -> dict[str, Any]:

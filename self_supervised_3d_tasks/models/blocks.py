@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+
+from absl import logging
 
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.layers import Normalization
 from self_supervised_3d_tasks.shapes import Tensor
+
+FEWEST_VALUES = 4  # of a group, below which a normalization leaves hardly more than signs
 
 
 def plain_block(
@@ -117,7 +122,17 @@ def normalize(
     """Apply `layers.normalization`, whose constants these are; "none" leaves ``x`` as it is."""
     if kind == "none":
         return x
-    return layers.normalization(kind, x.shape[-1], momentum=momentum, epsilon=epsilon, name=name)(x)
+    layer = layers.normalization(kind, x.shape[-1], momentum=momentum, epsilon=epsilon, name=name)
+    if isinstance(layer, keras.layers.GroupNormalization) and None not in x.shape[1:]:
+        values = math.prod(x.shape[1:]) // layer.groups
+        if values < FEWEST_VALUES:
+            logging.warning(
+                "normalization: %s normalizes groups of %d value(s), of which little is left; use more filters, fewer "
+                'poolings or "batch"',
+                name,
+                values,
+            )
+    return layer(x)
 
 
 def _drop(x: Tensor, rate: float, seed: int, name: str) -> Tensor:

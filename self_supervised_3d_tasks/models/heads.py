@@ -6,6 +6,7 @@ the predecessor's; its activations are left to the losses. `classifier` complete
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Annotated, Literal
 
@@ -15,6 +16,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models import blocks, layers
 from self_supervised_3d_tasks.models.layers import Normalization
+from self_supervised_3d_tasks.ops.sampling import Sampling
 from self_supervised_3d_tasks.shapes import Model, Tensor
 
 Units = Annotated[int, Field(ge=1)]
@@ -53,6 +55,16 @@ def big_fully(
         if dropout_rate > 0:
             x = layers.dropout(dropout_rate, seed=seed, name=f"{name}_dropout_{index}")(x)
     return layers.logits_dense(num_outputs, seed=seed, name=f"{name}_logits")(x)
+
+
+def sampling(sampling: Sampling, normalization: Normalization | None) -> Sampling:
+    """Return how scans are drawn for a task with such a head, which a batch normalization gives a least batch.
+
+    Alone, a code is its own mean, and nothing of it is left; of two, nothing but which is the larger.
+    """
+    if normalization != "batch":
+        return sampling
+    return dataclasses.replace(sampling, min_batch=3, min_batch_because="normalizes codes over the batch in its head")
 
 
 def simple_multiclass(
@@ -94,7 +106,7 @@ def classifier(
         head: One of `HEADS`, its options given.
         num_outputs: Number of logits.
         global_pooling: Pooling of a map ``(batch, *spatial, channels)``; ``"none"`` flattens it. A vector stays as
-            it is.
+            it is. ``"avg"`` averages the positive part of the map, which is all of it where it ends with a ReLU.
         pool_bins: Bins per axis of the average, which the head flattens: more than 1 keeps a part of where things
             are (see `layers.adaptive_average_pool`).
         seed: Seed of the initial weights and of dropout.
@@ -119,10 +131,15 @@ def classifier(
                 f"pool_bins: {pool_bins} bins per axis need a map, but the encoder ends in a vector; use "
                 '"pooling": "none", or leave pool_bins out'
             )
-        x = layers.adaptive_average_pool(x, pool_bins, name="head_pool")
+        x = layers.adaptive_average_pool(_rectified(x), pool_bins, name="head_pool")
     elif rank > 0 and global_pooling != "none":
-        x = layers.global_pool(rank, global_pooling, name="head_pool")(x)
+        x = layers.global_pool(rank, global_pooling, name="head_pool")(_rectified(x) if global_pooling == "avg" else x)
     return keras.Model(encoder.input, head(x, num_outputs, seed=seed), name="classification")
+
+
+def _rectified(x: Tensor) -> Tensor:
+    # A map that ends with a normalization has a mean of nearly 0, whatever it shows.
+    return keras.layers.ReLU(name="head_relu")(x)
 
 
 def _flatten(x: Tensor, name: str) -> Tensor:

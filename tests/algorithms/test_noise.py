@@ -1,7 +1,7 @@
 """No pretext task can be solved on noise: under its default keys nothing but anatomy tells the answer.
 
-Every volume is fresh, so that nothing can be learned by heart. What a task lets through by its patches' edges, by what it
-pads in, or by the outline of a body shows as an accuracy above chance within these few steps. The networks have few
+Every volume is fresh, so that nothing can be learned by heart. What a task lets through by its patches' edges, by what
+it pads in, or by the outline of a body shows as an accuracy above chance within these few steps. The networks have few
 filters, a small head and no dropout: they find in seconds what a large one finds in hours.
 """
 
