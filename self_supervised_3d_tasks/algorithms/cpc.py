@@ -51,8 +51,9 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
         context_units: Width of the GRU.
         crop_size: Edge in voxels of a random crop of the scan, which the grid is laid on; None: 95 % of each axis.
         patch_overlap: Voxels that neighbours share; None: 0 in 3D, d // (n + 1) in 2D (half a patch of a crop of d).
-        patch_augment: Crop each patch at random to 7/8 (2D: 11/12) of its edge, which is what the encoder sees, and in
-            3D flip it along axis 0 with probability 1/2. Otherwise continuing edges give neighbours away.
+        patch_augment: Crop each patch at random to 7/8 (2D: 11/12) of its edge, and in 3D flip it along axis 0 with
+            probability 1/2. Otherwise continuing edges give neighbours away. What crops take away is made up for by
+            mirroring the patch at its borders: zeros would tell where it lies.
         skip_row: Leave out the row below the anchors, which may share voxels with them; None: where patches
             overlap.
         cpc_mode: "info_nce" or "binary".
@@ -78,12 +79,12 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
         """Lay out the grid, its rows and its columns, and check that nothing predicted can be copied."""
         n = self.patches_per_side
         self.crop_shape = self._crop_shape()
-        self.grid = self._grid()
+        self.grid = self._grid(self.crop_shape)
         self.anchor_row = n // 2 - 1
         skips = any(self.grid.overlap) if self.skip_row is None else self.skip_row
         self.target_rows = tuple(range(self.anchor_row + 1 + skips, n))
         share = _PATCH_CROP[self.rank] if self.patch_augment else 1
-        self.patch_shape = tuple(max(1, round(size * share)) for size in self.grid.patch_shape)
+        self.kept_shape = tuple(max(1, int(size * share)) for size in self.grid.patch_shape)
         step, height = (1 + skips) * self.grid.stride[0], self.grid.patch_shape[0]
         if step < height:
             raise UserError(
@@ -98,8 +99,8 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
 
     @property
     def encoder_shape(self) -> tuple[int, ...]:
-        """``(*spatial, channels)`` of a patch as the encoder sees it."""
-        return (*self.patch_shape, self.input_shape[-1])
+        """``(*spatial, channels)`` of a patch as the encoder sees it: as large as those of the whole scan."""
+        return (*self._grid(self.spatial_shape).patch_shape, self.input_shape[-1])
 
     def _crop_shape(self) -> tuple[int, ...]:
         if self.crop_size is None:
@@ -111,15 +112,15 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
             )
         return (self.crop_size,) * self.rank
 
-    def _grid(self) -> patches.PatchGrid:
+    def _grid(self, shape: tuple[int, ...]) -> patches.PatchGrid:
         n, overlap = self.patches_per_side, (self.patch_overlap,) * self.rank
         if self.patch_overlap is None:
-            overlap = tuple(size // (n + 1) if self.rank == 2 else 0 for size in self.crop_shape)
-        grid = patches.PatchGrid(self.crop_shape, n, overlap)
+            overlap = tuple(size // (n + 1) if self.rank == 2 else 0 for size in shape)
+        grid = patches.PatchGrid(shape, n, overlap)
         if min(grid.stride) < 1:
             raise UserError(
                 f"patches_per_side, patch_overlap, data_dim: {n} patches per side that overlap by {max(overlap)} do "
-                f"not fit into a crop of {list(self.crop_shape)} voxels; use fewer patches, less overlap or a larger "
+                f"not fit into {list(shape)} voxels; use fewer patches, less overlap or a larger "
                 "data_dim"
             )
         return grid
@@ -154,15 +155,15 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
         crop = patches.random_crop(image, self.crop_shape, seeds.fold(seed, 0))
         origins = tf.constant([self.grid.origin(cell) for cell in self.cells])
         inputs = self._draw_patches(crop, origins, seeds.fold(seed, 1))
-        columns = tf.random.stateless_uniform((len(self.columns),), seeds.fold(seed, 2))
-        return inputs, self.only_if_filled(columns, inputs)
+        columns = self.only_if_filled(tf.random.stateless_uniform((len(self.columns),), seeds.fold(seed, 2)), inputs)
+        return patches.mirror_to(inputs, (len(self.cells), *self.encoder_shape)), columns
 
     def _draw_patches(self, image: tf.Tensor, origins: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Return a patch at a random place in each cell, in 3D flipped at random: ``(cells, *patch, channels)``."""
+        """Return a crop of the patch in each cell, in 3D flipped at random: ``(cells, *kept_shape, channels)``."""
         number = len(self.cells)
-        limits = [size - edge for size, edge in zip(self.grid.patch_shape, self.patch_shape, strict=True)]
+        limits = [size - edge for size, edge in zip(self.grid.patch_shape, self.kept_shape, strict=True)]
         offsets = patches.draw_offsets(seeds.fold(seed, 0), number, limits)
-        drawn = patches.extract(image, origins + offsets, self.patch_shape)
+        drawn = patches.extract(image, origins + offsets, self.kept_shape)
         if self.rank == 3 and self.patch_augment:
             flags = geometry.draw_flips(seeds.fold(seed, 1), number)
             flags = tf.reshape(flags, (number, *[1] * (self.rank + 1)))

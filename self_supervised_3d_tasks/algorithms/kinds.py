@@ -79,7 +79,7 @@ class SelectiveAlgorithm(Algorithm):
     target of one that does not is -1, its loss 0, and no metric sees it but "complete", the share of scans that count.
 
     Args:
-        min_foreground: A part is filled with at least this share of voxels above 5 % of the range. 0: every scan counts.
+        min_foreground: A part is filled with at least this share of voxels above 5 % of the range. 0: all are.
     """
 
     min_foreground: Annotated[float, Field(ge=0, le=1)] = 0.8
@@ -115,9 +115,10 @@ class SelectiveAlgorithm(Algorithm):
             return []
         message = (
             f"min_foreground: {counted} of the first {number} training scans have at least {self.min_foreground:.0%} "
-            f"of the voxels of every part above {patches.FOREGROUND:.0%} of the range; the others show by their outline "
-            f"where a part lies, and {self._LOST}. Cut off the background (foreground_crop, volume_fitting), choose an "
-            "intensity_window in which the tissue is brighter, or reduce min_foreground: to 0 to count every scan"
+            f"of the voxels of every part above {patches.FOREGROUND:.0%} of the range; the others show by their "
+            f"outline where a part lies, and {self._LOST}. Cut off the background (foreground_crop, "
+            "volume_fitting), choose an intensity_window in which the tissue is brighter, or reduce min_foreground: "
+            "to 0 to count every scan"
         )
         if counted == 0 and self._ALL_IS_LOST:
             raise UserError(message)

@@ -155,6 +155,17 @@ def pad_to(tensor: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
     return tf.pad(tensor, [[count // 2, count - count // 2] for count in missing])
 
 
+def mirror_to(tensor: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
+    """Extend a tensor of static shape to ``shape`` by mirroring it at its ends, evenly; an odd one comes after it.
+
+    Args:
+        tensor: Of at least a third of ``shape`` along each axis.
+        shape: At least that of the tensor.
+    """
+    missing = [target - size for target, size in zip(shape, tensor.shape, strict=True)]
+    return tf.pad(tensor, [[count // 2, count - count // 2] for count in missing], mode="SYMMETRIC")
+
+
 def random_crop(image: tf.Tensor, spatial_shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
     """Return a uniformly placed crop ``(*spatial_shape, channels)`` of an image of static shape."""
     limits = [size - crop for size, crop in zip(image.shape[:-1], spatial_shape, strict=True)]
