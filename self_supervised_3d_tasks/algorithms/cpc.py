@@ -50,7 +50,8 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
         code_size: Width of a patch's code.
         context_units: Width of the GRU.
         crop_size: Edge in voxels of a random crop of the scan, which the grid is laid on; None: 95 % of each axis.
-        patch_overlap: Voxels that neighbours share; None: 0 in 3D, d // (n + 1) in 2D (half a patch of a crop of d).
+        patch_overlap: Voxels that neighbours share; None: 0 in 3D, in 2D nearly half a patch, so that the patches of
+            every second row are a quarter of the cell apart, at most 3 voxels.
         patch_augment: Crop each patch at random to 7/8 (2D: 11/12) of its edge, and in 3D flip it along axis 0 with
             probability 1/2. Otherwise continuing edges give neighbours away. What crops take away is made up for by
             mirroring the patch at its borders: zeros would tell where it lies.
@@ -115,7 +116,9 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
     def _grid(self, shape: tuple[int, ...]) -> patches.PatchGrid:
         n, overlap = self.patches_per_side, (self.patch_overlap,) * self.rank
         if self.patch_overlap is None:
-            overlap = tuple(size // (n + 1) if self.rank == 2 else 0 for size in shape)
+            # Where the overlap is o and the stride s, the row after the next begins s - o voxels below a patch.
+            gaps = [min(3, size // (4 * n)) if self.rank == 2 else size for size in shape]
+            overlap = tuple(max(0, size - n * gap) // (n + 1) for size, gap in zip(shape, gaps, strict=True))
         grid = patches.PatchGrid(shape, n, overlap)
         if min(grid.stride) < 1:
             raise UserError(

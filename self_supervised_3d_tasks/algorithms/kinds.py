@@ -82,6 +82,10 @@ class SelectiveAlgorithm(Algorithm):
         min_foreground: A part is filled with at least this share of voxels above 5 % of the range. 0: all are.
     """
 
+    # What is not learned from a scan that does not count, and whether that is everything; no keys.
+    lost = "nothing is learned from them"
+    all_is_lost = True
+
     min_foreground: Annotated[float, Field(ge=0, le=1)] = 0.8
 
     def filled(self, parts: Any) -> Any:
@@ -116,13 +120,10 @@ class SelectiveAlgorithm(Algorithm):
         message = (
             f"min_foreground: {counted} of the first {number} training scans have at least {self.min_foreground:.0%} "
             f"of the voxels of every part above {patches.FOREGROUND:.0%} of the range; the others show by their "
-            f"outline where a part lies, and {self._LOST}. Cut off the background (foreground_crop, "
+            f"outline where a part lies, and {self.lost}. Cut off the background (foreground_crop, "
             "volume_fitting), choose an intensity_window in which the tissue is brighter, or reduce min_foreground: "
             "to 0 to count every scan"
         )
-        if counted == 0 and self._ALL_IS_LOST:
+        if counted == 0 and self.all_is_lost:
             raise UserError(message)
         return [message]
-
-    # What is not learned from a scan that does not count, and whether that is everything.
-    _LOST, _ALL_IS_LOST = "nothing is learned from them", True

@@ -77,6 +77,7 @@ class RubiksCube(PuzzleAlgorithm):
 
     # A half turn of the scan turns all its cubes; how a scan lay at first could not be told.
     sampling = Sampling(flips_keep_labels=False)
+    lost = "the order is not learned from them"
 
     patches_per_side: Count | tuple[Count, ...] = 2
     patch_gap: Voxels | tuple[Voxels, ...] | None = None
@@ -102,6 +103,7 @@ class RubiksCube(PuzzleAlgorithm):
         )
         self.sampling = heads.sampling(self.sampling, self.normalization)
         self.turns = {} if self.cube_rotation == "none" else _TURNS[self.rank]
+        self.all_is_lost = not self.turns  # a cube that is filled still tells of its turns
 
     def settings(self) -> dict[str, Any]:
         """Return the permutations, which are what a class means, and by name the plane of each turn."""
@@ -206,9 +208,6 @@ class RubiksCube(PuzzleAlgorithm):
     def _shown(self, y_true: Any) -> Any:
         """Return 1.0 for a cube that counts, 0.0 for a blank one, ``(batch, cubes)``."""
         return keras.ops.cast(y_true[:, -self.num_patches :], "float32")
-
-    # A cube that is filled still tells of its turns.
-    _LOST, _ALL_IS_LOST = "the order is not learned from them", False
 
     def counts(self, target: np.ndarray) -> bool:
         """Return whether no cube is blank, so that the order is asked for."""
