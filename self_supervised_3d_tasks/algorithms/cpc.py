@@ -86,6 +86,12 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
         self.target_rows = tuple(range(self.anchor_row + 1 + skips, n))
         share = _PATCH_CROP[self.rank] if self.patch_augment else 1
         self.kept_shape = tuple(max(1, int(size * share)) for size in self.grid.patch_shape)
+        if any(size > 3 * kept for size, kept in zip(self.encoder_shape, self.kept_shape, strict=False)):
+            raise UserError(
+                f"crop_size: patches of {list(self.kept_shape)} voxels of a crop of {list(self.crop_shape)} are less than "
+                f"a third of those of the scan, {list(self.encoder_shape[:-1])}, to which they are enlarged by mirroring; "
+                "use a larger crop, or a smaller data_dim"
+            )
         step, height = (1 + skips) * self.grid.stride[0], self.grid.patch_shape[0]
         if step < height:
             raise UserError(
@@ -100,8 +106,9 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
 
     @property
     def encoder_shape(self) -> tuple[int, ...]:
-        """``(*spatial, channels)`` of a patch as the encoder sees it: as large as those of the whole scan."""
-        return (*self._grid(self.spatial_shape).patch_shape, self.input_shape[-1])
+        """``(*spatial, channels)`` of a patch as the encoder sees it: as large as a patch of the whole scan."""
+        whole = self._grid(self.spatial_shape).patch_shape
+        return (*map(max, whole, self.kept_shape), self.input_shape[-1])
 
     def _crop_shape(self) -> tuple[int, ...]:
         if self.crop_size is None:

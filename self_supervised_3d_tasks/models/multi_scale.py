@@ -24,7 +24,7 @@ class MultiScaleNetwork:
         local_shape: ``(*spatial, channels)`` of a local view.
         num_local_views: Number of local views, 0 for none.
         head: Kind of the restoration heads, see `restoration.restoration_head`.
-        normalization: Normalization | None of every convolution on the way up.
+        normalization: Normalization of every convolution on the way up.
         dropout: Dropout rate inside the blocks on the way up, in [0, 1); None: 0.
     """
 

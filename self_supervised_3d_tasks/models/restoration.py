@@ -30,7 +30,7 @@ def restoration_head(
         map_shape: ``(*spatial, channels)`` of the map.
         image_shape: ``(*spatial, channels)`` of the image, sizes that are multiples of the map's.
         kind: "paper" or "code".
-        normalization: Normalization | None of the convolution.
+        normalization: Normalization of the convolution.
         seed: Seed of the initial weights.
         name: Name of the model, and prefix of its layers' names.
     """
