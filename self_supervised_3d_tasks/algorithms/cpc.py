@@ -88,9 +88,9 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
         self.kept_shape = tuple(max(1, int(size * share)) for size in self.grid.patch_shape)
         if any(size > 3 * kept for size, kept in zip(self.encoder_shape, self.kept_shape, strict=False)):
             raise UserError(
-                f"crop_size: patches of {list(self.kept_shape)} voxels of a crop of {list(self.crop_shape)} are less than "
-                f"a third of those of the scan, {list(self.encoder_shape[:-1])}, to which they are enlarged by mirroring; "
-                "use a larger crop, or a smaller data_dim"
+                f"crop_size: patches of {list(self.kept_shape)} voxels of a crop of {list(self.crop_shape)} are less "
+                f"than a third of those of the scan, {list(self.encoder_shape[:-1])}, to which they are enlarged by "
+                "mirroring; use a larger crop, or a smaller data_dim"
             )
         step, height = (1 + skips) * self.grid.stride[0], self.grid.patch_shape[0]
         if step < height:

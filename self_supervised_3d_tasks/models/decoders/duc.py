@@ -67,7 +67,8 @@ def duc(
             ratios,
         )
     x = layers.convolution(rank, filters, 3, seed=seed, name="decoder_conv")(x)
-    x = blocks.normalize(x, normalization, "decoder_norm")
+    # Of a single value a group normalization would leave nothing.
+    x = blocks.normalize(x, "none" if math.prod(x.shape[1:]) == 1 else normalization, "decoder_norm")
     x = keras.layers.ReLU(name="decoder_relu")(x)
     logits = layers.logits_convolution(rank, num_outputs, seed=seed, name="decoder_logits")
     x = depth_to_space(logits(x), ratios)
@@ -88,7 +89,7 @@ def _start_equal(logits: Layer, num_classes: int) -> None:
 
 
 def _default_filters(x: Tensor, skips: list[Tensor], num_outputs: int) -> int:
-    """Return as many filters, 4 to 64, as leave the head thinner than a U-Net's decoder.
+    """Return as many filters, 1 to 64, as leave the head thinner than a U-Net's decoder.
 
     Args:
         x: The deepest map.
@@ -101,7 +102,7 @@ def _default_filters(x: Tensor, skips: list[Tensor], num_outputs: int) -> int:
     window = 3 ** (len(x.shape) - 2)
     replaced = sum(3 * window * skip.shape[-1] ** 2 for skip in skips)
     affordable = (replaced - num_outputs) // (window * x.shape[-1] + num_outputs)
-    return max(layers.MIN_CHANNELS, min(MOST_FILTERS, affordable))
+    return max(1, min(MOST_FILTERS, affordable))
 
 
 def _ratios(image: Tensor, x: Tensor) -> tuple[int, ...]:
