@@ -18,6 +18,7 @@ from self_supervised_3d_tasks.losses import contrastive
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.ops import geometry, patches, seeds
 from self_supervised_3d_tasks.ops.sampling import Sampling
+from self_supervised_3d_tasks.scores import logged
 
 Cell = tuple[int, ...]
 
@@ -48,14 +49,18 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
         patches_per_side: n, at least 4: with fewer there is no row above the anchors.
         code_size: Width of a patch's code.
         context_units: Width of the GRU.
-        crop_size: Edge in voxels of a random crop of the scan, zero-padded back; None: 95 % of each axis.
-        patch_overlap: Voxels that neighbours share; None: 0 in 3D, d // (n + 1) in 2D (half a patch).
-        patch_augment: Crop each patch at random to 7/8 (2D: 11/12) of its edge, zero-pad it back, and in 3D
-            flip it along axis 0 with probability 1/2. Otherwise continuing edges give neighbours away.
+        crop_size: Edge in voxels of a random crop of the scan, which the grid is laid on; None: 95 % of each axis.
+        patch_overlap: Voxels that neighbours share; None: 0 in 3D, in 2D nearly half a patch, so that the patches of
+            every second row are a quarter of the cell apart, at most 3 voxels.
+        patch_augment: Crop each patch at random to 7/8 (2D: 11/12) of its edge, and in 3D flip it along axis 0 with
+            probability 1/2. Otherwise continuing edges give neighbours away. What crops take away is made up for by
+            mirroring the patch at its borders: zeros would tell where it lies.
         skip_row: Leave out the row below the anchors, which may share voxels with them; None: where patches
             overlap.
         cpc_mode: "info_nce" or "binary".
         temperature: Divides the scores.
+        min_foreground: A scan counts where every patch has at least this share of voxels above 5 % of the range: in the
+            others the outline of the body tells which patches lie in one column. 0: every scan counts.
 
     Raises:
         UserError: A grid that leaves no voxels, or predicted patches that overlap their context.
@@ -75,10 +80,18 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
         """Lay out the grid, its rows and its columns, and check that nothing predicted can be copied."""
         n = self.patches_per_side
         self.crop_shape = self._crop_shape()
-        self.grid = self._grid()
+        self.grid = self._grid(self.crop_shape)
         self.anchor_row = n // 2 - 1
         skips = any(self.grid.overlap) if self.skip_row is None else self.skip_row
         self.target_rows = tuple(range(self.anchor_row + 1 + skips, n))
+        share = _PATCH_CROP[self.rank] if self.patch_augment else 1
+        self.kept_shape = tuple(max(1, int(size * share)) for size in self.grid.patch_shape)
+        if any(size > 3 * kept for size, kept in zip(self.encoder_shape, self.kept_shape, strict=False)):
+            raise UserError(
+                f"crop_size: patches of {list(self.kept_shape)} voxels of a crop of {list(self.crop_shape)} are less "
+                f"than a third of those of the scan, {list(self.encoder_shape[:-1])}, to which they are enlarged by "
+                "mirroring; use a larger crop, or a smaller data_dim"
+            )
         step, height = (1 + skips) * self.grid.stride[0], self.grid.patch_shape[0]
         if step < height:
             raise UserError(
@@ -91,6 +104,12 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
         # A true and a false pair per column: what batch_size counted in the predecessor.
         self.sampling = Sampling(examples_per_scan=2 * len(self.columns))
 
+    @property
+    def encoder_shape(self) -> tuple[int, ...]:
+        """``(*spatial, channels)`` of a patch as the encoder sees it: as large as a patch of the whole scan."""
+        whole = self._grid(self.spatial_shape).patch_shape
+        return (*map(max, whole, self.kept_shape), self.input_shape[-1])
+
     def _crop_shape(self) -> tuple[int, ...]:
         if self.crop_size is None:
             return tuple(max(1, int(0.95 * size)) for size in self.spatial_shape)
@@ -101,15 +120,18 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
             )
         return (self.crop_size,) * self.rank
 
-    def _grid(self) -> patches.PatchGrid:
+    def _grid(self, shape: tuple[int, ...]) -> patches.PatchGrid:
         n, overlap = self.patches_per_side, (self.patch_overlap,) * self.rank
         if self.patch_overlap is None:
-            overlap = tuple(size // (n + 1) if self.rank == 2 else 0 for size in self.spatial_shape)
-        grid = patches.PatchGrid(self.spatial_shape, n, overlap)
+            # Where the overlap is o and the stride s, the row after the next begins s - o voxels below a patch.
+            gaps = [min(3, size // (4 * n)) if self.rank == 2 else size for size in shape]
+            overlap = tuple(max(0, size - n * gap) // (n + 1) for size, gap in zip(shape, gaps, strict=True))
+        grid = patches.PatchGrid(shape, n, overlap)
         if min(grid.stride) < 1:
             raise UserError(
                 f"patches_per_side, patch_overlap, data_dim: {n} patches per side that overlap by {max(overlap)} do "
-                f"not fit into {list(self.spatial_shape)} voxels; use fewer patches, less overlap or a larger data_dim"
+                f"not fit into {list(shape)} voxels; use fewer patches, less overlap or a larger "
+                "data_dim"
             )
         return grid
 
@@ -135,30 +157,28 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
 
         Returns:
             Patches ``(cells, *patch, channels)``, and ``(columns,)`` numbers in [0, 1): a quantile among the
-            other columns of the batch, resolved in the loss, where the number of scans is known.
+            other columns of the batch, resolved in the loss, where the number of scans is known; -1 where the scan
+            does not count.
         """
         image = tf.ensure_shape(image, self.input_shape)
-        if self.crop_shape != self.spatial_shape:
-            crop = patches.random_crop(image, self.crop_shape, seeds.fold(seed, 0))
-            image = patches.pad_to(crop, self.input_shape)
+        # The grid lies on the crop: zeros around it would tell the cells at the border, and so the columns.
+        crop = patches.random_crop(image, self.crop_shape, seeds.fold(seed, 0))
         origins = tf.constant([self.grid.origin(cell) for cell in self.cells])
-        if self.patch_augment:
-            inputs = self._augmented_patches(image, origins, seeds.fold(seed, 1))
-        else:
-            inputs = patches.extract(image, origins, self.grid.patch_shape)
-        return inputs, tf.random.stateless_uniform((len(self.columns),), seeds.fold(seed, 2))
+        inputs = self._draw_patches(crop, origins, seeds.fold(seed, 1))
+        columns = self.only_if_filled(tf.random.stateless_uniform((len(self.columns),), seeds.fold(seed, 2)), inputs)
+        return patches.mirror_to(inputs, (len(self.cells), *self.encoder_shape)), columns
 
-    def _augmented_patches(self, image: tf.Tensor, origins: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        number, shape = len(self.cells), self.grid.patch_shape
-        kept = tuple(max(1, int(size * _PATCH_CROP[self.rank])) for size in shape)
-        limits = [size - crop for size, crop in zip(shape, kept, strict=True)]
+    def _draw_patches(self, image: tf.Tensor, origins: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Return a crop of the patch in each cell, in 3D flipped at random: ``(cells, *kept_shape, channels)``."""
+        number = len(self.cells)
+        limits = [size - edge for size, edge in zip(self.grid.patch_shape, self.kept_shape, strict=True)]
         offsets = patches.draw_offsets(seeds.fold(seed, 0), number, limits)
-        crops = patches.extract(image, origins + offsets, kept)
-        if self.rank == 3:
+        drawn = patches.extract(image, origins + offsets, self.kept_shape)
+        if self.rank == 3 and self.patch_augment:
             flags = geometry.draw_flips(seeds.fold(seed, 1), number)
             flags = tf.reshape(flags, (number, *[1] * (self.rank + 1)))
-            crops = tf.where(flags, tf.reverse(crops, [1]), crops)
-        return patches.pad_to(crops, (number, *shape, self.input_shape[-1]))
+            drawn = tf.where(flags, tf.reverse(drawn, [1]), drawn)
+        return drawn
 
     def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
         """Return patches ``(batch, cells, *patch, channels)`` -> scores.
@@ -197,34 +217,38 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
         """Return InfoNCE or the binary loss, float32, averaged over a scan's columns (and rows): ``(batch,)``.
 
         Args:
-            y_true: ``(batch, columns)`` quantiles of the false columns; InfoNCE does not look at them.
+            y_true: ``(batch, columns)`` quantiles of the false columns, which InfoNCE does not look at; -1 in a scan
+                that does not count.
             y_pred: Scores ``(batch, columns, rows, batch, columns)``.
         """
         logits, own = self._candidates(y_pred)
-        if self.cpc_mode == "info_nce":
-            return contrastive.info_nce(logits, own)
+        loss = contrastive.info_nce(logits, own) if self.cpc_mode == "info_nce" else self._binary(y_true, logits, own)
+        return loss * self.complete(y_true, y_pred)
+
+    def _binary(self, y_true: Any, logits: Any, own: Any) -> Any:
+        """Return the predecessor's loss, ``(batch,)``, of `_candidates`."""
         ops, num_columns, num_rows = keras.ops, len(self.columns), len(self.target_rows)
         num_candidates = ops.shape(logits)[-1]
         logits = ops.mean(ops.reshape(logits, (-1, num_columns, num_rows, num_candidates)), axis=2)
         own = own[:, ::num_rows]
-        false = contrastive.other_index(y_true, own, num_candidates)
+        false = contrastive.other_index(ops.maximum(y_true, 0.0), own, num_candidates)
         positive = ops.take_along_axis(logits, own[..., None], axis=-1)
         negative = ops.take_along_axis(logits, false[..., None], axis=-1)
         return ops.mean(ops.softplus(-positive) + ops.softplus(negative), axis=(1, 2)) / 2
 
     def metrics(self) -> list[Any]:
-        """Return the accuracy, whose chance level `chance` tells."""
-        return [self.accuracy]
+        """Return the accuracy, whose chance level `chance` tells, and the share of scans that count."""
+        return [logged.weighted_mean("accuracy", self._hits), self.complete]
 
     def chance(self, scans_per_step: int) -> dict[str, float]:
         """Return the accuracy of a guess, 1 / (batch · columns): every column of the batch has a candidate."""
         return {"accuracy": 1 / (scans_per_step * len(self.columns))}
 
-    def accuracy(self, y_true: Any, y_pred: Any) -> Any:
-        """Return per scan the share of predictions whose true patch has the highest score, ``(batch,)``."""
+    def _hits(self, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
+        """Return per scan the share of predictions whose true patch has the highest score, and whether it counts."""
         logits, own = self._candidates(y_pred)
         hits = keras.ops.cast(keras.ops.argmax(logits, axis=-1), "int32") == own
-        return keras.ops.mean(keras.ops.cast(hits, "float32"), axis=1)
+        return keras.ops.mean(keras.ops.cast(hits, "float32"), axis=1), self.complete(y_true, y_pred)
 
     def _candidates(self, scores: Any) -> tuple[Any, Any]:
         """Return logits ``(batch, queries, candidates)`` and the true candidates ``(batch, queries)``.

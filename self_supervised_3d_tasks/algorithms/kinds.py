@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
 
 from self_supervised_3d_tasks.algorithms.base import Algorithm
-from self_supervised_3d_tasks.lazy import keras
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.lazy import keras, tf
+from self_supervised_3d_tasks.ops import patches
 
 
 class ComparingAlgorithm(Algorithm):
@@ -42,13 +48,82 @@ class ScheduledAlgorithm(Algorithm):
         """
 
 
-class SelectiveAlgorithm(Algorithm):
-    """A pretext task that does not learn from every scan."""
+class TurningAlgorithm(Algorithm):
+    """A pretext task that turns scans, which what was done to their axes beforehand must not give away.
+
+    Attributes:
+        kept_apart: What `keep_apart` left out and why, for the plan; "" for nothing.
+    """
+
+    kept_apart = ""
 
     @abc.abstractmethod
+    def keep_apart(self, pairs: Collection[tuple[int, int]], axes: Collection[int]) -> None:
+        """Offer no turn that the preparation of the scans tells from another.
+
+        Args:
+            pairs: Axes that differ in spacing, resampling or padding, the lower first: turns must not exchange them.
+            axes: Axes that are padded by more on one side than on the other: turns must not reverse them.
+
+        Raises:
+            UserError: No turn is left.
+        """
+
+
+@dataclass(kw_only=True, eq=False)
+class SelectiveAlgorithm(Algorithm):
+    """A pretext task about parts of a scan, which an empty part would give away: such scans do not count.
+
+    Air or border shows in a patch where the patch comes from: a network that looks at the outline of the body alone
+    solves a puzzle of it, without a look at the anatomy. A scan counts where every part that is shown is filled; the
+    target of one that does not is -1, its loss 0, and no metric sees it but "complete", the share of scans that count.
+
+    Args:
+        min_foreground: A part is filled with at least this share of voxels above 5 % of the range. 0: all are.
+    """
+
+    # What is not learned from a scan that does not count, and whether that is everything; no keys.
+    lost = "nothing is learned from them"
+    all_is_lost = True
+
+    min_foreground: Annotated[float, Field(ge=0, le=1)] = 0.8
+
+    def filled(self, parts: Any) -> Any:
+        """Return which parts ``(number, *spatial, channels)`` in [0, 1] are filled, ``(number,)`` booleans."""
+        return patches.foreground_share(parts) >= self.min_foreground
+
+    def only_if_filled(self, target: Any, parts: Any) -> Any:
+        """Return the target of an example, or -1 in all of it where one of its parts is not filled."""
+        return tf.where(tf.reduce_all(self.filled(parts)), target, tf.cast(-1, target.dtype))
+
+    def complete(self, y_true: Any, y_pred: Any) -> Any:
+        """Return 1.0 for a scan that counts, else 0.0: ``(batch,)``."""
+        targets = keras.ops.reshape(y_true, (keras.ops.shape(y_true)[0], -1))
+        return keras.ops.cast(keras.ops.min(targets, axis=1) >= 0, "float32")
+
+    def counts(self, target: Any) -> bool:
+        """Return whether the scan of one example's target, a numpy array, counts."""
+        return bool(np.min(target) >= 0)
+
     def warnings(self, targets: Sequence[Any]) -> list[str]:
         """Return what speaks against training on scans like these, one message each; told before the first step.
 
         Args:
             targets: The targets of a few training examples (not of batches), as numpy arrays.
+
+        Raises:
+            UserError: Nothing could be learned from any of them.
         """
+        number, counted = len(targets), sum(map(self.counts, targets))
+        if 2 * counted >= number:
+            return []
+        message = (
+            f"min_foreground: {counted} of the first {number} training scans have at least {self.min_foreground:.0%} "
+            f"of the voxels of every part above {patches.FOREGROUND:.0%} of the range; the others show by their "
+            f"outline where a part lies, and {self.lost}. Cut off the background (foreground_crop, "
+            "volume_fitting), choose an intensity_window in which the tissue is brighter, or reduce min_foreground: "
+            "to 0 to count every scan"
+        )
+        if counted == 0 and self.all_is_lost:
+            raise UserError(message)
+        return [message]

@@ -37,8 +37,8 @@ class Parts2Whole(RestoringAlgorithm):
         max_aspect: How much a side of a part can differ from the whole's shape, see `boxes.RandomBox`.
         intensity_jitter: a: brightness of the part + U(±a), contrast · U(1 ± a), so that its histogram does not tell
             the scan; the paper names it as future work. The target stays as it is.
-        normalization: Normalization of every convolution, in the encoder and on the way up.
-        dropout: Dropout rate inside the blocks, in the encoder and on the way up.
+        normalization: Normalization of every convolution, in the encoder and on the way up; default: group.
+        dropout: Dropout rate inside the blocks, in the encoder and on the way up; default: 0.
 
     Raises:
         UserError: No part has such a volume.
@@ -47,8 +47,8 @@ class Parts2Whole(RestoringAlgorithm):
     part_volume: tuple[Share, Share] = (1 / 16, 1 / 4)
     max_aspect: Annotated[float, Field(ge=1)] = 4 / 3
     intensity_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    normalization: Normalization = "batch"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    normalization: Normalization | None = None
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
 
     def __post_init__(self) -> None:
         """Check that there is a part."""

@@ -8,12 +8,14 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from self_supervised_3d_tasks.algorithms.base import Algorithm, Panel
+from self_supervised_3d_tasks.algorithms.base import Panel
+from self_supervised_3d_tasks.algorithms.kinds import SelectiveAlgorithm
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.ops import permutations, seeds
 
 
-class PatchAlgorithm(Algorithm):
+@dataclass(kw_only=True, eq=False)
+class PatchAlgorithm(SelectiveAlgorithm):
     """A pretext task that cuts patches out of a scan as its ``grid`` says, which `ops.patches` has two kinds of."""
 
     @property

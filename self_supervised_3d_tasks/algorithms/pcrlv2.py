@@ -75,8 +75,8 @@ class PCRLv2(RestoringAlgorithm, ComparingAlgorithm, ScheduledAlgorithm):
         restoration_head: Layers of a head, as in the paper or as in its code; `restoration.restoration_head` has both.
         scale_draw: "pair": the restoration and every pair of views have a scale of their own, as in the code; "step":
             one for all, as in the paper.
-        normalization: Normalization of every convolution, in the encoder and on the way up.
-        dropout: Dropout rate inside the blocks, in the encoder and on the way up.
+        normalization: Normalization of every convolution, in the encoder and on the way up; default: group.
+        dropout: Dropout rate inside the blocks, in the encoder and on the way up; default: 0.
 
     Raises:
         UserError: Views that do not fit, cannot overlap enough, or are too small for cells.
@@ -102,8 +102,8 @@ class PCRLv2(RestoringAlgorithm, ComparingAlgorithm, ScheduledAlgorithm):
     restoration: Literal["both_views", "paper", "code"] = "both_views"
     restoration_head: Literal["paper", "code"] = "paper"
     scale_draw: Literal["pair", "step"] = "pair"
-    normalization: Normalization = "batch"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    normalization: Normalization | None = None
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
 
     def __post_init__(self) -> None:
         """Complete the sizes and check that the views fit."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -29,13 +29,14 @@ class RelativePatchLocation(ClassifyingAlgorithm, PatchAlgorithm):
     Args:
         input_shape: ``(*spatial, channels)``.
         patches_per_side: n, odd and at least 3.
-        patch_jitter: Largest random shift of a patch in its cell, in voxels, drawn for each patch and axis.
-        patch_gap: Voxels that neighbouring patches are apart at least; at most 2 · jitter are added.
+        patch_jitter: Largest random shift of a patch in its cell, in voxels, drawn for each patch and axis. None: an
+            eighth of the cell, at most 3.
+        patch_gap: Voxels that neighbouring patches are apart at least; at most 2 · jitter are added. Edges that touch
+            would tell which patches are neighbours. None: a quarter of the cell, at most 3.
         patch_normalization: Standardise each channel of each patch, since a slow change of intensity across
             the scan gives places away.
-        min_foreground: Queries are drawn among the cells whose patch has at least this share of voxels above
-            5 % of the range: an empty patch in a corner shows nothing but that it is one. The rest is drawn
-            among the other cells where there are too few. 0 takes every cell.
+        min_foreground: A scan counts where every patch has at least this share of voxels above 5 % of the range: the
+            others tell by the outline of the body where a patch lies. 0: every scan counts.
         queries_per_image: Distinct cells that are asked about in each scan.
         top_architecture: The head on a pair's flattened maps: an MLP, or one Dense layer.
         head_units: Widths of the MLP's hidden layers.
@@ -46,14 +47,14 @@ class RelativePatchLocation(ClassifyingAlgorithm, PatchAlgorithm):
     """
 
     patches_per_side: Annotated[int, Field(ge=3)] = 3
-    patch_jitter: Annotated[int, Field(ge=0)] = 3
-    patch_gap: Annotated[int, Field(ge=0)] = 0
+    patch_jitter: Annotated[int, Field(ge=0)] | None = None
+    patch_gap: Annotated[int, Field(ge=0)] | None = None
     patch_normalization: bool = False
-    min_foreground: Annotated[float, Field(ge=0, le=1)] = 0.0
     queries_per_image: Annotated[int, Field(ge=1)] = 1
 
     def __post_init__(self) -> None:
         """Lay out the patches, and check that one is in the centre and enough are around it."""
+        super().__post_init__()
         if self.patches_per_side % 2 == 0:
             raise UserError(
                 f"patches_per_side: an odd number from 3 on, received {self.patches_per_side}: the patch in the centre "
@@ -72,22 +73,19 @@ class RelativePatchLocation(ClassifyingAlgorithm, PatchAlgorithm):
         self.num_classes = len(self.query_cells)
 
     def make_example(self, image: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the centre and the queries ``(1 + queries, *patch, channels)`` and classes ``(queries,)`` int32."""
+        """Return the centre and the queries ``(1 + queries, *patch, channels)`` and classes ``(queries,)`` int32.
+
+        The classes are -1 where the scan does not count.
+        """
         image = tf.ensure_shape(image, self.input_shape)
         origins = self.grid.draw_origins(seeds.fold(seed, 0))
-        around = tf.concat([origins[: self.center], origins[self.center + 1 :]], axis=0)
-        labels = self._draw_queries(image, around, seeds.fold(seed, 1))
-        chosen = tf.concat([origins[self.center, None], tf.gather(around, labels)], axis=0)
-        inputs = patches.extract(image, chosen, self.grid.patch_shape)
+        order = tf.random.stateless_uniform((len(self.query_cells),), seeds.fold(seed, 1))
+        labels = tf.math.top_k(order, self.queries_per_image).indices
+        every = patches.extract(image, origins, self.grid.patch_shape)
+        around = tf.concat([every[: self.center], every[self.center + 1 :]], axis=0)
+        inputs = tf.concat([every[self.center : self.center + 1], tf.gather(around, labels)], axis=0)
+        labels = self.only_if_filled(labels, every)
         return patches.standardize(inputs) if self.patch_normalization else inputs, labels
-
-    def _draw_queries(self, image: tf.Tensor, origins: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Return distinct classes ``(queries,)``, at random, those with enough foreground before the others."""
-        order = tf.random.stateless_uniform((len(self.query_cells),), seed)
-        if self.min_foreground > 0:
-            shares = patches.foreground_share(patches.extract(image, origins, self.grid.patch_shape))
-            order += tf.cast(shares < self.min_foreground, tf.float32)
-        return tf.math.top_k(-order, self.queries_per_image).indices
 
     def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
         """Return patches ``(batch, 1 + queries, *patch, channels)`` -> logits ``(batch, queries, classes)``."""
@@ -99,10 +97,15 @@ class RelativePatchLocation(ClassifyingAlgorithm, PatchAlgorithm):
         logits = self.logits(pairs, seed=seed)
         return keras.Model(inputs, ops.reshape(logits, (-1, num_queries, self.num_classes)), name=self.name)
 
+    def metrics(self) -> list[Any]:
+        """Return the share of classes that are recognised, and the share of scans that count."""
+        return [*super().metrics(), self.complete]
+
     def describe(self, inputs: np.ndarray, targets: np.ndarray) -> list[Panel]:
         """Show the centre and up to eight queries under their cells."""
         center, *queries = np.asarray(inputs)
         panels = [Panel(f"centre {self.grid.cells()[self.center]}", center)]
         for label, query in zip(np.asarray(targets).tolist()[:8], queries, strict=False):
-            panels.append(Panel(f"query {self.query_cells[label]}, class {label}", query))
+            title = f"query {self.query_cells[label]}, class {label}" if label >= 0 else "query that does not count"
+            panels.append(Panel(title, query))
         return panels

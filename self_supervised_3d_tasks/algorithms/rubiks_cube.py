@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -11,12 +10,12 @@ import numpy as np
 from pydantic import Field
 
 from self_supervised_3d_tasks.algorithms.base import Panel
-from self_supervised_3d_tasks.algorithms.kinds import SelectiveAlgorithm
 from self_supervised_3d_tasks.algorithms.patch_tasks import PuzzleAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.losses.classification import categorical_crossentropy
 from self_supervised_3d_tasks.models import heads, layers
+from self_supervised_3d_tasks.models.layers import Normalization
 from self_supervised_3d_tasks.ops import geometry, intensity, patches, permutations, seeds
 from self_supervised_3d_tasks.ops.sampling import Sampling
 from self_supervised_3d_tasks.scores import logged
@@ -32,7 +31,7 @@ _NUM_PERMUTATIONS = 100
 
 
 @dataclass(kw_only=True, eq=False)
-class RubiksCube(PuzzleAlgorithm, SelectiveAlgorithm):
+class RubiksCube(PuzzleAlgorithm):
     """Rubik's cube recovery.
 
     Zhuang et al. 2019, "Self-supervised Feature Learning for 3D Medical Images by Playing a Rubik's Cube". The scan is
@@ -55,7 +54,8 @@ class RubiksCube(PuzzleAlgorithm, SelectiveAlgorithm):
         input_shape: ``(*spatial, channels)``.
         patches_per_side: Cubes along each axis: one number for all, or one per axis.
         patch_gap: Voxels that neighbouring cubes are apart at least, one number or one per axis; at most 2 · jitter
-            are added. Edges that touch would tell the order. None: an eighth of the cell, at most the paper's 10.
+            are added. Edges that touch would tell the order. None: an eighth of the cell, at least 1 and
+            at most the paper's 10.
         patch_jitter: Largest random shift of a cube in its cell, in voxels, one number or one per axis, drawn for
             each cube and axis. None: an eighth of the cell, at most 4.
         num_permutations: K; None: 100, or all there are where there are fewer.
@@ -63,6 +63,8 @@ class RubiksCube(PuzzleAlgorithm, SelectiveAlgorithm):
         cube_rotation: "exclusive": a cube is turned in one way or not at all, each as likely. "independent": each
             turn with probability 1/2. "none": only the order is asked for, the paper's comparison.
         min_foreground: A cube is blank with a smaller share of voxels above 5 % of the range. 0: none is.
+        normalization: Normalization of the hidden layers of each head, see `heads.big_fully`; the key is the
+            encoder's too.
         scan_normalization: "min_max": the intensities stay in [0, 1], which is what finetuning sees. "mean_max": the
             paper's (x - mean) / max |x - mean| of each channel of the scan, in [-1, 1].
         code_size: Width of a cube's code.
@@ -75,22 +77,23 @@ class RubiksCube(PuzzleAlgorithm, SelectiveAlgorithm):
 
     # A half turn of the scan turns all its cubes; how a scan lay at first could not be told.
     sampling = Sampling(flips_keep_labels=False)
+    lost = "the order is not learned from them"
 
     patches_per_side: Count | tuple[Count, ...] = 2
     patch_gap: Voxels | tuple[Voxels, ...] | None = None
     patch_jitter: Voxels | tuple[Voxels, ...] | None = None
     cube_rotation: Literal["exclusive", "independent", "none"] = "exclusive"
-    min_foreground: Annotated[float, Field(ge=0, le=1)] = 0.05
     scan_normalization: Literal["min_max", "mean_max"] = "min_max"
     code_size: Count = 64
     head_units: tuple[Count, ...] = (1024,)
+    normalization: Normalization | None = None
     dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
     def __post_init__(self) -> None:
         """Lay out the cubes, and check that there are orders to tell apart."""
-        cell = patches.PatchCells(self.spatial_shape, self.patches_per_side).cell_shape
+        cell = patches.PatchCells(self.spatial_shape, self.patches_per_side, 0, 0).cell_shape
         gap, jitter = self.patch_gap, self.patch_jitter
-        gap = tuple(min(10, size // 8) for size in cell) if gap is None else gap
+        gap = tuple(min(10, max(1, size // 8)) for size in cell) if gap is None else gap
         jitter = tuple(min(4, size // 8) for size in cell) if jitter is None else jitter
         self.grid = patches.PatchCells(self.spatial_shape, self.patches_per_side, gap, jitter)
         if self.num_patches < 2:
@@ -98,7 +101,9 @@ class RubiksCube(PuzzleAlgorithm, SelectiveAlgorithm):
         self.num_permutations = permutations.checked_size(
             self.num_patches, self.num_permutations, _NUM_PERMUTATIONS, items="cubes"
         )
+        self.sampling = heads.sampling(self.sampling, self.normalization)
         self.turns = {} if self.cube_rotation == "none" else _TURNS[self.rank]
+        self.all_is_lost = not self.turns  # a cube that is filled still tells of its turns
 
     def settings(self) -> dict[str, Any]:
         """Return the permutations, which are what a class means, and by name the plane of each turn."""
@@ -113,7 +118,7 @@ class RubiksCube(PuzzleAlgorithm, SelectiveAlgorithm):
         image = tf.ensure_shape(image, self.input_shape)
         label, origins = self.draw_order(seed)
         cubes = patches.extract(image, origins, self.grid.patch_shape)
-        shown = patches.foreground_share(cubes) >= self.min_foreground
+        shown = self.filled(cubes)
         if self.scan_normalization == "mean_max":
             cubes = patches.extract(intensity.centre_scale(image), origins, self.grid.patch_shape)
         turned = self._draw_turns(seeds.fold(seed, 2))
@@ -140,11 +145,13 @@ class RubiksCube(PuzzleAlgorithm, SelectiveAlgorithm):
         # In one call: the branches share the weights and the statistics of batch normalization.
         codes = encoder(keras.ops.reshape(inputs, (-1, *self.encoder_shape)))
         if len(codes.shape) > 2:
-            codes = layers.global_pool(self.rank, "avg", name="pool")(codes)
+            # The mean of what was just normalized over the same voxels would tell little.
+            codes = layers.global_pool(self.rank, "avg", name="pool")(keras.layers.ReLU(name="relu")(codes))
         codes = layers.dense(self.code_size, activation="relu", seed=seed, name="code")(codes)
         codes = keras.ops.reshape(codes, (-1, self.num_patches * self.code_size))
         outputs = {"order": self.num_permutations} | dict.fromkeys(self.turns, self.num_patches)
-        options = {"head_units": self.head_units, "dropout_rate": self.dropout_rate, "seed": seed}
+        options = {"head_units": self.head_units, "normalization": self.normalization}
+        options |= {"dropout_rate": self.dropout_rate, "seed": seed}
         logits = [heads.big_fully(codes, number, name=name, **options) for name, number in outputs.items()]
         return keras.Model(inputs, keras.ops.concatenate(logits, axis=-1), name=self.name)
 
@@ -202,16 +209,9 @@ class RubiksCube(PuzzleAlgorithm, SelectiveAlgorithm):
         """Return 1.0 for a cube that counts, 0.0 for a blank one, ``(batch, cubes)``."""
         return keras.ops.cast(y_true[:, -self.num_patches :], "float32")
 
-    def warnings(self, targets: Sequence[np.ndarray]) -> list[str]:
-        """Warn where each scan has a blank cube, so that the order would never be asked for."""
-        if any(np.all(target[-self.num_patches :]) for target in targets):
-            return []
-        return [
-            f"min_foreground, intensity_window: each of the first {len(targets)} training scans has a blank cube, with "
-            f"less than {self.min_foreground:.0%} of its voxels above {patches.FOREGROUND:.0%} of the range; the order "
-            "is not learned from such a scan. Choose a window in which the tissue is brighter, cut off the background, "
-            "or reduce min_foreground"
-        ]
+    def counts(self, target: np.ndarray) -> bool:
+        """Return whether no cube is blank, so that the order is asked for."""
+        return bool(np.all(target[-self.num_patches :]))
 
     def describe(self, inputs: np.ndarray, targets: np.ndarray) -> list[Panel]:
         """Show the puzzle, its solution, and the first seven cubes with their cells and turns."""

@@ -12,19 +12,20 @@ import numpy as np
 from pydantic import Field
 
 from self_supervised_3d_tasks.algorithms.base import Panel
-from self_supervised_3d_tasks.algorithms.kinds import ComparingAlgorithm
+from self_supervised_3d_tasks.algorithms.kinds import ComparingAlgorithm, SelectiveAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.losses import contrastive, triplet
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.ops import cell_paths, intensity, patches, seeds, supervoxels
 from self_supervised_3d_tasks.ops.sampling import Sampling
+from self_supervised_3d_tasks.scores import logged
 
 _NEVER = -1e9  # the logit of what is no candidate; finite, since infinity times a gradient of 0 is NaN
 
 
 @dataclass(kw_only=True, eq=False)
-class TCPC(ComparingAlgorithm):
+class TCPC(ComparingAlgorithm, SelectiveAlgorithm):
     """Task-related contrastive predictive coding in 3D, and in 2D by the same lines.
 
     Zhu et al. 2020, "Embedding Task Knowledge into 3D Neural Networks via Self-supervised Learning". The input is
@@ -69,6 +70,8 @@ class TCPC(ComparingAlgorithm):
         temperature: Divides the cosines; "binary" does not look at it.
         exclude_adjacent_negatives: Leave out the own support cubes that overlap the target: they hold parts of
             it, so that telling them from it is no virtue.
+        min_foreground: A sub-volume counts where every cube has at least this share of voxels above 5 % of the range:
+            in the others the outline of the body tells the target. 0: every sub-volume counts.
 
     Raises:
         UserError: A path that is none, a target in it, or cubes that do not fit or could change places.
@@ -145,7 +148,10 @@ class TCPC(ComparingAlgorithm):
         return (*(self.exclude_adjacent_negatives & touches).tolist(), False)
 
     def make_example(self, image: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the cubes ``(N + 1, *cube, channels)``, the target last, and its index N, an int32 scalar."""
+        """Return the cubes ``(N + 1, *cube, channels)``, the target last, and its index N, an int32 scalar.
+
+        The index is -1 where the sub-volume does not count.
+        """
         image = tf.ensure_shape(image, self.input_shape)
         number = len(self.cells)
         limits = (*self.jitter, *[0] * (self.rank - 2))
@@ -153,7 +159,8 @@ class TCPC(ComparingAlgorithm):
         origins = tf.constant([self.origin(cell) for cell in self.cells]) + shifts
         last = [size - edge for size, edge in zip(self.spatial_shape, self.cube_shape, strict=True)]
         cubes = patches.extract(image, tf.clip_by_value(origins, 0, tf.constant(last)), self.cube_shape)
-        return intensity.jitter(cubes, seed, self.intensity_jitter), tf.constant(number - 1)
+        target = self.only_if_filled(tf.constant(number - 1), cubes)
+        return intensity.jitter(cubes, seed, self.intensity_jitter), target
 
     def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
         """Return cubes ``(batch, N + 1, *cube, channels)`` -> scores ``(batch, batch, N + 1)``, float32.
@@ -164,6 +171,8 @@ class TCPC(ComparingAlgorithm):
         inputs = keras.Input((number, *self.encoder_shape), name="cubes")
         codes = encoder(keras.ops.reshape(inputs, (-1, *self.encoder_shape)))
         if len(codes.shape) > 2:
+            # The mean of what was just normalized over the same voxels would tell little.
+            codes = keras.layers.ReLU(name="relu")(codes)
             codes = layers.adaptive_average_pool(codes, self.pool_bins, name="pool")
         codes = keras.layers.Flatten(name="flatten")(codes)
         codes = layers.dense(self.code_size, seed=seed, name="code")(codes)
@@ -187,29 +196,29 @@ class TCPC(ComparingAlgorithm):
         """Return InfoNCE or the binary loss of each sub-volume's prediction, float32, ``(batch,)``.
 
         Args:
-            y_true: ``(batch,)`` index of the target among the cubes.
+            y_true: ``(batch,)`` index of the target among the cubes; -1 in a sub-volume that does not count.
             y_pred: Scores ``(batch, batch, N + 1)``.
         """
         logits, positive, is_negative = self._candidates(y_true, y_pred)
-        ops = keras.ops
+        ops, counted = keras.ops, self.complete(y_true, y_pred)
         if self.tcpc_mode == "binary":
             weights = ops.cast(is_negative, "float32")
             count = ops.maximum(ops.sum(weights, axis=1), 1.0)  # a batch of one may leave no negative
             negative = ops.sum(weights * ops.softplus(logits), axis=1) / count
-            return ops.softplus(-positive[:, 0]) + negative
+            return (ops.softplus(-positive[:, 0]) + negative) * counted
         logits = ops.concatenate([positive, ops.where(is_negative, logits, _NEVER)], axis=1)
-        return contrastive.info_nce(logits[:, None], ops.zeros_like(positive, dtype="int32"))
+        return contrastive.info_nce(logits[:, None], ops.zeros_like(positive, dtype="int32")) * counted
 
     def metrics(self) -> list[Any]:
-        """Return the accuracy, whose chance level `chance` tells, and two numbers that show what the codes do."""
-        return [self.accuracy, self.similarity, self.spread]
+        """Return the accuracy, whose chance level `chance` tells, what the codes do, and how many sub-volumes count."""
+        return [logged.weighted_mean("accuracy", self._hits), self.similarity, self.spread, self.complete]
 
-    def accuracy(self, y_true: Any, y_pred: Any) -> Any:
-        """Return whether the target has a higher score than every other candidate, 1 or 0: ``(batch,)``."""
+    def _hits(self, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
+        """Return whether the target has a higher score than every other candidate, and whether that counts."""
         logits, positive, is_negative = self._candidates(y_true, y_pred)
         # Not by argmax: a tie, as between collapsed codes, is no hit.
         best = keras.ops.max(keras.ops.where(is_negative, logits, _NEVER), axis=1)
-        return keras.ops.cast(positive[:, 0] > best, "float32")
+        return keras.ops.cast(positive[:, 0] > best, "float32"), self.complete(y_true, y_pred)
 
     def similarity(self, y_true: Any, y_pred: Any) -> Any:
         """Return the cosine of prediction and target, ``(batch,)``; with "binary", which has none, their product."""
@@ -237,7 +246,7 @@ class TCPC(ComparingAlgorithm):
         logits = ops.reshape(ops.cast(scores, "float32"), (batch, batch * number))
         scan = ops.arange(batch, dtype="int32")[:, None]
         candidate = ops.arange(batch * number, dtype="int32")[None]
-        own = scan * number + ops.reshape(ops.cast(y_true, "int32"), (-1, 1))
+        own = scan * number + ops.reshape(ops.maximum(ops.cast(y_true, "int32"), 0), (-1, 1))
         left_out = ops.take(ops.convert_to_tensor(self.left_out, "bool"), candidate % number)
         left_out = ops.logical_and(left_out, candidate // number == scan)
         positive = ops.take_along_axis(logits, own, axis=1)

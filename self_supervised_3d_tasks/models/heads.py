@@ -6,6 +6,7 @@ the predecessor's; its activations are left to the losses. `classifier` complete
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Annotated, Literal
 
@@ -13,7 +14,9 @@ from pydantic import Field
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras
-from self_supervised_3d_tasks.models import layers
+from self_supervised_3d_tasks.models import blocks, layers
+from self_supervised_3d_tasks.models.layers import Normalization
+from self_supervised_3d_tasks.ops.sampling import Sampling
 from self_supervised_3d_tasks.shapes import Model, Tensor
 
 Units = Annotated[int, Field(ge=1)]
@@ -25,16 +28,19 @@ def big_fully(
     num_outputs: int,
     *,
     head_units: tuple[Units, ...] = (2048, 1024),
+    normalization: Normalization | None = None,
     dropout_rate: Rate = 0.5,
     seed: int,
     name: str = "head",
 ) -> Tensor:
-    """Apply one Dense (ReLU) – batch normalization – dropout per entry of ``head_units``, then a Dense.
+    """Apply one Dense (ReLU) – normalization – dropout per entry of ``head_units``, then a Dense.
 
     Args:
         x: ``(batch, ..., channels)``, of known size.
         num_outputs: Number of logits.
         head_units: Widths of the hidden layers.
+        normalization: Normalization of the hidden layers, see `layers.normalization`; default: group. A batch
+            normalization lets no gradient through in a batch of one, and little but noise in one of two.
         dropout_rate: Rate in [0, 1) after each hidden layer.
         seed: The experiment's seed.
         name: Prefix of the layers' names.
@@ -45,17 +51,34 @@ def big_fully(
     x = _flatten(x, name)
     for index, units in enumerate(head_units, start=1):
         x = layers.dense(units, activation="relu", seed=seed, name=f"{name}_dense_{index}")(x)
-        x = layers.normalization("batch", units, name=f"{name}_norm_{index}")(x)
+        x = blocks.normalize(x, normalization, f"{name}_norm_{index}")
         if dropout_rate > 0:
             x = layers.dropout(dropout_rate, seed=seed, name=f"{name}_dropout_{index}")(x)
     return layers.logits_dense(num_outputs, seed=seed, name=f"{name}_logits")(x)
 
 
+def sampling(sampling: Sampling, normalization: Normalization | None) -> Sampling:
+    """Return how scans are drawn for a task with such a head, which a batch normalization gives a least batch.
+
+    Alone, a code is its own mean, and nothing of it is left; of two, nothing but which is the larger.
+    """
+    if normalization != "batch":
+        return sampling
+    return dataclasses.replace(sampling, min_batch=3, min_batch_because="normalizes codes over the batch in its head")
+
+
 def simple_multiclass(
-    x: Tensor, num_outputs: int = 5, *, dropout_rate: Rate = 0.5, seed: int, name: str = "head"
+    x: Tensor,
+    num_outputs: int = 5,
+    *,
+    normalization: Normalization | None = None,
+    dropout_rate: Rate = 0.5,
+    seed: int,
+    name: str = "head",
 ) -> Tensor:
-    """Apply Dense 1024 (ReLU) – batch normalization – dropout – Dense. Arguments as in `big_fully`."""
-    return big_fully(x, num_outputs, head_units=(1024,), dropout_rate=dropout_rate, seed=seed, name=name)
+    """Apply Dense 1024 (ReLU) – normalization – dropout – Dense. Arguments as in `big_fully`."""
+    options = {"normalization": normalization, "dropout_rate": dropout_rate, "seed": seed, "name": name}
+    return big_fully(x, num_outputs, head_units=(1024,), **options)
 
 
 def softmax(x: Tensor, num_outputs: int, *, seed: int, name: str = "head") -> Tensor:
@@ -83,7 +106,7 @@ def classifier(
         head: One of `HEADS`, its options given.
         num_outputs: Number of logits.
         global_pooling: Pooling of a map ``(batch, *spatial, channels)``; ``"none"`` flattens it. A vector stays as
-            it is.
+            it is. ``"avg"`` averages the positive part of the map, which is all of it where it ends with a ReLU.
         pool_bins: Bins per axis of the average, which the head flattens: more than 1 keeps a part of where things
             are (see `layers.adaptive_average_pool`).
         seed: Seed of the initial weights and of dropout.
@@ -108,10 +131,15 @@ def classifier(
                 f"pool_bins: {pool_bins} bins per axis need a map, but the encoder ends in a vector; use "
                 '"pooling": "none", or leave pool_bins out'
             )
-        x = layers.adaptive_average_pool(x, pool_bins, name="head_pool")
+        x = layers.adaptive_average_pool(_rectified(x), pool_bins, name="head_pool")
     elif rank > 0 and global_pooling != "none":
-        x = layers.global_pool(rank, global_pooling, name="head_pool")(x)
+        x = layers.global_pool(rank, global_pooling, name="head_pool")(_rectified(x) if global_pooling == "avg" else x)
     return keras.Model(encoder.input, head(x, num_outputs, seed=seed), name="classification")
+
+
+def _rectified(x: Tensor) -> Tensor:
+    # A map that ends with a normalization has a mean of nearly 0, whatever it shows.
+    return keras.layers.ReLU(name="head_relu")(x)
 
 
 def _flatten(x: Tensor, name: str) -> Tensor:

@@ -14,8 +14,11 @@ from typing import Literal
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.shapes import Layer, Tensor, as_tuple
 
-Normalization = Literal["batch", "group", "none"]
+Normalization = Literal["group", "layer", "batch", "none"]
 MAX_GROUPS = 8
+# A group of one channel has no mean over its map, and in a map of one voxel nothing at all is left of it.
+MIN_CHANNELS = 4
+MOMENTUM = 0.9
 
 
 def layer_seed(seed: int, name: str) -> int:
@@ -143,21 +146,29 @@ def up_sampling(rank: int, factor: int | Sequence[int], *, name: str) -> Layer:
 
 
 def normalization(
-    kind: Literal["batch", "group"], num_channels: int, *, momentum: float = 0.99, epsilon: float = 1e-3, name: str
+    kind: Literal["group", "layer", "batch"] | None,
+    num_channels: int,
+    *,
+    momentum: float = MOMENTUM,
+    epsilon: float = 1e-3,
+    name: str,
 ) -> Layer:
-    """Return a normalization layer.
+    """Return a normalization layer, for maps ``(batch, *spatial, channels)`` and vectors ``(batch, channels)`` alike.
 
     Args:
-        kind: ``"batch"``, or ``"group"``, which does not depend on the batch: the safe choice for one or two
-            scans per step, siamese tasks and several devices.
-        num_channels: Channels of the input; there are as many groups as divide it, at most 8.
-        momentum: Share of its running statistics that a batch normalization keeps in a step; default: Keras's.
+        kind: ``"group"``, also for None: groups of channels over the voxels of each scan. ``"layer"``: all channels at
+            once. Neither depends on the batch, so that one or two scans per step train, and what is trained is what is
+            validated. ``"batch"``: each channel over the batch, in validation by running statistics.
+        num_channels: Channels of the input; there are at most 8 groups, as many as divide it into equal ones of at
+            least 4 channels.
+        momentum: Share of its running statistics that a batch normalization keeps in a step. With Keras's 0.99 a
+            training of a few hundred steps would be validated, and its best epoch chosen, by statistics of its past.
         epsilon: Added to the variance; default: Keras's.
         name: Name of the layer.
     """
     if kind == "batch":
         return keras.layers.BatchNormalization(momentum=momentum, epsilon=epsilon, name=name)
-    groups = max(count for count in range(1, MAX_GROUPS + 1) if num_channels % count == 0)
+    groups = 1 if kind == "layer" else _num_groups(num_channels)
     return keras.layers.GroupNormalization(groups, epsilon=epsilon, name=name)
 
 
@@ -175,6 +186,11 @@ def gru(units: int, *, seed: int, name: str) -> Layer:
 def dropout(rate: float, *, seed: int, name: str) -> Layer:
     """Return a dropout layer with its own stream of random numbers."""
     return keras.layers.Dropout(rate, seed=layer_seed(seed, name), name=name)
+
+
+def _num_groups(num_channels: int) -> int:
+    counts = range(1, MAX_GROUPS + 1)
+    return max(n for n in counts if n == 1 or (num_channels % n == 0 and num_channels // n >= MIN_CHANNELS))
 
 
 def _glorot(seed: int, name: str) -> keras.initializers.Initializer:

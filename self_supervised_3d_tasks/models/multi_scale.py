@@ -25,15 +25,15 @@ class MultiScaleNetwork:
         num_local_views: Number of local views, 0 for none.
         head: Kind of the restoration heads, see `restoration.restoration_head`.
         normalization: Normalization of every convolution on the way up.
-        dropout: Dropout rate inside the blocks on the way up, in [0, 1).
+        dropout: Dropout rate inside the blocks on the way up, in [0, 1); None: 0.
     """
 
     global_shape: tuple[int, ...]
     local_shape: tuple[int, ...]
     num_local_views: int
     head: Literal["paper", "code"]
-    normalization: Normalization
-    dropout: float
+    normalization: Normalization | None
+    dropout: float | None
 
     def build(self, encoder: Model, *, seed: int, name: str) -> Model:
         """Return the model from views to the terms of a loss at every scale.

@@ -16,7 +16,7 @@ def restoration_head(
     image_shape: Sequence[int],
     *,
     kind: Literal["paper", "code"],
-    normalization: Normalization,
+    normalization: Normalization | None,
     seed: int,
     name: str,
 ) -> Model:

@@ -57,19 +57,27 @@ class PatchCells:
     Args:
         spatial_shape: ``(*spatial)`` of the image, in voxels.
         patches_per_side: Cells along each axis: one number for all, or one per axis, as ``gap`` and ``jitter`` too.
-        gap: Smallest distance of neighbouring patches, in voxels.
-        jitter: Largest shift of a patch within its cell, in voxels.
+        gap: Smallest distance of neighbouring patches, in voxels; None: a quarter of the cell, at most 3.
+        jitter: Largest shift of a patch within its cell, in voxels; None: an eighth of the cell, at most 3.
 
     Raises:
         UserError: No voxel is left for a patch, or not one number per axis; names the keys of the patch tasks.
     """
 
-    def __init__(self, spatial_shape: Axes, patches_per_side: int | Axes, gap: int | Axes = 0, jitter: int | Axes = 0):
+    def __init__(
+        self,
+        spatial_shape: Axes,
+        patches_per_side: int | Axes,
+        gap: int | Axes | None = None,
+        jitter: int | Axes | None = None,
+    ):
         self.rank = len(spatial_shape)
         self.sides = per_axis(patches_per_side, self.rank, "patches_per_side")
+        self.cell_shape = tuple(size // number for size, number in zip(spatial_shape, self.sides, strict=True))
+        gap = tuple(min(3, max(1, size // 4)) for size in self.cell_shape) if gap is None else gap
+        jitter = tuple(min(3, size // 8) for size in self.cell_shape) if jitter is None else jitter
         self.gaps = per_axis(gap, self.rank, "patch_gap")
         self.jitters = per_axis(jitter, self.rank, "patch_jitter")
-        self.cell_shape = tuple(size // number for size, number in zip(spatial_shape, self.sides, strict=True))
         axes = zip(self.cell_shape, self.gaps, self.jitters, strict=True)
         self.patch_shape = tuple(size - gap - jitter for size, gap, jitter in axes)
         if min(self.patch_shape) < 1:
@@ -145,6 +153,17 @@ def pad_to(tensor: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
     """Surround a tensor of static shape with zeros up to ``shape``, evenly; an odd one comes after it."""
     missing = [target - size for target, size in zip(shape, tensor.shape, strict=True)]
     return tf.pad(tensor, [[count // 2, count - count // 2] for count in missing])
+
+
+def mirror_to(tensor: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
+    """Extend a tensor of static shape to ``shape`` by mirroring it at its ends, evenly; an odd one comes after it.
+
+    Args:
+        tensor: Of at least a third of ``shape`` along each axis.
+        shape: At least that of the tensor.
+    """
+    missing = [target - size for target, size in zip(shape, tensor.shape, strict=True)]
+    return tf.pad(tensor, [[count // 2, count - count // 2] for count in missing], mode="SYMMETRIC")
 
 
 def random_crop(image: tf.Tensor, spatial_shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:

@@ -14,6 +14,9 @@ class Sampling:
     min_batch: int = 1
     """How many examples a batch needs at least: 2 where they are compared, 3 where they normalize each other."""
 
+    min_batch_because: str = "compares the scans of a batch"
+    """What the task does with a batch that needs so many."""
+
     distinct_scans: bool = False
     """Whether no batch may hold a scan twice, as where the negatives of an example come from its batch."""
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from self_supervised_3d_tasks.algorithms.base import Algorithm
+from self_supervised_3d_tasks.algorithms.kinds import TurningAlgorithm
 from self_supervised_3d_tasks.data import splits
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.errors import UserError
@@ -13,6 +14,7 @@ from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import TrainExperiment
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models.encoders import keras_applications
+from self_supervised_3d_tasks.pretraining.axes import unlike_axes
 from self_supervised_3d_tasks.pretraining.scans import find_scans
 
 
@@ -65,6 +67,7 @@ class Plan:
                 f"batch            {self.scans_per_step} scans = {examples} examples per step "
                 f"(batch_size {self.experiment.batch_size})",
                 f"steps            {self.steps_per_epoch} per epoch, {self.experiment.epochs} epochs",
+                *([f"turns            {said}"] if (said := getattr(self.algorithm, "kept_apart", "")) else []),
             ]
         )
 
@@ -81,6 +84,8 @@ def plan(experiment: TrainExperiment) -> Plan:
     cases = find_scans(experiment, experiment.data_dir)
     parts = splits.pretraining_split(cases, experiment.train_val_split, experiment.seed)
     algorithm = build.make_algorithm(experiment)
+    if isinstance(algorithm, TurningAlgorithm):
+        algorithm.keep_apart(*unlike_axes(experiment, cases))
     scans_per_step = math.ceil(experiment.batch_size / algorithm.sampling.examples_per_scan)
     _check_other_scans(algorithm, parts, scans_per_step, experiment.crops_per_scan)
     crops = len(parts["train"]) * experiment.crops_per_scan
@@ -95,8 +100,9 @@ def _check_other_scans(
     sampling = algorithm.sampling
     if scans_per_step < sampling.min_batch:
         raise UserError(
-            f"batch_size: {algorithm.name} compares the scans of a batch and needs at least {sampling.min_batch} per "
-            f"step, received {scans_per_step}; raise batch_size (exemplar: or draw the negatives from the dataset)"
+            f"batch_size: {algorithm.name} {sampling.min_batch_because} and needs at least {sampling.min_batch} scans "
+            f"per step, received {scans_per_step}; raise batch_size, or change what asks for them (exemplar: draw the "
+            'negatives from the dataset; a head: "normalization": "group")'
         )
     if sampling.distinct_scans and scans_per_step > len(parts["train"]):
         raise UserError(

@@ -76,6 +76,8 @@ def run(plan: Plan, folder: RunFolder) -> None:
     scores = pretext_scores.of_epoch(history, kept, algorithm.chance(plan.scans_per_step), chance)
     pretext_scores.write(folder.pretext_scores, scores)
     logging.info("\n%s", pretext_scores.table(scores))
+    for warning in pretext_scores.standstill(scores):
+        logging.warning("%s", warning)
 
 
 def _look_at_examples(scans: Scans, path: Path) -> None:

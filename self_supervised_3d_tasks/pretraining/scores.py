@@ -61,6 +61,25 @@ def validation_chance(algorithm: Algorithm, num_crops: int, batch_size: int) -> 
     return {name: float(np.average([level[name] for level in levels], weights=sizes)) for name in names}
 
 
+def standstill(rows: Sequence[Row]) -> list[str]:
+    """Return one sentence per metric that is well above chance in training, and at chance in validation.
+
+    "At chance" is less than a tenth of what training gained over chance.
+    """
+    found = []
+    for row in rows:
+        training, chance, validation, level = (row[column] for column in COLUMNS[2:])
+        if None in (training, chance, validation, level):
+            continue
+        if training - chance > 0.2 * (1 - chance) and validation - level < 0.1 * (training - chance):
+            found.append(
+                f"{row['metric']} is {training:.3f} in training but {validation:.3f} in validation, at a chance of "
+                f"{level:.3f}: the task was learned by heart, or by running statistics that validation does not share; "
+                'use more scans or augmentation, or "normalization": "group" in place of "batch"'
+            )
+    return found
+
+
 def write(path: Path, rows: Sequence[Row]) -> None:
     """Write the rows as CSV; None is left empty."""
     write_table(path, COLUMNS, ([row[column] for column in COLUMNS] for row in rows))

@@ -25,7 +25,32 @@ def tiny_encoder(shape):
 def volumes(number, shape, seed=0):
     noise = np.random.default_rng(seed).normal(size=(number, *shape))
     smooth = scipy.ndimage.gaussian_filter(noise, (0, *[2] * (len(shape) - 1), 0))
-    return ((smooth - smooth.min()) / np.ptp(smooth)).astype(np.float32)
+    return (0.1 + 0.9 * (smooth - smooth.min()) / np.ptp(smooth)).astype(np.float32)  # no voxel is background
+
+
+def coordinates(spatial):
+    """An image whose channels are the indices of the voxel, counted from 1: no voxel is background."""
+    return np.stack(np.meshgrid(*map(np.arange, spatial), indexing="ij"), axis=-1).astype(np.float32) + 1
+
+
+def mirrored(part, shape):
+    """A part ``(*spatial, channels)`` brought to ``shape`` by numpy: evenly, an odd voxel behind it."""
+    missing = [target - size for target, size in zip(shape, part.shape, strict=True)]
+    return np.pad(part, [(count // 2, count - count // 2) for count in missing], mode="symmetric")
+
+
+def inner_of(algorithm, patch, kept_shape):
+    """What of a patch of the encoder's size is no mirror image."""
+    pairs = zip(algorithm.encoder_shape, kept_shape, strict=False)
+    starts = [(size - kept) // 2 for size, kept in pairs]
+    return patch[tuple(slice(start, start + kept) for start, kept in zip(starts, kept_shape, strict=True))]
+
+
+def accuracy(algorithm, y_true, y_pred):
+    metric = algorithm.metrics()[0]
+    assert metric.name == "accuracy"
+    metric.update_state(y_true, y_pred)
+    return float(metric.result())
 
 
 def examples(algorithm, images, seed=0):
@@ -55,9 +80,27 @@ def test_sizes_are_the_predecessors(rank, n, terms, rows, per_scan):
 
 
 def test_patch_sizes_are_the_predecessors():
-    assert CPC((224, 224, 3), patches_per_side=5, crop_size=224).encoder_shape == (74, 74, 3)
+    assert CPC((224, 224, 3), patches_per_side=5, crop_size=224, patch_overlap=37).encoder_shape == (74, 74, 3)
     assert CPC((128, 128, 128, 1)).encoder_shape == (32, 32, 32, 1)
     assert CPC((128, 128, 128, 1)).crop_shape == (121, 121, 121)
+
+
+@pytest.mark.parametrize(
+    ("side", "n", "gap", "overlap", "stride"),
+    [
+        (224, 5, 3, 34, 38),  # (224 - 5 * 3) // 6, (224 - 34) // 5
+        (48, 5, 2, 6, 8),
+        (36, 4, 2, 5, 7),
+        (20, 5, 1, 2, 3),
+        (16, 5, 0, 2, 2),
+    ],
+)
+def test_in_2d_a_gap_is_left_between_the_patches_of_every_second_row(side, n, gap, overlap, stride):
+    """A quarter of the cell, at most 3 voxels: the first row to predict must not go on where its context ends."""
+    grid = CPC((side, side, 1), patches_per_side=n, crop_size=side).grid
+    assert (grid.overlap, grid.stride) == ((overlap,) * 2, (stride,) * 2)
+    bottom = grid.origin((0, 0))[0] + grid.patch_shape[0]
+    assert grid.origin((2, 0))[0] - bottom == stride - overlap >= gap
 
 
 @pytest.mark.parametrize("rank", [2, 3])
@@ -109,11 +152,10 @@ def test_impossible_geometries_are_refused(shape, options, message):
         CPC(shape, **options)
 
 
-@pytest.mark.parametrize("spatial", [(16, 16), (16, 16, 16), (16, 12, 8)])
+@pytest.mark.parametrize("spatial", [(16, 16), (16, 16, 16)])
 def test_plain_patches_are_the_scan(spatial):
     shape = (*spatial, 2)
-    options = {"crop_size": 16} if len(set(spatial)) == 1 else {}
-    algorithm = CPC(shape, patch_augment=False, patch_overlap=0, **options)
+    algorithm = CPC(shape, patch_augment=False, patch_overlap=0, crop_size=16)
     image = volumes(1, shape)[0]
     cut, _ = algorithm.make_example(tf.constant(image), tf.constant([0, 1]))
     stitched = np.zeros(shape, np.float32)
@@ -121,21 +163,57 @@ def test_plain_patches_are_the_scan(spatial):
         start = algorithm.grid.origin(cell)
         place = tuple(slice(s, s + p) for s, p in zip(start, algorithm.grid.patch_shape, strict=True))
         stitched[place] = patch
-    if options:
-        np.testing.assert_array_equal(stitched, image)
-    else:  # the scan was cropped to 95 % and padded back
-        assert stitched.sum() <= image.sum()
-        assert not stitched[-1].any()
+    np.testing.assert_array_equal(stitched, image)
 
 
-@pytest.mark.parametrize("shape", [(40, 40, 1), (32, 32, 32, 1)])
-def test_augmented_patches_are_cropped_and_padded(shape):
-    algorithm = CPC(shape, crop_size=shape[0])
-    cut, draws = algorithm.make_example(tf.ones(shape), tf.constant([0, 1]))
-    kept = [int(size * {2: 11 / 12, 3: 7 / 8}[algorithm.rank]) for size in algorithm.grid.patch_shape]
+@pytest.mark.parametrize(
+    ("spatial", "crop", "patch"),
+    [((24, 20), (22, 19), (7, 7)), ((32, 24, 20), (30, 22, 19), (7, 5, 4)), ((32, 32, 32), (30, 30, 30), (7, 7, 7))],
+)
+def test_the_grid_lies_on_the_crop_and_what_it_takes_away_is_mirrored(spatial, crop, patch):
+    image = coordinates(spatial)
+    algorithm = CPC(image.shape, patch_augment=False)
+    assert (algorithm.crop_shape, algorithm.grid.patch_shape) == (crop, patch)
+    begins = set()
+    for seed in range(20):
+        cut, _ = algorithm.make_example(tf.constant(image), tf.constant([seed, 1]))
+        first = inner_of(algorithm, cut[0].numpy(), patch)[(0,) * len(spatial)].astype(int) - 1
+        begins.add(tuple(first.tolist()))
+        for received, cell in zip(cut.numpy(), algorithm.cells, strict=True):
+            place = [slice(a + b, a + b + p) for a, b, p in zip(first, algorithm.grid.origin(cell), patch, strict=True)]
+            np.testing.assert_array_equal(received, mirrored(image[tuple(place)], algorithm.encoder_shape))
+    assert len(begins) > 2
+    assert np.max(list(begins), axis=0).tolist() == [a - b for a, b in zip(spatial, crop, strict=True)]
+
+
+@pytest.mark.parametrize("spatial", [(40, 40), (32, 32, 32), (40, 32, 36)])
+def test_augmented_patches_are_cropped_and_mirrored(spatial):
+    """In 3D to 7/8 of their edge, in 2D to 11/12, anywhere in their cell, and in 3D perhaps flipped along axis 0."""
+    rank, image = len(spatial), coordinates(spatial)
+    algorithm = CPC(image.shape)
+    kept = [int(size * {2: 11 / 12, 3: 7 / 8}[rank]) for size in algorithm.grid.patch_shape]
+    cut, draws = algorithm.make_example(tf.constant(image), tf.constant([0, 1]))
     assert cut.shape == (len(algorithm.cells), *algorithm.encoder_shape)
-    np.testing.assert_array_equal(tf.reduce_sum(cut, axis=range(1, cut.shape.rank)), np.prod(kept))
     assert draws.shape == (len(algorithm.columns),)
+    origins = []
+    for patch, cell in zip(cut.numpy(), algorithm.cells, strict=True):
+        inner = inner_of(algorithm, patch, kept)
+        np.testing.assert_array_equal(patch, mirrored(inner, algorithm.encoder_shape))
+        start = inner.reshape(-1, rank).min(axis=0).astype(int) - 1
+        part = image[tuple(slice(a, a + size) for a, size in zip(start, kept, strict=True))]
+        assert np.array_equal(inner, part) or (rank == 3 and np.array_equal(inner, part[::-1]))
+        origins.append(start - algorithm.grid.origin(cell))
+    # Of one crop of the scan: no cell is further from the first than a crop of its patch can be.
+    spread = np.ptp(origins, axis=0)
+    assert (spread <= np.array(algorithm.grid.patch_shape) - kept).all() and (spread > 0).all()
+
+
+@pytest.mark.parametrize("shape", [(24, 24, 1), (40, 37, 1), (24, 24, 24, 1), (24, 32, 20, 2)])
+def test_no_patch_has_a_voxel_that_is_not_the_scans(shape):
+    """Planes of zeros at the border of a scan, or where a crop was taken, told in which column a patch lies."""
+    noise = np.random.default_rng(0).uniform(0.1, 1, (8, *shape)).astype(np.float32)
+    for cut, _ in examples(CPC(shape), noise):
+        assert float(tf.reduce_min(cut)) >= 0.1
 
 
 def test_each_3d_patch_is_flipped_on_its_own():
@@ -207,7 +285,7 @@ def test_info_nce_and_accuracy_agree_with_a_slow_loop():
         hits[b] += candidates[b, c] == candidates.max()
     count = y_pred.shape[1] * y_pred.shape[2]
     np.testing.assert_allclose(algorithm.loss(np.zeros((3, 5), np.float32), y_pred), expected / count, rtol=1e-5)
-    np.testing.assert_allclose(algorithm.accuracy(None, y_pred), hits / count)
+    assert accuracy(algorithm, np.zeros((3, 5), np.float32), y_pred) == pytest.approx((hits / count).mean())
 
 
 def test_binary_loss_agrees_with_a_slow_loop():
@@ -222,6 +300,8 @@ def test_binary_loss_agrees_with_a_slow_loop():
         negative = others[int(draws[b, c].astype(float) * len(others))]
         expected[b] += (np.log1p(np.exp(-logits[b, c])) + np.log1p(np.exp(negative))) / 2
     np.testing.assert_allclose(algorithm.loss(draws, y_pred), expected / 5, rtol=1e-5)
+    draws[1] = -1  # does not count, though its patches serve as false ones
+    np.testing.assert_allclose(algorithm.loss(draws, y_pred), expected / 5 * [1, 0, 1], rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -237,9 +317,10 @@ def test_training_starts_at_chance_and_learns(shape, mode):
     assert float(tf.reduce_mean(values)) == pytest.approx(chance, rel=0.05)
 
     model.compile(keras.optimizers.Adam(1e-2), loss=algorithm.loss, metrics=algorithm.metrics())
-    history = [model.train_on_batch(inputs, targets, return_dict=True) for _ in range(25)]
-    assert history[-1]["loss"] < 0.985 * history[0]["loss"]
-    assert set(history[0]) == {"loss", "accuracy"}
+    history = [model.train_on_batch(inputs, targets, return_dict=True) for _ in range(80)]
+    assert history[-1]["loss"] < 0.975 * history[0]["loss"]
+    assert set(history[0]) == {"loss", "accuracy", "complete"}
+    assert history[0]["complete"] == 1
 
 
 def test_temperature_divides_the_scores():
@@ -263,8 +344,8 @@ def test_initial_weights_depend_on_the_seed_alone():
 
 def test_parameter_count_is_the_predecessors():
     algorithm = CPC((128, 128, 128, 1))
-    model = algorithm.make_model(unet(algorithm.encoder_shape, enc_filters=16), seed=0)
-    assert model.count_params() == 5_311_504
+    encoder = unet(algorithm.encoder_shape, enc_filters=16, unet_preset="upstream")
+    assert algorithm.make_model(encoder, seed=0).count_params() == 5_311_504
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn:DeprecationWarning")  # Keras, numpy 2
@@ -289,3 +370,21 @@ def test_description_shows_roles(shape):
     assert roles.count("context") >= 2
     assert all(panel.image.shape == algorithm.encoder_shape for panel in panels)
     assert algorithm.name == "cpc"
+
+
+@pytest.mark.parametrize("size", [16, 20, 21, 24, 25, 28, 29, 32, 33, 58, 66, 67, 72, 96, 128])
+@pytest.mark.parametrize("patches_per_side", [4, 5, 6, 7, 8])
+@pytest.mark.parametrize("rank", [2, 3])
+def test_what_the_encoder_sees_holds_every_crop_of_a_patch(rank, patches_per_side, size):
+    for augmented in (True, False):
+        try:
+            algorithm = CPC((*[size] * rank, 1), patches_per_side=patches_per_side, patch_augment=augmented)
+        except UserError:
+            continue
+        assert all(seen >= kept for seen, kept in zip(algorithm.encoder_shape[:-1], algorithm.kept_shape, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 1), (32, 32, 32, 1)])
+def test_a_crop_of_less_than_a_third_is_refused(shape):
+    with pytest.raises(UserError, match="^crop_size: .*less than a third"):
+        CPC(shape, crop_size=10)

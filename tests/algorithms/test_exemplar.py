@@ -288,10 +288,14 @@ def test_the_first_loss_is_about_alpha(rank, options):
     shape = (*[16] * rank, 1)
     algorithm = Exemplar(shape, code_size=32, **options)
     inputs, targets = batch(algorithm, 8)
-    model = algorithm.make_model(unet(shape, enc_filters=4, num_layers=2), seed=1)
-    values = algorithm.loss(targets, model(inputs, training=False))
-    assert values.shape == (8,)
-    assert float(tf.reduce_mean(values)) == pytest.approx(1, rel=0.1)
+    values = {}
+    for normalization in ("none", "group"):
+        encoder = unet(shape, enc_filters=4, num_layers=2, normalization=normalization)
+        losses = algorithm.loss(targets, algorithm.make_model(encoder, seed=1)(inputs, training=False))
+        assert losses.shape == (8,)
+        values[normalization] = float(tf.reduce_mean(losses))
+    assert values["none"] == pytest.approx(1, rel=0.1)
+    assert 0.7 < values["group"] < 1.1  # maps without their brightness tell scans apart before training
 
 
 @pytest.mark.parametrize(
@@ -380,7 +384,8 @@ def test_codes_are_float32_under_mixed_precision():
 
 def test_parameter_count_is_the_predecessors_with_one_head():
     algorithm = Exemplar((128, 128, 128, 1))
-    model = algorithm.make_model(unet((128, 128, 128, 1), enc_filters=16), seed=0)
+    encoder = unet((128, 128, 128, 1), enc_filters=16, unet_preset="upstream")
+    model = algorithm.make_model(encoder, seed=0)
     one_head = 4**3 * 256 * 1024 + 1024
     assert model.count_params() == 53_872_144 - 2 * one_head
 

@@ -16,6 +16,7 @@ from self_supervised_3d_tasks.models.encoders.unet import unet
 SHAPES = [(14, 13, 2), (13, 12, 15, 3)]
 GRIDS = [(rank, n) for rank in (2, 3) for n in (2, 3, 4)]
 SMALL = {"patch_jitter": 1, "head_units": (32,), "dropout_rate": 0.1}
+PLAIN = {"patch_gap": 0, "patch_jitter": 0}
 
 
 def tiny_encoder(shape):
@@ -26,12 +27,13 @@ def tiny_encoder(shape):
 
 
 def coordinates(spatial):
-    """An image whose channels are the indices of the voxel."""
-    return np.stack(np.meshgrid(*map(np.arange, spatial), indexing="ij"), axis=-1).astype(np.float32)
+    """An image whose channels are the indices of the voxel, counted from 1: no voxel is background."""
+    return np.stack(np.meshgrid(*map(np.arange, spatial), indexing="ij"), axis=-1).astype(np.float32) + 1
 
 
 def volumes(number, shape, seed=0):
-    return np.random.default_rng(seed).uniform(size=(number, *shape)).astype(np.float32)
+    """Noise above the background: every patch is filled."""
+    return np.random.default_rng(seed).uniform(0.1, 1, size=(number, *shape)).astype(np.float32)
 
 
 def examples(algorithm, images, seed=0):
@@ -48,11 +50,12 @@ def repeated(algorithm, image, number):
 def test_patch_i_comes_from_the_cell_that_the_permutation_names(rank, n):
     image = coordinates((4 * n + 1, 3 * n, 4 * n)[:rank])
     algorithm = Jigsaw(image.shape, patches_per_side=n, patch_jitter=1)
+    assert algorithm.grid.gaps == (1,) * rank
     inputs, labels = repeated(algorithm, image, 40)
     assert inputs.shape == (40, n**rank, *algorithm.encoder_shape)
     cells = np.array(algorithm.grid.cells())
     for presented, label in zip(inputs, labels, strict=True):
-        origins = presented[(slice(None), *[0] * rank)].astype(int)
+        origins = presented[(slice(None), *[0] * rank)].astype(int) - 1
         order = algorithm.permutations[label]
         np.testing.assert_array_equal(origins // algorithm.grid.cell_shape, cells[order])
         restored = origins[np.argsort(order)]
@@ -65,9 +68,9 @@ def test_patch_i_comes_from_the_cell_that_the_permutation_names(rank, n):
 
 @pytest.mark.parametrize(("rank", "n"), GRIDS)
 def test_unpermuting_restores_the_image(rank, n):
-    """Without jitter the assembled patches are the image: shown by the preview's pictures."""
+    """Without gap and jitter the assembled patches are the image: shown by the preview's pictures."""
     shape = (*(2 * n, 3 * n, n)[:rank], 2)
-    algorithm = Jigsaw(shape, patches_per_side=n, patch_jitter=0)
+    algorithm = Jigsaw(shape, patches_per_side=n, **PLAIN)
     image = volumes(1, shape)[0]
     inputs, label = algorithm.make_example(tf.constant(image), tf.constant([0, 1]))
     presented, restored, *tiles = algorithm.describe(inputs, label)
@@ -116,6 +119,7 @@ def test_permutations_are_chosen_when_needed_by_their_own_seed_and_kept():
 
 def test_every_class_is_drawn_alike():
     algorithm = Jigsaw((8, 8, 1), patches_per_side=2, patch_jitter=0)
+    assert algorithm.encoder_shape == (3, 3, 1)  # the gap is 1
     _, labels = repeated(algorithm, volumes(1, (8, 8, 1))[0], 2400)
     assert labels.dtype == np.int32
     counts = np.bincount(labels, minlength=24)
@@ -136,27 +140,33 @@ def test_same_seed_same_example():
 
 
 @pytest.mark.parametrize("normalization", [False, True])
-def test_patches_with_too_little_foreground_are_blanked(normalization):
-    rng = np.random.default_rng(0)
-    image = rng.uniform(0, 0.04, (12, 12, 2)).astype(np.float32)  # background noise
-    image[:4, :4, 1] += 0.5  # full: patch 0
-    image[4:6, 8:, 0] += 0.5  # half: patch 5
-    image[8, 8:, 0] += 0.5  # a quarter: patch 8
+def test_a_scan_with_an_unfilled_patch_is_shown_as_it_is_and_does_not_count(normalization):
+    image = volumes(1, (12, 12, 2))[0]
+    image[8, 8:] *= 0.05  # a quarter of the last patch is noise of the background, in both channels
+    image[:4, :4, 1] = 0  # the other channel fills the first
+    options = PLAIN | {"patch_normalization": normalization, "num_permutations": 20}
 
-    def shown(min_foreground):
-        options = {"patch_jitter": 0, "patch_normalization": normalization, "num_permutations": 20}
-        algorithm = Jigsaw((12, 12, 2), min_foreground=min_foreground, **options)
+    def example(min_foreground, **changes):
+        algorithm = Jigsaw((12, 12, 2), **options | changes, min_foreground=min_foreground)
         inputs, label = algorithm.make_example(tf.constant(image), tf.constant([0, 0]))
-        order = algorithm.permutations[int(label)]
-        plain = Jigsaw((12, 12, 2), **options).make_example(tf.constant(image), tf.constant([0, 0]))[0].numpy()
-        kept = [place for place, patch in enumerate(inputs.numpy()) if patch.any()]
-        np.testing.assert_array_equal(inputs.numpy()[kept], plain[kept])
-        return {int(order[place]) for place in kept}
+        assert label.dtype == tf.int32
+        return inputs.numpy(), int(label)
 
-    assert shown(0.0) == set(range(9))
-    assert shown(0.25) == {0, 5, 8}
-    assert shown(0.5) == {0, 5}
-    assert shown(0.6) == {0}
+    shown, label = example(0.0)
+    assert 0 <= label < 20
+    for min_foreground, expected in ((0.75, label), (0.76, -1), (1.0, -1)):
+        inputs, received = example(min_foreground)
+        assert received == expected
+        np.testing.assert_array_equal(inputs, shown)
+    assert Jigsaw((12, 12, 2)).min_foreground == 0.8
+
+
+def test_description_of_a_scan_that_does_not_count_shows_no_solution():
+    algorithm = Jigsaw((12, 12, 1), num_permutations=5)
+    inputs, label = algorithm.make_example(tf.zeros((12, 12, 1)), tf.constant([0, 0]))
+    (panel,) = algorithm.describe(inputs.numpy(), label.numpy())
+    assert panel.title == "does not count: presented"
+    assert panel.image.shape == (9, 9, 1)  # of nine patches of 3 x 3
 
 
 def test_normalization_standardizes_each_patch():
@@ -178,7 +188,7 @@ def test_all_patches_are_encoded_in_one_call_and_joined_in_the_order_presented()
             batches.append(x.shape[0])
             return x
 
-    algorithm = Jigsaw((9, 9, 1), patch_jitter=0, num_permutations=6, top_architecture="softmax")
+    algorithm = Jigsaw((9, 9, 1), **PLAIN, num_permutations=6, top_architecture="softmax")
     image = keras.Input((3, 3, 1))
     model = algorithm.make_model(keras.Model(image, Spy()(image), name="encoder"), seed=0)
     batches.clear()
@@ -193,7 +203,7 @@ def test_all_patches_are_encoded_in_one_call_and_joined_in_the_order_presented()
 @pytest.mark.parametrize("top_architecture", ["big_fully", "softmax"])
 def test_training_starts_at_chance_and_learns(shape, top_architecture):
     algorithm = Jigsaw(shape, top_architecture=top_architecture, **SMALL)
-    ramp = coordinates(shape[:-1]) / np.array(shape[:-1], np.float32)
+    ramp = coordinates(shape[:-1]) / np.array(shape[:-1], np.float32)  # above 0.05 everywhere
     inputs, labels = next(iter(examples(algorithm, 0.9 * ramp + 0.1 * volumes(40, shape)).batch(40)))
     model = algorithm.make_model(tiny_encoder(algorithm.encoder_shape), seed=1)
     values = algorithm.loss(labels, model(inputs, training=False))
@@ -203,14 +213,17 @@ def test_training_starts_at_chance_and_learns(shape, top_architecture):
     model.compile(keras.optimizers.Adam(1e-2), loss=algorithm.loss, metrics=algorithm.metrics())
     history = [model.train_on_batch(inputs, labels, return_dict=True) for _ in range(15)]
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
-    assert set(history[0]) == {"loss", "accuracy"}
+    assert set(history[0]) == {"loss", "accuracy", "complete"}
+    assert history[0]["complete"] == 1
 
 
 def test_parameter_count_is_the_predecessors():
-    algorithm = Jigsaw((128, 128, 128, 1), num_permutations=100)
+    options = {"num_permutations": 100, "patch_gap": 0, "patch_jitter": 3, "normalization": "batch"}
+    algorithm = Jigsaw((128, 128, 128, 1), **options)
     assert algorithm.encoder_shape == (39, 39, 39, 1)
-    model = algorithm.make_model(unet(algorithm.encoder_shape, enc_filters=16), seed=0)
-    assert model.count_params() == 19_908_212
+    encoder = unet(algorithm.encoder_shape, enc_filters=16, unet_preset="upstream")
+    assert algorithm.make_model(encoder, seed=0).count_params() == 19_908_212
+    assert Jigsaw((128, 128, 128, 1)).encoder_shape == (36, 36, 36, 1)  # by default 3 voxels less, the gap
 
 
 @pytest.mark.parametrize(

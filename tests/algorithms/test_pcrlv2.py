@@ -369,7 +369,7 @@ def test_keys_reach_the_task_and_the_encoder(tmp_path):
     assert task.corruption == dataclasses.replace(
         PCRLv2((64, 64, 64, 1)).corruption, blur_sigma=1.0, swap_cell=(4, 4, 2)
     )
-    assert (task.normalization, task.dropout) == ("group", 0.5)
+    assert (task.normalization, task.dropout) == ("group", None)
     assert build.options_for(experiment, registry.encoder(experiment.encoder_name))["normalization"] == "group"
 
 

@@ -24,12 +24,13 @@ def tiny_encoder(shape):
 
 
 def coordinates(spatial):
-    """An image whose channels are the indices of the voxel."""
-    return np.stack(np.meshgrid(*map(np.arange, spatial), indexing="ij"), axis=-1).astype(np.float32)
+    """An image whose channels are the indices of the voxel, counted from 1: no voxel is background."""
+    return np.stack(np.meshgrid(*map(np.arange, spatial), indexing="ij"), axis=-1).astype(np.float32) + 1
 
 
 def volumes(number, shape, seed=0):
-    return np.random.default_rng(seed).uniform(size=(number, *shape)).astype(np.float32)
+    """Noise above the background: every patch is filled."""
+    return np.random.default_rng(seed).uniform(0.1, 1, size=(number, *shape)).astype(np.float32)
 
 
 def examples(algorithm, images, seed=0):
@@ -43,9 +44,9 @@ def repeated(algorithm, image, number):
 
 
 def check_classes(algorithm, image, inputs, labels):
-    """Every patch is cut from the image, and class - offset from the centre is the bijection in raster order."""
+    """Every patch is cut from the image of coordinates; the classes number the offsets from the centre in order."""
     n, rank = algorithm.patches_per_side, algorithm.rank
-    origins = inputs[(slice(None), slice(None), *[0] * rank)].astype(int)
+    origins = inputs[(slice(None), slice(None), *[0] * rank)].astype(int) - 1
     for origin, patch in zip(
         origins.reshape(-1, rank)[:50], inputs.reshape(-1, *algorithm.encoder_shape), strict=False
     ):
@@ -78,7 +79,7 @@ def test_classes_of_five_patches_per_side_in_3d():
 
 @pytest.mark.parametrize("queries", [1, 3, 8])
 def test_queries_are_distinct_and_every_set_of_them_occurs_alike(queries):
-    algorithm = RelativePatchLocation((9, 9, 1), patch_jitter=0, queries_per_image=queries)
+    algorithm = RelativePatchLocation((9, 9, 1), queries_per_image=queries)
     _, labels = repeated(algorithm, volumes(1, (9, 9, 1))[0], 800)
     assert labels.shape == (800, queries)
     assert labels.dtype == np.int32
@@ -100,23 +101,27 @@ def test_same_seed_same_example():
     assert any((a[1] != b[1]).numpy().any() for a, b in zip(first, examples(algorithm, images, seed=4), strict=True))
 
 
-def test_cells_with_enough_foreground_are_asked_about_first():
-    image = np.zeros((12, 12, 2), np.float32)
-    image[:4, :8, 1] = 0.5  # full: classes 0 and 1
-    image[8:10, 4:8, 0] = 0.5  # half: class 6
-    image[4:8, 8:, 0] = 0.04  # background noise: class 4
-    options = {"patch_jitter": 0, "queries_per_image": 2}
+@pytest.mark.parametrize("corner", [(0, 0), (4, 4)])
+def test_a_scan_counts_where_every_patch_is_filled_whether_it_is_asked_about_or_not(corner):
+    """Also where the queries show nothing of it: which cells those are would tell of the answer too."""
+    image = volumes(1, (12, 12, 2))[0]
+    image[corner[0], corner[1] : corner[1] + 4] *= 0.05  # a quarter of a cell, in both channels
+    options = {"patch_gap": 0, "patch_jitter": 0, "queries_per_image": 2}
 
-    def sets(min_foreground, **changes):
-        algorithm = RelativePatchLocation((12, 12, 2), min_foreground=min_foreground, **options | changes)
-        return {tuple(sorted(row)) for row in repeated(algorithm, image, 300)[1].tolist()}
+    def answers(min_foreground):
+        inputs, labels = repeated(
+            RelativePatchLocation((12, 12, 2), min_foreground=min_foreground, **options), image, 300
+        )
+        assert labels.dtype == np.int32
+        return inputs, {tuple(sorted(row)) for row in labels.tolist()}
 
-    assert sets(0.5) == {(0, 1), (0, 6), (1, 6)}
-    assert sets(0.51) == {(0, 1)}
-    assert sets(0.0) == set(itertools.combinations(range(8), 2))
-    # Too few: those there are, and any of the others.
-    assert sets(0.51, queries_per_image=3) == {(0, 1, other) for other in range(2, 8)}
-    assert sets(1.0, queries_per_image=8) == {tuple(range(8))}
+    shown, pairs = answers(0.0)
+    assert pairs == set(itertools.combinations(range(8), 2))
+    for min_foreground, expected in ((0.75, pairs), (0.76, {(-1, -1)}), (1.0, {(-1, -1)})):
+        inputs, received = answers(min_foreground)
+        assert received == expected
+        np.testing.assert_array_equal(inputs, shown)
+    assert RelativePatchLocation((12, 12, 2)).min_foreground == 0.8
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -152,7 +157,8 @@ def test_each_patch_is_encoded_once(queries):
 
 def test_a_pair_is_the_centre_and_its_query():
     """With the identity for an encoder and one Dense layer the logits can be written down."""
-    algorithm = RelativePatchLocation((9, 9, 1), patch_jitter=0, queries_per_image=3, top_architecture="softmax")
+    options = {"patch_gap": 0, "patch_jitter": 0, "queries_per_image": 3, "top_architecture": "softmax"}
+    algorithm = RelativePatchLocation((9, 9, 1), **options)
     image = keras.Input((3, 3, 1))
     model = algorithm.make_model(keras.Model(image, keras.layers.Identity()(image), name="encoder"), seed=0)
     inputs = volumes(2, (4, 3, 3, 1))
@@ -169,9 +175,26 @@ def test_loss_is_the_mean_over_queries():
     logarithms = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     expected = -np.take_along_axis(logarithms, labels[..., None], -1)[..., 0].mean(1)
     np.testing.assert_allclose(algorithm.loss(labels, logits), expected, rtol=1e-5)
-    (accuracy,) = algorithm.metrics()
+    accuracy, complete = algorithm.metrics()
     accuracy.update_state(labels, logits)
     assert float(accuracy.result()) == pytest.approx((logits.argmax(-1) == labels).mean())
+    np.testing.assert_array_equal(complete(labels, logits), 1)
+
+
+def test_a_scan_that_does_not_count_costs_nothing_and_no_accuracy_sees_it():
+    algorithm = RelativePatchLocation((9, 9, 1), queries_per_image=3)
+    logits = np.random.default_rng(0).normal(size=(3, 3, 8)).astype(np.float32)
+    labels = np.array([[0, 3, 7], [-1, -1, -1], [2, 1, 5]])
+    logits[0, [0, 1], [0, 3]] += 9  # two of three right
+    logits[2] = 9 * np.eye(8, dtype=np.float32)[labels[2]]  # three
+    losses = algorithm.loss(labels, logits).numpy()
+    kept = [0, 2]
+    np.testing.assert_allclose(losses[kept], algorithm.loss(labels[kept], logits[kept]), rtol=1e-6)
+    assert losses[1] == 0
+    accuracy, complete = algorithm.metrics()
+    accuracy.update_state(labels, logits)
+    assert float(accuracy.result()) == pytest.approx(5 / 6)
+    np.testing.assert_array_equal(complete(labels, logits), [1, 0, 1])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -189,14 +212,16 @@ def test_training_starts_at_chance_and_learns(shape, queries, top_architecture):
     steps = {"big_fully": 15, "softmax": 60}[top_architecture]  # a single layer is slow to turn slopes into cells
     history = [model.train_on_batch(inputs, labels, return_dict=True) for _ in range(steps)]
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
-    assert set(history[0]) == {"loss", "accuracy"}
+    assert set(history[0]) == {"loss", "accuracy", "complete"}
+    assert history[0]["complete"] == 1
 
 
 def test_parameter_count_is_the_predecessors():
-    algorithm = RelativePatchLocation((128, 128, 128, 1))
+    algorithm = RelativePatchLocation((128, 128, 128, 1), patch_gap=0, patch_jitter=3, normalization="batch")
     assert algorithm.encoder_shape == (39, 39, 39, 1)
-    model = algorithm.make_model(unet(algorithm.encoder_shape, enc_filters=16), seed=0)
-    assert model.count_params() == 6_725_162
+    encoder = unet(algorithm.encoder_shape, enc_filters=16, unet_preset="upstream")
+    assert algorithm.make_model(encoder, seed=0).count_params() == 6_725_162
+    assert RelativePatchLocation((128, 128, 128, 1)).encoder_shape == (36, 36, 36, 1)  # by default 3 less, the gap
 
 
 @pytest.mark.parametrize(
@@ -213,7 +238,7 @@ def test_impossible_tasks_are_refused(options, message):
 
 
 def test_description_names_the_cells():
-    algorithm = RelativePatchLocation((9, 9, 9, 1), patch_jitter=0, queries_per_image=20)
+    algorithm = RelativePatchLocation((9, 9, 9, 1), queries_per_image=20)
     inputs, targets = algorithm.make_example(tf.constant(volumes(1, (9, 9, 9, 1))[0]), tf.constant([0, 0]))
     panels = algorithm.describe(inputs, targets)
     assert len(panels) == 9
@@ -224,3 +249,5 @@ def test_description_names_the_cells():
     for panel, patch in zip(panels, inputs, strict=False):
         np.testing.assert_array_equal(panel.image, patch)
     assert algorithm.name == "relative_patch_location"
+    unfilled = algorithm.describe(inputs, np.full(20, -1))
+    assert [panel.title for panel in unfilled[1:]] == ["query that does not count"] * 8

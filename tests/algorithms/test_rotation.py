@@ -1,5 +1,7 @@
 """Rotation prediction."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -69,6 +71,84 @@ def test_all_axes_need_equal_edges():
         Rotation((8, 8, 4, 1), rotation_axes="all")
 
 
+@pytest.mark.parametrize(
+    ("pairs", "axes", "kept", "told"),
+    [
+        # Half turns exchange no axes: those of the three planes stay, and the quarter turns of axes 0 and 1.
+        (
+            {(0, 2), (1, 2)},
+            set(),
+            [0, 1, 2, 3, 5, 8],
+            "4 classes are left out: axes 0 and 2 differ, axes 1 and 2 differ in spacing, resampling or padding would "
+            "tell them",
+        ),
+        # Every turn in a plane of axis 2 reverses it, or exchanges it with another, which its padding tells.
+        ({(0, 1)}, {2}, [0, 2], None),
+        (
+            set(),
+            {2},
+            [0, 1, 2, 3],
+            "6 classes are left out: axis 2 is uneven in spacing, resampling or padding would tell them",
+        ),
+        (set(), set(), list(range(10)), ""),
+        (
+            {(0, 1), (0, 2), (1, 2)},
+            set(),
+            [0, 2, 5, 8],
+            "6 classes are left out: axes 0 and 1 differ, axes 0 and 2 differ, axes 1 and 2 differ in spacing, "
+            "resampling or padding would tell them",
+        ),
+    ],
+)
+def test_turns_that_the_preparation_tells_are_left_out(pairs, axes, kept, told):
+    algorithm, every = Rotation((8, 8, 8, 1)), Rotation((8, 8, 8, 1)).classes
+    algorithm.keep_apart(pairs, axes)
+    assert algorithm.classes == [every[index] for index in kept]
+    assert algorithm.num_classes == len(kept)
+    assert algorithm.chance(2) == {"accuracy": 1 / len(kept)}
+    assert algorithm.make_model(tiny_encoder((8, 8, 8, 1)), seed=0).output_shape == (None, len(kept))
+    if told is not None:
+        assert algorithm.kept_apart == told
+    image = volumes(1, (8, 8, 8, 1))[0]
+    labels = set()
+    for turned, label in examples(algorithm, np.stack([image] * 60)):
+        k, plane = algorithm.classes[int(label)]
+        np.testing.assert_array_equal(turned, np.rot90(image, k, plane))
+        labels.add(int(label))
+    assert labels == set(range(len(kept)))
+
+
+def test_the_settings_say_what_each_class_is():
+    algorithm = Rotation((8, 8, 8, 1))
+    assert algorithm.kept_apart == ""
+    settings = json.loads(json.dumps(algorithm.settings()))["classes"]
+    assert len(settings) == 10
+    assert settings[0]["quarter_turns"] == 0
+    assert settings[4] == {"quarter_turns": 3, "axes": [1, 2]}
+    assert settings[9] == {"quarter_turns": 1, "axes": [0, 2]}
+    algorithm.keep_apart({(0, 2), (1, 2)}, set())
+    left = [(one["quarter_turns"], tuple(one["axes"])) for one in algorithm.settings()["classes"]]
+    assert left == [(k, tuple(plane)) for k, plane in algorithm.classes]
+    assert all(k in (0, 2) or set(plane) == {0, 1} for k, plane in left)
+
+
+def test_all_axes_are_kept_and_what_gives_them_away_is_told():
+    algorithm = Rotation((8, 8, 8, 1), rotation_axes="all")
+    algorithm.keep_apart({(0, 2), (1, 2)}, {1})
+    assert (len(algorithm.classes), algorithm.num_classes) == (10, 10)
+    assert algorithm.kept_apart == (
+        "axes 0 and 2 differ, axes 1 and 2 differ, axis 1 is uneven in spacing, resampling or padding, which tells 8 "
+        "of 10 classes without the anatomy"
+    )
+
+
+def test_scans_that_leave_no_turn_are_refused():
+    with pytest.raises(UserError, match="rotation_axes, data_dim, volume_fitting: no turn is left, because axis 0 is"):
+        Rotation((8, 8, 1)).keep_apart(set(), {0})
+    with pytest.raises(UserError, match="no turn is left"):
+        Rotation((8, 8, 8, 1)).keep_apart({(0, 1), (0, 2), (1, 2)}, {0, 1})
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("top_architecture", ["big_fully", "softmax"])
 def test_training_starts_at_chance_and_learns(shape, top_architecture):
@@ -87,9 +167,9 @@ def test_training_starts_at_chance_and_learns(shape, top_architecture):
 
 
 def test_parameter_count_is_the_predecessors():
-    algorithm = Rotation((128, 128, 128, 1))
-    model = algorithm.make_model(unet((128, 128, 128, 1), enc_filters=16), seed=0)
-    assert model.count_params() == 39_214_618
+    algorithm = Rotation((128, 128, 128, 1), normalization="batch")
+    encoder = unet((128, 128, 128, 1), enc_filters=16, unet_preset="upstream")
+    assert algorithm.make_model(encoder, seed=0).count_params() == 39_214_618
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn:DeprecationWarning")  # Keras, numpy 2

@@ -411,6 +411,28 @@ def test_the_papers_sizes():
     assert thin.encoder_shape == (121, 101, 13, 1)
 
 
+@pytest.mark.parametrize(
+    ("cell", "gap", "jitter"), [(4, 1, 0), (7, 1, 0), (8, 1, 1), (16, 2, 2), (42, 5, 4), (64, 8, 4), (100, 10, 4)]
+)
+def test_gap_and_jitter_follow_from_the_cell(cell, gap, jitter):
+    """An eighth of it; the gap at least 1, since edges that touch tell the order, and at most 10, the jitter 4."""
+    for rank in (2, 3):
+        grid = RubiksCube((*[2 * cell] * rank, 1)).grid
+        assert (grid.gaps, grid.jitters) == ((gap,) * rank, (jitter,) * rank)
+
+
+@pytest.mark.parametrize(("normalization", "smallest"), [(None, 1), ("layer", 1), ("batch", 3)])
+def test_all_heads_have_the_normalization_of_the_keys(normalization, smallest):
+    algorithm = RubiksCube((12, 12, 12, 1), **SMALL, normalization=normalization)
+    model = algorithm.make_model(tiny_encoder(algorithm.encoder_shape), seed=0)
+    norms = [layer for layer in model.layers if "norm" in layer.name]
+    assert [layer.name for layer in norms] == ["order_norm_1", "horizontal_norm_1", "vertical_norm_1"]
+    expected = keras.layers.BatchNormalization if normalization == "batch" else keras.layers.GroupNormalization
+    assert {type(layer) for layer in norms} == {expected}
+    assert algorithm.sampling.min_batch == smallest
+    assert not algorithm.sampling.flips_keep_labels
+
+
 def test_keys_of_an_experiment_file(tmp_path):
     values = {"algorithm": "rubiks_cube", "dataset_name": "nifti", "data_dir": "scans", "data_dim": [32, 32, 16]}
     values |= {"patches_per_side": [2, 2, 1], "patch_gap": [4, 4, 0], "patch_jitter": 1, "head_units": [32, 16]}

@@ -54,6 +54,13 @@ def targets(algorithm, number):
     return np.full(number, len(algorithm.path), np.int32)
 
 
+def accuracy(algorithm, y_true, y_pred):
+    metric = algorithm.metrics()[0]
+    assert metric.name == "accuracy"
+    metric.update_state(y_true, y_pred)
+    return float(metric.result())
+
+
 def box(algorithm, cell):
     pairs = zip(algorithm.origin(cell), algorithm.cube_shape, strict=True)
     return tuple(slice(start, start + edge) for start, edge in pairs)
@@ -283,7 +290,7 @@ def test_equal_codes_give_the_logarithm_of_the_number_of_candidates():
     y_pred = algorithm.make_model(blind, seed=0)(inputs)
     np.testing.assert_allclose(algorithm.loss(y_true, y_pred), np.log(16), atol=1e-5)
     np.testing.assert_allclose(algorithm.spread(y_true, y_pred), 0, atol=1e-5)
-    np.testing.assert_array_equal(algorithm.accuracy(y_true, np.zeros((2, 2, 8), np.float32)), 0)
+    assert accuracy(algorithm, y_true, np.zeros((2, 2, 8), np.float32)) == 0
 
 
 def test_a_perfect_prediction_costs_nothing():
@@ -292,7 +299,7 @@ def test_a_perfect_prediction_costs_nothing():
     y_pred[[0, 1], [0, 1], 7] = 1 / algorithm.temperature  # a cosine of 1; the rest is orthogonal
     y_true = targets(algorithm, 2)
     assert np.max(algorithm.loss(y_true, y_pred)) < 1e-3
-    np.testing.assert_array_equal(algorithm.accuracy(y_true, y_pred), 1)
+    assert accuracy(algorithm, y_true, y_pred) == 1
     np.testing.assert_allclose(algorithm.similarity(y_true, y_pred), 1, rtol=1e-6)
     np.testing.assert_allclose(algorithm.spread(y_true, y_pred), np.std([1, *[0] * 15]), rtol=1e-5)
 
@@ -317,7 +324,7 @@ def test_loss_and_accuracy_agree_with_a_slow_loop(mode, exclude, target, overlap
     values = algorithm.loss(y_true, y_pred)
     assert values.dtype == tf.float32
     np.testing.assert_allclose(values, expected, rtol=1e-5)
-    np.testing.assert_array_equal(algorithm.accuracy(y_true[:, None], y_pred), hits)
+    assert accuracy(algorithm, y_true[:, None], y_pred) == pytest.approx(hits.mean())
     np.testing.assert_allclose(algorithm.similarity(y_true, y_pred), similarity, rtol=1e-6)
     number = 1 + len(negatives)
     assert algorithm.chance(3) == {"accuracy": pytest.approx(1 / number)}
@@ -325,6 +332,40 @@ def test_loss_and_accuracy_agree_with_a_slow_loop(mode, exclude, target, overlap
         np.testing.assert_allclose(algorithm.loss(y_true, 0 * y_pred), np.log(number), rtol=1e-6)
     else:
         np.testing.assert_allclose(algorithm.loss(y_true, 0 * y_pred), 2 * np.log(2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["info_nce", "binary"])
+def test_a_sub_volume_that_does_not_count_costs_nothing_and_serves_the_others_as_before(mode):
+    algorithm = TCPC((24, 24, 1), tcpc_mode=mode)
+    y_pred, y_true = 3 * scores(algorithm, 4), targets(algorithm, 4)
+    y_pred[[0, 1, 2], [0, 1, 2], 7] = [20, -20, 20]  # right, wrong, and right, of the first three
+    before = algorithm.loss(y_true, y_pred).numpy()
+    y_true[[2, 3]] = -1
+    after = algorithm.loss(y_true, y_pred).numpy()
+    np.testing.assert_array_equal(after[:2], before[:2])
+    np.testing.assert_array_equal(after[2:], 0)
+    assert accuracy(algorithm, y_true, y_pred) == 0.5
+    np.testing.assert_array_equal(algorithm.complete(y_true, y_pred), [1, 1, 0, 0])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_sub_volume_counts_where_every_cube_is_filled(shape):
+    image = np.full(shape, 0.5, np.float32)
+    algorithm = TCPC(shape, cube_overlap=0.0, **PLAIN)
+    rows = algorithm.cube_shape[0]
+    empty = -(-3 * rows // 10)  # rows of the fourth cube without tissue, about a third
+    image[box(algorithm, algorithm.cells[3])][:empty] = 0.04
+
+    def target(min_foreground):
+        task = TCPC(shape, cube_overlap=0.0, **PLAIN, min_foreground=min_foreground)
+        label = task.make_example(tf.constant(image), tf.constant([0, 1]))[1]
+        assert label.dtype == tf.int32
+        return int(label)
+
+    share = 1 - empty / rows
+    assert target(0.0) == target(share - 0.01) == 7
+    assert target(share + 0.01) == target(0.8) == -1
+    assert algorithm.min_foreground == 0.8
 
 
 def test_without_overlap_no_negative_is_left_out():
@@ -357,7 +398,8 @@ def test_fifty_steps_on_four_volumes_go_below_chance(mode, shape):
     model.compile(optimizer, loss=algorithm.loss, metrics=algorithm.metrics())
     draws = [standardized(seed) for seed in range(5)]
     history = [model.train_on_batch(*draws[step % 5], return_dict=True) for step in range(50)]
-    assert set(history[0]) == {"loss", "accuracy", "similarity", "spread"}
+    assert set(history[0]) == {"loss", "accuracy", "similarity", "spread", "complete"}
+    assert history[0]["complete"] == 1
     chance = {"info_nce": np.log(32), "binary": 2 * np.log(2)}[mode]
     inputs, y_true = standardized(9)  # shifts and intensities that it was not trained on
     y_pred = model(inputs, training=False)

@@ -152,25 +152,38 @@ def test_pooling_and_up_sampling_values():
     np.testing.assert_array_equal(enlarged, np.kron(x[0, ..., 0], np.ones((2, 2))))
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(16, 8), (12, 6), (4, 4), (7, 7), (11, 1), (20, 5), (1, 1)])
-def test_group_normalization_has_the_largest_divisor_up_to_eight(channels, groups):
+@pytest.mark.parametrize(
+    ("channels", "groups"),
+    [(1, 1), (4, 1), (7, 1), (8, 2), (11, 1), (12, 3), (16, 4), (20, 5), (24, 6), (28, 7), (32, 8), (36, 6), (64, 8)]
+    + [(512, 8)],
+)
+def test_groups_are_at_most_eight_and_of_at_least_four_channels(channels, groups):
     assert layers.normalization("group", channels, name="norm").groups == groups
+    assert layers.normalization(None, channels, name="norm").groups == groups  # the default
+    assert layers.normalization("layer", channels, name="norm").groups == 1
 
 
-def test_normalizations_have_keras_constants_unless_told():
-    default, given = (layers.normalization("batch", 4, name="norm", **options) for options in ({}, {"momentum": 0.9}))
-    keras_own = keras.layers.BatchNormalization()
-    assert (default.momentum, default.epsilon) == (keras_own.momentum, keras_own.epsilon)
-    assert (given.momentum, given.epsilon) == (0.9, keras_own.epsilon)
-    assert layers.normalization("group", 4, name="norm").epsilon == keras.layers.GroupNormalization().epsilon
-    for kind in ("batch", "group"):
+def test_constants_of_the_normalizations():
+    """0.9, where Keras keeps 0.99 of the running statistics in a step; epsilon is Keras's."""
+    default, given = (layers.normalization("batch", 4, name="norm", **options) for options in ({}, {"momentum": 0.99}))
+    assert (default.momentum, default.epsilon) == (0.9, 1e-3)
+    assert (given.momentum, given.epsilon) == (0.99, 1e-3)
+    for kind in ("group", "layer", None):
+        assert layers.normalization(kind, 4, name="norm").epsilon == 1e-3
+    for kind in ("batch", "group", "layer"):
         assert layers.normalization(kind, 4, epsilon=1e-5, name="norm").epsilon == 1e-5
 
 
-def test_group_normalization_does_not_depend_on_the_batch():
-    x = np.random.default_rng(0).normal(3, 2, (4, 6, 6, 8)).astype("float32")
-    layer = layers.normalization("group", 8, name="norm")
-    np.testing.assert_allclose(layer(x, training=True)[:1], layer(x[:1], training=False), atol=1e-5)
+@pytest.mark.parametrize(("kind", "groups"), [("group", 2), ("layer", 1)])
+@pytest.mark.parametrize("shape", [(4, 6, 6, 8), (4, 3, 2, 5, 8), (4, 8)])
+def test_group_and_layer_normalization_are_of_each_scan_by_itself(kind, groups, shape):
+    x = np.random.default_rng(0).normal(3, 2, shape).astype("float32")
+    layer = layers.normalization(kind, 8, name="norm")
+    parts = x.reshape(4, -1, groups, 8 // groups)
+    mean, variance = (reduce(parts, axis=(1, 3), keepdims=True) for reduce in (np.mean, np.var))
+    expected = ((parts - mean) / np.sqrt(variance + 1e-3)).reshape(shape)
+    np.testing.assert_allclose(layer(x, training=True), expected, atol=1e-5)
+    np.testing.assert_allclose(layer(x[:1], training=False), expected[:1], atol=1e-5)
 
 
 def test_logits_are_small_and_float32_under_mixed_precision():

@@ -81,6 +81,17 @@ def test_padding_is_centred():
     assert padded.sum() == 4
 
 
+def test_mirroring_is_centred_and_repeats_the_ends():
+    """One before, two behind: 0 1 2 becomes 0 0 1 2 2 1."""
+    tensor = tf.constant([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]])[..., None]
+    mirrored = patches.mirror_to(tensor, (2, 6, 1)).numpy()[..., 0]
+    np.testing.assert_array_equal(mirrored, [[0, 0, 1, 2, 2, 1], [3, 3, 4, 5, 5, 4]])
+    np.testing.assert_array_equal(patches.mirror_to(tensor, (2, 3, 1)), tensor)
+    image = numbered((5, 4, 3, 2))
+    expected = np.pad(image, [(1, 2), (0, 1), (1, 1), (0, 0)], mode="symmetric")
+    np.testing.assert_array_equal(patches.mirror_to(tf.constant(image), (8, 5, 5, 2)), expected)
+
+
 CELLS = [((10, 13), 3, 0, 2), ((17, 13), 2, 1, 0), ((11, 14, 9), 3, 0, 1), ((16, 12, 20), 2, 3, 2)]
 
 
@@ -148,7 +159,7 @@ def test_one_number_is_the_same_for_every_axis(spatial, per_side, gap, jitter):
 
 @pytest.mark.parametrize(("spatial", "per_side"), [((6, 9), (2, 3)), ((6, 9, 4), (3, 1, 2)), ((4, 4, 4), 2)])
 def test_patches_assembled_give_the_image(spatial, per_side):
-    image, grid = numbered((*spatial, 2)), patches.PatchCells(spatial, per_side)
+    image, grid = numbered((*spatial, 2)), patches.PatchCells(spatial, per_side, gap=0, jitter=0)
     cut = patches.extract(tf.constant(image), grid.draw_origins(tf.constant([0, 0])), grid.patch_shape)
     np.testing.assert_array_equal(grid.assemble(cut.numpy()), image)
 
@@ -167,20 +178,52 @@ def test_as_many_numbers_as_axes_are_expected(numbers, message):
 
 
 def test_shifts_of_patches_and_axes_are_drawn_apart():
-    shifts = drawn_origins(patches.PatchCells((16, 16), 2, jitter=5), 400).reshape(400, -1) % 8
+    shifts = drawn_origins(patches.PatchCells((16, 16), 2, gap=0, jitter=5), 400).reshape(400, -1) % 8
     correlation = np.corrcoef(shifts.T)
     assert np.abs(correlation - np.eye(8)).max() < 0.2
 
 
 def test_the_predecessors_patches_have_39_voxels():
-    grid = patches.PatchCells((128, 128, 128), 3, jitter=3)
+    grid = patches.PatchCells((128, 128, 128), 3, gap=0, jitter=3)
     assert grid.cell_shape == (42, 42, 42)
     assert grid.patch_shape == (39, 39, 39)
     assert len(grid.cells()) == 27
 
 
+@pytest.mark.parametrize(
+    ("cell", "gap", "jitter", "patch"),
+    [
+        (2, 1, 0, 1),
+        (3, 1, 0, 2),
+        (4, 1, 0, 3),
+        (8, 2, 1, 5),
+        (11, 2, 1, 8),
+        (12, 3, 1, 8),
+        (16, 3, 2, 11),
+        (24, 3, 3, 18),
+        (42, 3, 3, 36),
+        (75, 3, 3, 69),
+    ],
+)
+def test_gap_and_jitter_follow_from_the_cell(cell, gap, jitter, patch):
+    """A quarter of it, at least 1 and at most 3, and an eighth, at most 3; each axis by itself."""
+    grid = patches.PatchCells((2 * cell, 26, 2 * cell + 1), (2, 1, 2))
+    assert grid.cell_shape == (cell, 26, cell)
+    assert grid.gaps == (gap, 3, gap)
+    assert grid.jitters == (jitter, 3, jitter)
+    assert grid.patch_shape == (patch, 20, patch)
+    assert patches.PatchCells((2 * cell,) * 2, 2, gap=0).gaps == (0, 0)  # 0 is 0, not what is not said
+    assert patches.PatchCells((2 * cell,) * 2, 2, jitter=0).jitters == (0, 0)
+
+
+def test_a_cell_of_one_voxel_has_no_room_for_a_gap():
+    assert patches.PatchCells((3, 3), 3, gap=0).patch_shape == (1, 1)
+    with pytest.raises(UserError, match="a gap of .* leave no voxel"):
+        patches.PatchCells((3, 3), 3)
+
+
 def test_cells_without_jitter_and_gap_are_those_of_the_grid():
-    grid, cells = patches.PatchGrid((9, 7), 3, (0, 0)), patches.PatchCells((9, 7), 3)
+    grid, cells = patches.PatchGrid((9, 7), 3, (0, 0)), patches.PatchCells((9, 7), 3, gap=0, jitter=0)
     expected = [grid.origin(cell) for cell in grid.cells()]
     np.testing.assert_array_equal(cells.draw_origins(tf.constant([0, 0])), expected)
 

@@ -187,23 +187,41 @@ def test_the_codes_of_a_task_that_compares_are_watched(run):
         np.testing.assert_allclose(drawn, [float(row[f"val_{name}"]) for row in history], rtol=1e-6)
 
 
-def test_a_task_that_will_not_be_learned_is_warned_of(run, no_training, tmp_path, caplog):
+@pytest.fixture
+def half_empty(tmp_path):
+    """Six scans of which one half is air: four of eight cubes."""
     folder = tmp_path / "scans"
     folder.mkdir()
     for number in range(6):
         array = np.zeros((16, 16, 16), np.float32)
-        array[:8] = np.random.default_rng(number).random((8, 16, 16))  # four of eight cubes are air
+        array[:8] = np.random.default_rng(number).random((8, 16, 16))
         nib.save(nib.Nifti1Image(array, np.eye(4)), folder / f"case{number}.nii.gz")
+    return folder
+
+
+def test_a_task_that_is_learned_in_part_is_warned_of(run, no_training, half_empty, caplog):
     with caplog.at_level(logging.converter.ABSL_WARNING):
-        run(folder, **CUBES)
-    assert "each of the first 4 training scans has a blank cube" in caplog.text
+        run(half_empty, **CUBES)
+    assert "min_foreground: 0 of the first 4 training scans have at least 80%" in caplog.text
+    assert "the order is not learned from them" in caplog.text
     caplog.clear()
-    run(folder, **CUBES, min_foreground=0.0)
-    assert "blank cube" not in caplog.text
+    run(half_empty, **CUBES, min_foreground=0.0)
+    assert "min_foreground" not in caplog.text
+
+
+def test_a_task_of_which_nothing_will_be_learned_is_refused_before_the_first_step(
+    run, no_training, half_empty, monkeypatch
+):
+    monkeypatch.setattr(training, "fit", lambda *args, **options: pytest.fail("trained"))
+    keys = CUBES | {"algorithm": "jigsaw"}
+    with pytest.raises(UserError, match="^min_foreground: 0 of the first 4 training scans .* nothing is learned from"):
+        run(half_empty, **keys)
+    monkeypatch.setattr(training, "fit", lambda *args, **options: HISTORY)
+    run(half_empty, **keys, min_foreground=0.0)
 
 
 def test_a_task_with_a_decoder_leaves_it_with_its_encoder(run, no_training):
-    path, _ = run(**PARTS)
+    path, _ = run(**PARTS, normalization="batch")
     encoder, whole = load_model(path / "encoder.keras"), load_model(path / "encoder_decoder.keras")
     for one, other in zip(encoder.weights, whole.get_layer("encoder").weights, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -222,7 +240,7 @@ def test_statistics_that_mix_sizes_are_taken_from_what_the_decoder_works_on(run,
 
     monkeypatch.setattr(batch_statistics, "recompute", spy)
     monkeypatch.setattr(Parts2Whole, "encoder_shapes", [(8, 8, 8, 1), (4, 4, 4, 1)])
-    path, _ = run(**PARTS)
+    path, _ = run(**PARTS, normalization="batch")
     assert [batch.shape for batch in batches] == [(2, 8, 8, 8, 1)] * 2  # four scans train, for one epoch
     encoder = load_model(path / "encoder.keras")
     norm = next(layer for layer in encoder.layers if hasattr(layer, "moving_mean"))

@@ -24,7 +24,7 @@ def duc(
     *,
     num_classes: int,
     duc_filters: Annotated[int, Field(ge=1)] | None = None,
-    normalization: Normalization = "batch",
+    normalization: Normalization | None = None,
     seed: int = 0,
 ) -> Model:
     """Complete an encoder with Conv 3 – norm – ReLU – Conv 1 – depth to space.
@@ -67,7 +67,8 @@ def duc(
             ratios,
         )
     x = layers.convolution(rank, filters, 3, seed=seed, name="decoder_conv")(x)
-    x = blocks.normalize(x, normalization, "decoder_norm")
+    # Of a single value a group normalization would leave nothing.
+    x = blocks.normalize(x, "none" if math.prod(x.shape[1:]) == 1 else normalization, "decoder_norm")
     x = keras.layers.ReLU(name="decoder_relu")(x)
     logits = layers.logits_convolution(rank, num_outputs, seed=seed, name="decoder_logits")
     x = depth_to_space(logits(x), ratios)

@@ -12,6 +12,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models import blocks, layers
 from self_supervised_3d_tasks.models.encoders import pyramid_outputs
+from self_supervised_3d_tasks.models.encoders.unet import PRESETS, PresetName
 from self_supervised_3d_tasks.models.layers import Normalization
 from self_supervised_3d_tasks.shapes import Model, Tensor
 
@@ -36,8 +37,9 @@ def unet(
     encoder: Model,
     *,
     num_classes: int,
-    normalization: Normalization = "batch",
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+    unet_preset: PresetName = "plain",
+    normalization: Normalization | None = None,
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None,
     skips: bool = True,
     seed: int = 0,
 ) -> Model:
@@ -53,7 +55,8 @@ def unet(
         encoder: A model with `pyramid_outputs`. The result shares its layers: freezing the encoder freezes
             them here.
         num_classes: Classes, background included.
-        normalization: Normalization of the decoder's convolutions.
+        unet_preset: Gives normalization and dropout of the decoder where the two keys do not, as in the encoder.
+        normalization: Normalization of the decoder's convolutions, see `layers.normalization`.
         dropout: Dropout rate inside the decoder's blocks.
         skips: Whether the encoder's maps are concatenated; without them all that is known of the image comes through
             the encoder's output.
@@ -66,7 +69,9 @@ def unet(
         UserError: A level's size is not a multiple of the next coarser one's.
     """
     maps = {_level_name(level): map_ for level, map_ in enumerate(pyramid_outputs(encoder)[:-1])} if skips else {}
-    settings = {"normalization": normalization, "dropout": dropout, "seed": seed}
+    preset = PRESETS[unet_preset]
+    settings = {"normalization": normalization or preset.normalization, "momentum": preset.momentum, "seed": seed}
+    settings["dropout"] = preset.dropout if dropout is None else dropout
     x = way_up(encoder.output, levels_above(encoder), maps, **settings)[-1]
     logits = layers.logits_convolution(len(x.shape) - 2, num_classes, seed=seed, name="decoder_logits")(x)
     return keras.Model(encoder.input, logits, name="segmentation")
@@ -100,8 +105,9 @@ def way_up(
     levels: Sequence[Level],
     maps: Mapping[str, Tensor] | None = None,
     *,
-    normalization: Normalization,
-    dropout: float,
+    normalization: Normalization | None,
+    momentum: float = layers.MOMENTUM,
+    dropout: float | None,
     seed: int,
 ) -> list[Tensor]:
     """Enlarge a coarse map level by level.
@@ -110,14 +116,16 @@ def way_up(
         x: ``(batch, *spatial, channels)``.
         levels: Coarse to fine, see `levels_above`.
         maps: By the name of a level the map of its size that is concatenated; the other levels have none.
-        normalization: Normalization of the convolutions.
-        dropout: Dropout rate inside the blocks.
+        normalization: Normalization of the convolutions, see `layers.normalization`.
+        momentum: Momentum of a batch normalization.
+        dropout: Dropout rate inside the blocks; None: 0.
         seed: Seed of the initial weights and of dropout.
 
     Returns:
         The maps of the levels that have weights, coarse to fine; where none has, the enlarged ``x`` alone.
     """
     rank, maps = len(x.shape) - 2, maps or {}
+    settings = {"normalization": normalization, "momentum": momentum, "dropout": dropout or 0.0, "seed": seed}
     outputs = []
     for name, factor, channels in levels:
         if channels is None:
@@ -126,7 +134,7 @@ def way_up(
         x = layers.transposed_convolution(rank, channels, factor, seed=seed, name=f"{name}_up")(x)
         if name in maps:
             x = keras.layers.Concatenate(name=f"{name}_concat")([x, maps[name]])
-        x = blocks.plain_block(x, channels, normalization=normalization, dropout=dropout, seed=seed, name=name)
+        x = blocks.plain_block(x, channels, **settings, name=name)
         outputs.append(x)
     return outputs or [x]
 

@@ -32,7 +32,8 @@ def build(
     """Build an encoder of keras.applications with weights of our own; nothing is downloaded.
 
     Keras's functions take no seed and leave many layers to be numbered over the whole process. Here every layer
-    has a name of its own, by which weights are transferred, and draws from ``seed``.
+    has a name of its own, by which weights are transferred, and draws from ``seed``; batch normalizations keep 0.9 of
+    their running statistics in a step, not 0.99, see `layers.normalization`.
 
     Args:
         name: Key of `ARCHITECTURES`.
@@ -147,6 +148,8 @@ def _seeded_copy(layer: Layer, *, name: str, seed: int) -> Layer:
     """Return a new layer with the settings of ``layer``, of today's precision, with a seed wherever it takes one."""
     config: dict[str, Any] = layer.get_config() | {"name": name}
     del config["dtype"]
+    if isinstance(layer, keras.layers.BatchNormalization):
+        config["momentum"] = layers.MOMENTUM
     if "seed" in config:
         config["seed"] = layers.layer_seed(seed, name)
     for key, value in config.items():

@@ -29,7 +29,7 @@ def build(
     *,
     width_multiplier: Annotated[float, Field(gt=0)] = 1.0,
     output_stride: Literal[8, 32] = 32,
-    normalization: Normalization = "batch",
+    normalization: Normalization | None = None,
     seed: int = 0,
 ) -> Model:
     """Build a ResNet of basic blocks, without its pooling and dense layer.
@@ -88,7 +88,7 @@ def _basic_block(
     stride: int,
     dilations: tuple[int, int],
     project: bool,
-    normalization: Normalization,
+    normalization: Normalization | None,
     seed: int,
     name: str,
 ) -> Tensor:

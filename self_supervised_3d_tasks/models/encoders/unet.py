@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -12,9 +13,33 @@ from self_supervised_3d_tasks.models import blocks, layers
 from self_supervised_3d_tasks.models.encoders import PYRAMID_PREFIX
 from self_supervised_3d_tasks.models.encoders.base import check_size
 from self_supervised_3d_tasks.models.layers import Normalization
-from self_supervised_3d_tasks.shapes import Model
+from self_supervised_3d_tasks.shapes import Model, Tensor
 
-PRESETS = {"upstream": (16, blocks.plain_block), "paper": (32, blocks.residual_block)}
+
+class Preset(NamedTuple):
+    """What a preset fixes.
+
+    Attributes:
+        filters: Filters of the first level.
+        block: The two convolutions of a level.
+        normalization: Their normalization where the key is not given.
+        momentum: Momentum of a batch normalization.
+        dropout: Dropout rate where the key is not given.
+    """
+
+    filters: int
+    block: Callable[..., Tensor]
+    normalization: Normalization
+    momentum: float
+    dropout: float
+
+
+PRESETS = {
+    "plain": Preset(16, blocks.plain_block, "group", layers.MOMENTUM, 0.0),
+    "upstream": Preset(16, blocks.plain_block, "batch", 0.99, 0.5),
+    "paper": Preset(32, blocks.residual_block, "group", layers.MOMENTUM, 0.0),
+}
+PresetName = Literal["plain", "upstream", "paper"]
 
 
 def unet(
@@ -22,29 +47,32 @@ def unet(
     *,
     enc_filters: Annotated[int, Field(ge=1)] | None = None,
     num_layers: Annotated[int, Field(ge=1)] = 4,
-    unet_preset: Literal["upstream", "paper"] = "upstream",
+    unet_preset: PresetName = "plain",
     pooling: Literal["max", "avg", "none"] = "max",
-    normalization: Normalization = "batch",
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+    normalization: Normalization | None = None,
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None,
     dropout_change_per_layer: float = 0.0,
     seed: int = 0,
 ) -> Model:
     """Build the encoder of a U-Net.
 
     ``num_layers`` blocks, each followed by a max-pooling by 2, then a bottom block and a final pooling.
-    ``"upstream"`` has the predecessor's plain blocks, layer order and parameter counts. ``"paper"`` has the
-    residual blocks of Taleb et al. 2020, "3D Self-Supervised Methods for Medical Imaging", appendix A: five
-    levels with 32, 64, 128, 256 and 512 filters; what is inside a block it does not say.
+    ``"plain"`` has the predecessor's blocks, layer order and parameter counts, with a normalization that does not
+    depend on the batch and without dropout, which few steps on few scans do not pay for. ``"upstream"`` is the
+    predecessor's network as it was, with a batch normalization that keeps 0.99 of its running statistics in a step
+    and half of the units dropped: from scratch it needs more than a thousand steps. ``"paper"`` has the residual
+    blocks of Taleb et al. 2020, "3D Self-Supervised Methods for Medical Imaging", appendix A: five levels with 32,
+    64, 128, 256 and 512 filters; what is inside a block it does not say.
 
     Args:
         input_shape: ``(*spatial, channels)``.
-        enc_filters: Filters of the first level, doubled at each further one; default 16 (upstream) or 32
-            (paper).
+        enc_filters: Filters of the first level, doubled at each further one; default 16, or 32 (paper).
         num_layers: Number of pooled levels; the bottom block comes on top.
-        unet_preset: Plain or residual blocks.
+        unet_preset: Plain or residual blocks, or the predecessor's network.
         pooling: Pooling by 2 after the bottom block.
-        normalization: Normalization of every convolution.
-        dropout: Dropout rate inside the first level's block.
+        normalization: Normalization of every convolution, see `layers.normalization`; default: group, or batch
+            (upstream).
+        dropout: Dropout rate inside the first level's block; default: 0, or 0.5 (upstream).
         dropout_change_per_layer: Added to the rate at each further level.
         seed: Seed of the initial weights and of dropout.
 
@@ -55,15 +83,16 @@ def unet(
         UserError: ``input_shape`` is too small, or a level's dropout rate leaves [0, 1).
     """
     check_input_shape(input_shape, num_layers=num_layers, pooling=pooling)
-    rates = _dropout_rates(dropout, dropout_change_per_layer, num_layers + 1)
-    default_filters, block = PRESETS[unet_preset]
+    preset = PRESETS[unet_preset]
+    rates = _dropout_rates(unet_preset, dropout, dropout_change_per_layer, num_layers + 1)
+    settings = {"normalization": normalization or preset.normalization, "momentum": preset.momentum, "seed": seed}
     rank = len(input_shape) - 1
     x = image = keras.Input(input_shape, name="image")
     for level, rate in enumerate(rates):
         if level > 0:
             x = layers.max_pool(rank, 2, name=f"level_{level - 1}_pool")(x)
-        filters = (enc_filters or default_filters) * 2**level
-        x = block(x, filters, normalization=normalization, dropout=rate, seed=seed, name=f"level_{level}")
+        filters = (enc_filters or preset.filters) * 2**level
+        x = preset.block(x, filters, dropout=rate, **settings, name=f"level_{level}")
         x = keras.layers.Identity(name=f"{PYRAMID_PREFIX}{level}")(x)
     if pooling != "none":
         x = layers.POOLS[pooling](rank, 2, name="final_pool")(x)
@@ -74,8 +103,9 @@ def check_input_shape(
     input_shape: tuple[int | None, ...],
     *,
     num_layers: int = 4,
+    unet_preset: PresetName = "plain",
     pooling: str = "max",
-    dropout: float = 0.5,
+    dropout: float | None = None,
     dropout_change_per_layer: float = 0.0,
     decoder: bool = False,
 ) -> None:
@@ -84,6 +114,7 @@ def check_input_shape(
     Args:
         input_shape: ``(*spatial, channels)`` of what the encoder sees.
         num_layers: Number of pooled levels.
+        unet_preset: Gives the dropout rate where there is none.
         pooling: Final pooling; ``"none"`` leaves it out.
         dropout: Dropout rate inside the first level's block.
         dropout_change_per_layer: Added to the rate at each further level.
@@ -92,7 +123,7 @@ def check_input_shape(
     Raises:
         UserError: The sizes do not fit, see `base.check_size`, or a level's dropout rate leaves [0, 1).
     """
-    _dropout_rates(dropout, dropout_change_per_layer, num_layers + 1)
+    _dropout_rates(unet_preset, dropout, dropout_change_per_layer, num_layers + 1)
     final, spatial = int(pooling != "none"), input_shape[:-1]
     poolings = {'pooling="none"': num_layers}
     poolings |= {f"num_layers={fewer}": fewer + final for fewer in range(num_layers - 1, 0, -1)}
@@ -106,7 +137,8 @@ def check_input_shape(
     )
 
 
-def _dropout_rates(first: float, change: float, num_levels: int) -> list[float]:
+def _dropout_rates(preset: PresetName, first: float | None, change: float, num_levels: int) -> list[float]:
+    first = PRESETS[preset].dropout if first is None else first
     rates = [round(first + level * change, 6) for level in range(num_levels)]
     if not all(0 <= rate < 1 for rate in rates):
         raise UserError(

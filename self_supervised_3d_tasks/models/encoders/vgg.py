@@ -31,7 +31,7 @@ def build(
     width_multiplier: Annotated[float, Field(gt=0)] = 1.0,
     pool_schedule: PoolSchedule | None = None,
     pooling: Literal["max", "avg", "none"] = "max",
-    normalization: Normalization = "batch",
+    normalization: Normalization | None = None,
     seed: int = 0,
 ) -> Model:
     """Build the convolutions of a VGG network, without its dense layers.

@@ -41,7 +41,7 @@ def own_weights(decoder, encoder: keras.Model, num_classes: int = 3) -> int:
     return decoder(encoder, num_classes=num_classes).count_params() - encoder.count_params()
 
 
-@pytest.mark.parametrize("preset", ["upstream", "paper"])
+@pytest.mark.parametrize("preset", encoders.PRESETS)
 @pytest.mark.parametrize("shape", [(16, 8, 3), (8, 16, 8, 1)])
 @pytest.mark.parametrize("pooling", ["max", "none"])
 def test_any_rank(preset, shape, pooling):

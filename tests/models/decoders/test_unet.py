@@ -29,12 +29,38 @@ def strided_encoder(shape: tuple[int, ...]) -> keras.Model:
 
 def test_parameters_of_the_predecessors_3d_network():
     encoder = encoders.unet((128, 128, 128, 1), enc_filters=16)
-    model = unet(encoder, num_classes=3)
+    model = unet(encoder, num_classes=3, unet_preset="upstream")
     assert model.count_params() - encoder.count_params() == 2_113_411
     assert model.output_shape == (None, 128, 128, 128, 3)
+    # By default it lacks the running mean and variance of two convolutions of 128, 64, 32 and 16 filters.
+    assert unet(encoder, num_classes=3).count_params() - encoder.count_params() == 2_113_411 - 4 * (128 + 64 + 32 + 16)
 
 
-@pytest.mark.parametrize("preset", ["upstream", "paper"])
+@pytest.mark.parametrize(
+    ("preset", "options", "momentum", "rates"),
+    [
+        ("plain", {}, None, []),
+        ("paper", {}, None, []),
+        ("upstream", {}, 0.99, [0.5] * 2),
+        ("plain", {"normalization": "batch", "dropout": 0.25}, 0.9, [0.25] * 2),
+        ("upstream", {"normalization": "group", "dropout": 0.0}, None, []),
+    ],
+)
+def test_the_preset_gives_the_decoders_normalization_and_dropout_too(preset, options, momentum, rates):
+    """None as momentum: the normalization is of groups, here of 16 and 8 channels."""
+    model = unet(encoders.unet((8, 8, 1), enc_filters=8, num_layers=2), num_classes=2, unet_preset=preset, **options)
+    added = [layer for layer in model.layers if layer.name.startswith("decoder_")]
+    norms = [layer for layer in added if "norm" in layer.name]
+    if momentum is None:
+        assert [(type(layer), layer.groups) for layer in norms] == [
+            (keras.layers.GroupNormalization, groups) for groups in (4, 4, 2, 2)
+        ]
+    else:
+        assert [(type(layer), layer.momentum) for layer in norms] == [(keras.layers.BatchNormalization, momentum)] * 4
+    assert [layer.rate for layer in added if isinstance(layer, keras.layers.Dropout)] == rates
+
+
+@pytest.mark.parametrize("preset", encoders.PRESETS)
 @pytest.mark.parametrize("shape", [(16, 8, 3), (8, 16, 8, 1)])
 @pytest.mark.parametrize("pooling", ["max", "none"])
 def test_any_rank(preset, shape, pooling):

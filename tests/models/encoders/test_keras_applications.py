@@ -76,6 +76,20 @@ def test_parameters_of_every_architecture(name):
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+@every_architecture
+def test_batch_normalizations_keep_nine_tenths_of_their_running_statistics(name):
+    """Keras's own networks keep 0.99; nothing else about the layers changes."""
+    smallest = ARCHITECTURES[name].smallest
+    encoder = build(name, (smallest, smallest, 3), pooling="none")
+    norms = [layer for layer in encoder.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert {layer.momentum for layer in norms} == {0.9}
+    function = getattr(keras.applications, ARCHITECTURES[name].function)
+    template = function(include_top=False, weights=None, input_shape=(smallest, smallest, 3))
+    theirs = [layer for layer in template.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert {layer.momentum for layer in theirs} == {0.99}
+    assert [(norm.epsilon, norm.scale) for norm in norms] == [(norm.epsilon, norm.scale) for norm in theirs]
+
+
 def test_every_architecture_is_tested():
     assert PARAMETERS.keys() == ARCHITECTURES.keys()
 
@@ -93,7 +107,7 @@ def test_the_smallest_image_is_keras_own(name):
 
 def test_parameters_of_the_predecessors_2d_rotation():
     vector = keras.Input((1024,))
-    head = keras.Model(vector, heads.big_fully(vector, 4, seed=0))
+    head = keras.Model(vector, heads.big_fully(vector, 4, normalization="batch", seed=0))
     assert PARAMETERS["densenet121"] + head.count_params() == 11_251_268
 
 

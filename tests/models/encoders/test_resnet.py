@@ -55,10 +55,13 @@ def test_parameters_follow_from_the_widths(shape, multiplier, output_stride):
     widths = tuple(int(width * multiplier) for width in (64, 128, 256, 512))
     kernels = kernel_weights(len(shape) - 1, shape[-1], widths)
     normalized = 5 * widths[0] + 5 * sum(widths[1:])  # stem and four, or four and a shortcut
-    encoder = resnet18(shape, width_multiplier=multiplier, output_stride=output_stride)
-    assert encoder.count_params() == kernels + 4 * normalized
+    options = {"width_multiplier": multiplier, "output_stride": output_stride}
+    encoder = resnet18(shape, **options)
+    assert encoder.count_params() == kernels + 2 * normalized
     if multiplier < 1:
-        plain = resnet18(shape, width_multiplier=multiplier, output_stride=output_stride, normalization="none")
+        with_statistics = resnet18(shape, **options, normalization="batch")
+        assert with_statistics.count_params() == kernels + 4 * normalized
+        plain = resnet18(shape, **options, normalization="none")
         assert plain.count_params() == kernels + normalized  # a bias each
 
 
@@ -107,11 +110,17 @@ def test_strides_and_dilations(rank, output_stride):
 
 
 def test_normalizations_have_pytorchs_constants():
-    norms = [layer for layer in resnet18((8, 8, 1), **TINY).layers if layer.name.endswith("_norm")]
-    assert len(norms) == 20
-    assert {(type(layer), layer.momentum, layer.epsilon) for layer in norms} == {
+    def norms(**options):
+        return [layer for layer in resnet18((8, 8, 1), **TINY, **options).layers if layer.name.endswith("_norm")]
+
+    batch = norms(normalization="batch")
+    assert len(batch) == 20
+    assert {(type(layer), layer.momentum, layer.epsilon) for layer in batch} == {
         (keras.layers.BatchNormalization, 0.9, 1e-5)
     }
+    groups = {(type(layer), layer.groups, layer.epsilon) for layer in norms()}
+    assert groups == {(keras.layers.GroupNormalization, number, 1e-5) for number in (1, 2, 4)}  # of 2, 4, 8 and 16
+    assert {layer.groups for layer in norms(normalization="layer")} == {1}
 
 
 def test_blocks_whose_last_convolution_is_silent_hand_on_their_input():
@@ -171,7 +180,7 @@ def test_pretrained_with_strides_for_the_dilated_variant(tmp_path):
     save_model(pretrained, tmp_path / "encoder.keras")
     target = resnet18((32, 32, 16, 1), width_multiplier=multiplier, output_stride=8, seed=2)
     report = transfer.load_encoder(target, tmp_path / "encoder.keras")
-    assert len(report.matched) == report.total == 20 * 5
+    assert len(report.matched) == report.total == 20 * 3  # kernel, scale and shift
     for one, other in zip(pretrained.get_weights(), target.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 

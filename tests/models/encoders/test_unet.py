@@ -12,7 +12,7 @@ import pytest
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.models import heads
 from self_supervised_3d_tasks.models.encoders import pyramid_outputs
-from self_supervised_3d_tasks.models.encoders.unet import check_input_shape, unet
+from self_supervised_3d_tasks.models.encoders.unet import PRESETS, check_input_shape, unet
 
 TINY = {"enc_filters": 2, "num_layers": 2}
 # TensorFlow's arrays under numpy 2, whenever Keras saves.
@@ -20,15 +20,23 @@ saves = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationW
 
 
 def test_parameters_of_the_predecessors_3d_network():
-    encoder = unet((128, 128, 128, 1), enc_filters=16)
+    encoder = unet((128, 128, 128, 1), enc_filters=16, unet_preset="upstream")
     assert encoder.count_params() == 3_537_424
     assert encoder.output_shape == (None, 4, 4, 4, 256)
-    rotation = keras.Model(encoder.input, heads.big_fully(encoder.output, 10, seed=0))
+    rotation = keras.Model(encoder.input, heads.big_fully(encoder.output, 10, normalization="batch", seed=0))
     assert rotation.count_params() == 39_214_618
 
 
+def test_the_plain_network_lacks_the_predecessors_running_statistics_alone():
+    """A mean and a variance of each of two convolutions with 16, 32, 64, 128 and 256 filters."""
+    plain = unet((32, 32, 32, 1))
+    assert plain.count_params() == 3_537_424 - 2 * 2 * (16 + 32 + 64 + 128 + 256)
+    upstream = unet((32, 32, 32, 1), unet_preset="upstream")
+    assert [weight.path for weight in plain.trainable_weights] == [weight.path for weight in upstream.trainable_weights]
+
+
 def test_layer_order_of_a_level_is_the_predecessors():
-    names = [layer.name for layer in unet((8, 8, 1), **TINY).layers]
+    names = [layer.name for layer in unet((8, 8, 1), unet_preset="upstream", **TINY).layers]
     assert names[:8] == [
         "image",
         "level_0_conv_1",
@@ -40,6 +48,33 @@ def test_layer_order_of_a_level_is_the_predecessors():
         "level_0_pool",
     ]
     assert names[-2:] == ["pyramid_2", "final_pool"]
+    plain = [layer.name for layer in unet((8, 8, 1), **TINY).layers]
+    assert plain == [name for name in names if not name.endswith("dropout")]
+
+
+@pytest.mark.parametrize(
+    ("preset", "kind", "rates"), [("plain", "group", []), ("upstream", "batch", [0.5] * 3), ("paper", "group", [])]
+)
+def test_what_a_preset_fixes_and_the_keys_change(preset, kind, rates):
+    def found(**options):
+        layers = unet((16, 16, 1), enc_filters=8, num_layers=2, unet_preset=preset, **options).layers
+        norms = [layer for layer in layers if "norm" in layer.name]
+        return norms, [layer.rate for layer in layers if isinstance(layer, keras.layers.Dropout)]
+
+    for normalization in (None, "group", "layer", "batch"):
+        norms, dropouts = found(normalization=normalization)
+        wanted = normalization or kind
+        if wanted == "batch":
+            momentum = {"upstream": 0.99}.get(preset, 0.9)
+            assert {(type(norm), norm.momentum) for norm in norms} == {(keras.layers.BatchNormalization, momentum)}
+        else:
+            groups = {"group": {2, 4, 8}, "layer": {1}}[wanted]  # of 8, 16 and 32 filters
+            assert {type(norm) for norm in norms} == {keras.layers.GroupNormalization}
+            assert {norm.groups for norm in norms} == groups
+        assert dropouts == rates
+    assert found(dropout=0.25)[1] == [0.25] * 3
+    assert found(dropout=0.0)[1] == []
+    assert found(normalization="none")[0] == []
 
 
 def test_the_paper_has_residual_blocks_of_32_to_512_filters():
@@ -47,10 +82,10 @@ def test_the_paper_has_residual_blocks_of_32_to_512_filters():
     assert [output.shape[-1] for output in pyramid_outputs(encoder)] == [32, 64, 128, 256, 512]
     assert sum(isinstance(layer, keras.layers.Add) for layer in encoder.layers) == 5
     conv = sum(
-        27 * a * b + b + 27 * b * b + b + a * b + b + 3 * 4 * b
+        27 * a * b + b + 27 * b * b + b + a * b + b
         for a, b in zip((2, 32, 64, 128, 256), (32, 64, 128, 256, 512), strict=True)
     )
-    assert encoder.count_params() == conv
+    assert encoder.count_params() == conv + 3 * 2 * (32 + 64 + 128 + 256 + 512)  # scale and shift, also of the shortcut
 
 
 def test_a_residual_block_without_change_of_channels_adds_its_input():
@@ -62,7 +97,7 @@ def test_a_residual_block_without_change_of_channels_adds_its_input():
     np.testing.assert_allclose(level_0(x), np.maximum(x, 0), atol=1e-6)
 
 
-@pytest.mark.parametrize("preset", ["upstream", "paper"])
+@pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("shape", [(16, 8, 3), (8, 16, 8, 1)])
 @pytest.mark.parametrize(("pooling", "stride"), [("max", 8), ("avg", 8), ("none", 4)])
 def test_any_rank(preset, shape, pooling, stride):
@@ -74,14 +109,6 @@ def test_any_rank(preset, shape, pooling, stride):
     assert np.isfinite(encoder(np.ones((2, *shape), "float32"), training=True)).all()
 
 
-@pytest.mark.parametrize("normalization", ["batch", "group", "none"])
-def test_normalization(normalization):
-    layers = unet((8, 8, 1), normalization=normalization, **TINY).layers
-    classes = {"batch": keras.layers.BatchNormalization, "group": keras.layers.GroupNormalization}
-    counts = {kind: sum(isinstance(layer, cls) for layer in layers) for kind, cls in classes.items()}
-    assert counts == {kind: 6 * (kind == normalization) for kind in classes}
-
-
 def test_dropout_changes_per_layer():
     encoder = unet((8, 8, 1), dropout=0.1, dropout_change_per_layer=0.2, **TINY)
     rates = [encoder.get_layer(f"level_{level}_dropout").rate for level in range(3)]
@@ -90,9 +117,14 @@ def test_dropout_changes_per_layer():
     assert not any(isinstance(layer, keras.layers.Dropout) for layer in without.layers)
     with pytest.raises(UserError, match="dropout_change_per_layer"):
         unet((8, 8, 1), dropout=0.5, dropout_change_per_layer=0.3, **TINY)
+    with pytest.raises(UserError, match="dropout_change_per_layer"):
+        unet((8, 8, 1), unet_preset="upstream", dropout_change_per_layer=0.3, **TINY)
+    check_input_shape((8, 8, 1), num_layers=2, dropout_change_per_layer=0.3)  # from 0
+    with pytest.raises(UserError, match="dropout_change_per_layer"):
+        check_input_shape((8, 8, 1), num_layers=2, unet_preset="upstream", dropout_change_per_layer=0.3)
 
 
-@pytest.mark.parametrize("preset", ["upstream", "paper"])
+@pytest.mark.parametrize("preset", PRESETS)
 def test_seeds_decide_the_weights(preset):
     def kernels(seed):
         encoder = unet((8, 8, 1), unet_preset=preset, seed=seed, **TINY)
@@ -120,7 +152,7 @@ def test_keras_own_random_state_is_left_alone():
 
 
 @saves
-@pytest.mark.parametrize("preset", ["upstream", "paper"])
+@pytest.mark.parametrize("preset", PRESETS)
 def test_a_saved_encoder_has_its_pyramid(tmp_path, preset):
     encoder = unet((8, 8, 8, 1), unet_preset=preset, **TINY)
     encoder.save(tmp_path / "encoder.keras")

@@ -45,8 +45,10 @@ def test_parameters_follow_from_the_widths(shape, multiplier):
     channels = [shape[-1], *(int(width * multiplier) for width in CHANNELS)]
     kernels = sum(3 ** (len(shape) - 1) * before * after for before, after in zip(channels, channels[1:], strict=False))
     encoder = vgg11(shape, width_multiplier=multiplier)
-    assert encoder.count_params() == kernels + 4 * sum(channels[1:])
+    assert encoder.count_params() == kernels + 2 * sum(channels[1:])
     if multiplier < 1:
+        with_statistics = vgg11(shape, width_multiplier=multiplier, normalization="batch")
+        assert with_statistics.count_params() == kernels + 4 * sum(channels[1:])
         plain = vgg11(shape, width_multiplier=multiplier, normalization="none")
         assert plain.count_params() == kernels + sum(channels[1:])  # a bias each
 
@@ -64,13 +66,16 @@ def test_layer_order():
 
 
 def test_normalizations_have_pytorchs_constants():
-    norms = [layer for layer in vgg11((8, 8, 1), **TINY).layers if "norm" in layer.name]
-    assert {(type(layer), layer.momentum, layer.epsilon) for layer in norms} == {
+    def norms(**options):
+        return [layer for layer in vgg11((8, 8, 1), **TINY, **options).layers if "norm" in layer.name]
+
+    batch, groups = norms(normalization="batch"), norms()
+    assert {(type(layer), layer.momentum, layer.epsilon) for layer in batch} == {
         (keras.layers.BatchNormalization, 0.9, 1e-5)
     }
-    groups = [layer for layer in vgg11((8, 8, 1), normalization="group", **TINY).layers if "norm" in layer.name]
-    assert {type(layer) for layer in groups} == {keras.layers.GroupNormalization}
-    assert len(norms) == len(groups) == 8
+    assert {(type(layer), layer.epsilon) for layer in groups} == {(keras.layers.GroupNormalization, 1e-5)}
+    assert [layer.groups for layer in groups] == [1, 1, 2, 2, 4, 4, 4, 4]  # of 2, 4, 8, 8 and four times 16 channels
+    assert len(batch) == len(groups) == 8
 
 
 @pytest.mark.parametrize(
@@ -168,7 +173,7 @@ def test_pretrained_on_cubes_for_a_thin_volume(tmp_path):
     save_model(pretrained, tmp_path / "encoder.keras")
     target = vgg11((64, 64, 4, 1), seed=2, **TINY)
     report = transfer.load_encoder(target, tmp_path / "encoder.keras")
-    assert len(report.matched) == report.total == 8 * 5
+    assert len(report.matched) == report.total == 8 * 3  # kernel, scale and shift
     for one, other in zip(pretrained.get_weights(), target.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 

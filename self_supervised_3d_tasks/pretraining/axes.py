@@ -1,0 +1,33 @@
+"""Which axes of the scans are prepared in ways that a network can tell apart, so that turns of them would show."""
+
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+
+from self_supervised_3d_tasks.data.cases import Case
+from self_supervised_3d_tasks.data.formats import read_header
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment.keys import TrainExperiment
+
+
+def unlike_axes(experiment: TrainExperiment, cases: Iterable[Case]) -> tuple[set[tuple[int, int]], set[int]]:
+    """Return the pairs of axes that are not prepared alike in some scan, and the axes that are padded unevenly.
+
+    From headers alone: a header that cannot be read is told where the scans are read.
+    """
+    pairs, uneven, data_dim = set(), set(), np.array(experiment.input_shape[:-1])
+    for case in cases:
+        try:
+            header = read_header(case.image, experiment.rank)
+        except UserError:
+            continue
+        shape = np.array(header.shape[:-1])
+        enlarged = data_dim / shape if experiment.fitting == "resize" else np.ones(len(shape))
+        missing = np.maximum(0, data_dim - shape) if experiment.fitting == "crop" else np.zeros(len(shape), int)
+        uneven |= set(np.flatnonzero(missing % 2).tolist())
+        for a, b in itertools.combinations(range(len(shape)), 2):
+            ratios = (enlarged[a] / enlarged[b], header.spacing[a] / header.spacing[b])
+            if missing[a] != missing[b] or not np.allclose(ratios, 1, rtol=0, atol=1e-3):
+                pairs.add((a, b))
+    return pairs, uneven

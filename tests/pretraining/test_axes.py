@@ -1,0 +1,102 @@
+"""Which axes of the scans differ by what was done to them, told from their headers."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment.load import load_experiment
+from self_supervised_3d_tasks.pretraining import plan as planning
+from self_supervised_3d_tasks.pretraining.axes import unlike_axes
+from self_supervised_3d_tasks.pretraining.scans import find_scans
+
+RESIZED, CROPPED, EXACT = ({"volume_fitting": fitting} for fitting in ("resize", "crop", "exact"))
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """An experiment on scans of the given shapes and voxel sizes (mm), filled with noise."""
+
+    def write(scans, data_dim=24, **keys):
+        folder = tmp_path / "scans"
+        folder.mkdir()
+        for number, (shape, spacing) in enumerate(scans):
+            noise = np.random.default_rng(number).random(shape).astype(np.float32)
+            nib.save(nib.Nifti1Image(noise, np.diag([*spacing, 1])), folder / f"case{number}.nii.gz")
+        values = {"algorithm": "rotation", "dataset_name": "nifti", "data_dir": str(folder), "data_dim": data_dim}
+        values |= {"num_layers": 1, "enc_filters": 2, "head_units": [4], "batch_size": 1, **keys}
+        path = tmp_path / "experiment.json"
+        path.write_text(json.dumps(values))
+        return load_experiment("train", path)
+
+    return write
+
+
+def found(experiment):
+    return unlike_axes(experiment, find_scans(experiment, experiment.data_dir))
+
+
+CUBE, FLAT, ONES = (24, 24, 24), (24, 24, 12), (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("scans", "keys", "pairs", "uneven"),
+    [
+        ([(CUBE, ONES)], RESIZED, set(), set()),
+        ([(CUBE, (2, 2, 2)), ((12, 12, 12), (0.7, 0.7, 0.7))], RESIZED, set(), set()),
+        ([(FLAT, ONES)], RESIZED, {(0, 2), (1, 2)}, set()),  # enlarged along one axis
+        ([(FLAT, (1, 1, 2))], RESIZED, {(0, 2), (1, 2)}, set()),  # which its spacing does not undo
+        ([(CUBE, ONES), ((48, 24, 24), ONES)], RESIZED, {(0, 1), (0, 2)}, set()),  # one scan is enough
+        ([(CUBE, (1, 1.5, 1))], EXACT, {(0, 1), (1, 2)}, set()),
+        ([(CUBE, (1, 1.0005, 1))], EXACT, set(), set()),  # a rounding of the file
+        ([((40, 24, 30), ONES)], CROPPED, set(), set()),  # no axis is padded
+        ([((40, 24, 30), (1, 1, 3))], CROPPED, {(0, 2), (1, 2)}, set()),
+        ([((20, 20, 20), ONES)], CROPPED, set(), set()),  # padded alike
+        ([((24, 24, 20), ONES)], CROPPED, {(0, 2), (1, 2)}, set()),
+        ([((24, 24, 21), ONES)], CROPPED, {(0, 2), (1, 2)}, {2}),  # one plane before, two behind
+        ([((21, 21, 21), ONES)], CROPPED, set(), {0, 1, 2}),
+        ([((30, 23, 24), ONES), ((24, 24, 19), ONES)], CROPPED, {(0, 1), (0, 2), (1, 2)}, {1, 2}),
+    ],
+)
+def test_pairs_and_uneven_axes(experiment, scans, keys, pairs, uneven):
+    assert found(experiment(scans, **keys)) == (pairs, uneven)
+
+
+def test_files_that_cannot_be_read_are_left_to_the_reader(experiment, tmp_path):
+    one = experiment([(FLAT, ONES)], **RESIZED)
+    (tmp_path / "scans" / "damaged.nii.gz").write_bytes(b"no scan")
+    assert found(one) == ({(0, 2), (1, 2)}, set())
+
+
+@pytest.mark.parametrize(("fitting", "classes"), [(RESIZED, 6), (CROPPED, 6)])
+def test_a_plan_offers_no_turn_that_the_preparation_tells(experiment, fitting, classes):
+    """Of ten classes the quarter turns that would exchange the enlarged, or padded, axis are left out."""
+    plan = planning.plan(experiment([(FLAT, ONES)] * 4, **fitting))
+    assert plan.algorithm.num_classes == classes
+    assert all(k in (0, 2) or set(plane) == {0, 1} for k, plane in plan.algorithm.classes)
+    model = plan.build_model()
+    assert model.output_shape == (None, classes)
+    (line,) = [line for line in plan.describe(model).splitlines() if line.startswith("turns ")]
+    assert line == (
+        "turns            4 classes are left out: axes 0 and 2 differ, axes 1 and 2 differ in spacing, resampling or "
+        "padding would tell them"
+    )
+
+
+def test_cubes_keep_every_turn_in_silence(experiment):
+    plan = planning.plan(experiment([(CUBE, ONES)] * 4, **RESIZED))
+    assert plan.algorithm.num_classes == 10
+    assert "turns " not in plan.describe(plan.build_model())
+
+
+def test_who_insists_on_all_turns_is_told(experiment):
+    plan = planning.plan(experiment([(FLAT, ONES)] * 4, **RESIZED, rotation_axes="all"))
+    assert plan.algorithm.num_classes == 10
+    assert "which tells 4 of 10 classes without the anatomy" in plan.describe(plan.build_model())
+
+
+def test_no_turn_that_is_left_is_an_error(experiment):
+    with pytest.raises(UserError, match="rotation_axes, data_dim, volume_fitting: no turn is left, because .* uneven"):
+        planning.plan(experiment([((21, 21, 21), ONES)] * 4, **CROPPED))

@@ -1,0 +1,52 @@
+"""What is found out before any scan is read: whether the batches are large enough for the task and its head."""
+
+import json
+
+import pytest
+
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment.load import load_experiment
+from self_supervised_3d_tasks.pretraining import plan as planning
+
+
+@pytest.fixture
+def plan(tmp_path, write_scans):
+    """Plan a pretraining on eight scans."""
+    folder = write_scans(tmp_path / "scans", 8)
+
+    def make(**keys):
+        values = {"dataset_name": "nifti", "data_dir": str(folder), "data_dim": 16, "train_val_split": 0.5}
+        values |= {"num_layers": 1, "enc_filters": 2, "pooling": "none", **keys}
+        path = tmp_path / "experiment.json"
+        path.write_text(json.dumps(values))
+        return planning.plan(load_experiment("train", path))
+
+    return make
+
+
+@pytest.mark.parametrize("scans", [1, 2])
+@pytest.mark.parametrize("name", ["rotation", "jigsaw", "relative_patch_location", "rubiks_cube"])
+def test_a_head_that_normalizes_over_the_batch_needs_three_scans(plan, name, scans):
+    keys = {"algorithm": name, "batch_size": scans}
+    message = (
+        f"^batch_size: {name} normalizes codes over the batch in its head and needs at least 3 scans per step, "
+        f'received {scans}; raise batch_size, or .*"normalization": "group"'
+    )
+    with pytest.raises(UserError, match=message):
+        plan(**keys, normalization="batch")
+    assert plan(**keys, normalization="group").scans_per_step == scans
+    assert plan(**keys).scans_per_step == scans
+    assert plan(**keys | {"batch_size": 3}, normalization="batch").scans_per_step == 3
+
+
+@pytest.mark.parametrize("name", ["rotation", "jigsaw", "relative_patch_location"])
+def test_a_single_dense_layer_normalizes_nothing(plan, name):
+    keys = {"algorithm": name, "top_architecture": "softmax", "normalization": "batch", "batch_size": 1}
+    assert plan(**keys).scans_per_step == 1
+
+
+def test_a_task_that_compares_scans_says_so(plan):
+    with pytest.raises(
+        UserError, match="^batch_size: exemplar compares the scans of a batch and needs at least 2 scans"
+    ):
+        plan(algorithm="exemplar", batch_size=1)
