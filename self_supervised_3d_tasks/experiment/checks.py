@@ -9,13 +9,10 @@ from self_supervised_3d_tasks.experiment.keys import Experiment, FinetuneExperim
 
 
 def check(experiment: Experiment) -> None:
-    """Raise `UserError` for the first contradiction among the keys, and warn of keys that go badly together."""
-    finetuning = isinstance(experiment, FinetuneExperiment)
-    own = finetuning_checks.mistakes if finetuning else _mistakes_of_background
+    """Raise `UserError` for the first contradiction among the keys."""
+    own = finetuning_checks.mistakes if isinstance(experiment, FinetuneExperiment) else _mistakes_of_background
     for mistake in itertools.chain(_mistakes(experiment), _mistakes_of_optimizer(experiment), own(experiment)):
         raise UserError(mistake)
-    if finetuning:
-        finetuning_checks.warn(experiment)
 
 
 def _mistakes(experiment: Experiment) -> Iterator[str]:

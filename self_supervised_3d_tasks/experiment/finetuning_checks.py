@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 
-from absl import logging
-
 from self_supervised_3d_tasks.errors import nearest
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.losses.classification import CLASSIFICATION_LOSSES
@@ -34,18 +32,6 @@ def mistakes(experiment: FinetuneExperiment) -> Iterator[str]:
         values = getattr(experiment, key)
         if values is not None and len(values) != expected:
             yield f"{key}: expected {expected} entries, received {len(values)}"
-
-
-def warn(experiment: FinetuneExperiment) -> None:
-    """Warn where group normalization ends a block of the U-Net: its average over the map says next to nothing."""
-    keys = ("normalization", "pooling", "global_pooling")
-    normalization, pooling, global_pooling = (getattr(experiment, key, None) for key in keys)
-    unet = experiment.encoder_name == "unet" and experiment.task != "segmentation"
-    if unet and normalization == "group" and pooling != "max" and global_pooling == "avg":
-        logging.warning(
-            "normalization, global_pooling: the average of a map that was just group-normalized tells little (nothing "
-            'with one channel per group); use "global_pooling": "max", or "normalization": "batch"'
-        )
 
 
 def _of_labels(experiment: FinetuneExperiment, labels: str, network: str) -> Iterator[str]:
@@ -94,6 +80,11 @@ def _of_classification(experiment: FinetuneExperiment, head: str) -> Iterator[st
         yield f"loss, multilabel: ordered classes are yes-or-no outputs; use binary_crossentropy, received {loss!r}"
     if experiment.pool_bins > 1 and pooling != "avg":
         yield f'pool_bins, global_pooling: bins are averaged; use "avg" instead of "{pooling}", or remove pool_bins'
+    if head != "softmax" and experiment.batch_size < 3 and getattr(experiment, "normalization", None) == "batch":
+        yield (
+            f"batch_size, normalization: {head} would normalize a batch of {experiment.batch_size}, which leaves little "
+            'or nothing; use "normalization": "group", or a batch_size of 3 or more'
+        )
     if loss not in CLASSIFICATION_LOSSES:
         known = ", ".join(CLASSIFICATION_LOSSES)
         yield f"loss: {head} needs one of {known}, received {loss!r}.{nearest(loss, CLASSIFICATION_LOSSES)}"

@@ -170,12 +170,9 @@ def test_a_mistake_with_an_archive_names_key_and_remedy(tmp_path, keys, parts):
     assert_refused(classify, tmp_path, ARCHIVE | keys, parts)
 
 
-def test_averages_of_group_normalized_maps_are_warned_of(tmp_path, caplog):
-    keys = {"normalization": "group", "pooling": "none"}
-    classify(tmp_path, **keys)
-    assert "global_pooling" in caplog.text
-    caplog.clear()
-    classify(tmp_path, **keys, global_pooling="max")
-    classify(tmp_path, **keys | {"pooling": "max"})
-    classify(tmp_path, **keys | {"normalization": "batch"})
-    assert caplog.text == ""
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_head_that_normalizes_a_batch_of_one_or_two_is_refused(tmp_path, batch_size):
+    keys = {"normalization": "batch", "batch_size": batch_size}
+    assert_refused(classify, tmp_path, keys, ["batch_size, normalization", '"group"'])
+    classify(tmp_path, **keys | {"prediction_architecture": "softmax"})
+    classify(tmp_path, **keys | {"batch_size": 3})
