@@ -78,7 +78,7 @@ class FinetuneExperiment(Experiment):
         epochs_warmup: First epochs of initialized with the encoder frozen.
         val_split: Share of the training folder's subjects that validates.
         test_split: Share of the subjects that tests, without data_dir_test.
-        foreground_fraction: Share of the crops centred on a foreground voxel.
+        foreground_fraction: Share of the crops centred on a foreground voxel, of every class that the scan has alike.
         loss: Default: dice_crossentropy; in classification categorical_crossentropy, with multilabel or of findings
             binary_crossentropy.
         class_weights: Weight of each class, for losses with cross-entropy.
