@@ -81,12 +81,13 @@ class WholeScanTask(DownstreamTask):
 
     def dataset(self, store: VolumeStore, position: Position) -> Any:
         """Return batches of whole scans and their labels."""
-        experiment, augmentation = self.experiment, None
-        if position.training and (experiment.augment or experiment.augment_zoom_only):
-            augmentation = functools.partial(augment.augment_image, zoom_only=experiment.augment_zoom_only)
-        targets = self.encode(np.array([case.label for case in store.cases]))
+        rules = self.experiment.augment_rules
         return pipeline.whole_scan_dataset(
-            store, targets, batch_size=experiment.batch_size, augment=augmentation, position=position
+            store,
+            self.encode(np.array([case.label for case in store.cases])),
+            batch_size=self.experiment.batch_size,
+            augment=functools.partial(augment.augment_image, rules=rules) if rules else None,
+            position=position,
         )
 
     def predict(self, model: keras.Model, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from self_supervised_3d_tasks.losses.classification import CLASSIFICATION_LOSSES
 # Keys that have a meaning for labels of whole scans only, or for masks only.
 _OF_TABLES = ("csv_file", "csv_file_test", "image_column", "label_column", "subject_column", "suffix")
 _OF_CLASSIFICATION = (*_OF_TABLES, "multilabel", "sample_classes_uniform")
-_OF_SEGMENTATION = ("label_dir_train", "label_dir_test", "label_stem", "foreground_fraction")
+_OF_SEGMENTATION = ("label_dir_train", "label_dir_test", "label_stem", "foreground_fraction", "augment_swap_labels")
 
 
 def mistakes(experiment: FinetuneExperiment) -> Iterator[str]:

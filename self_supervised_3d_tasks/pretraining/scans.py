@@ -60,16 +60,14 @@ class Scans:
             first_step: Number of the first batch.
             training: True: endless, shuffled and augmented. False: one pass, the same every time.
         """
-        experiment, augmentation = self.experiment, None
-        if experiment.augment or experiment.augment_zoom_only:
-            augmentation = functools.partial(augment.augment_image, zoom_only=experiment.augment_zoom_only)
+        experiment, rules = self.experiment, self.experiment.augment_rules
         return self._stream(
             self.algorithm.make_example,
             Position(experiment.seed, first_step, training),
             crops_per_scan=experiment.crops_per_scan,
             batch_size=batch_size,
             sampling=self.algorithm.sampling,
-            augment=augmentation,
+            augment=functools.partial(augment.augment_image, rules=rules) if rules else None,
         )
 
     def single_examples(self) -> Any:
