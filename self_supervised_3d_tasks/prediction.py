@@ -19,6 +19,7 @@ from self_supervised_3d_tasks.data.store.volumes import check_case
 from self_supervised_3d_tasks.downstream import task_of
 from self_supervised_3d_tasks.downstream.whole_scans import WholeScanTask
 from self_supervised_3d_tasks.errors import UserError, nearest
+from self_supervised_3d_tasks.experiment import pretrained
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.atomic import read_json
@@ -54,6 +55,7 @@ class Predictor(ABC):
         if not folder.jobs.is_dir():
             raise UserError(f"{run}: not the run folder of a finetuning; give the folder that finetune.py printed")
         experiment = load_experiment("finetune", folder.config, overrides)
+        pretrained.warn_of_preparation(experiment, str(run))
         name = job or _best_job(run)
         if not folder.job(name).model.exists():
             finished = sorted(path.parent.name for path in folder.jobs.glob(f"*/{RunFolder.model}"))
