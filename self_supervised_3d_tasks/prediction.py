@@ -16,7 +16,7 @@ from self_supervised_3d_tasks.data.formats import archives, npy
 from self_supervised_3d_tasks.downstream import task_of
 from self_supervised_3d_tasks.downstream.base import DownstreamTask
 from self_supervised_3d_tasks.errors import UserError, nearest
-from self_supervised_3d_tasks.experiment import build
+from self_supervised_3d_tasks.experiment import build, pretrained
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.atomic import read_json
@@ -52,6 +52,7 @@ class Predictor(ABC):
         if not folder.jobs.is_dir():
             raise UserError(f"{run}: not the run folder of a finetuning; give the folder that finetune.py printed")
         experiment = load_experiment("finetune", folder.config, overrides)
+        pretrained.warn_of_preparation(experiment, str(run))
         name = job or _best_job(run)
         if not folder.job(name).model.exists():
             finished = sorted(path.parent.name for path in folder.jobs.glob(f"*/{RunFolder.model}"))

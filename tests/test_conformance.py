@@ -373,10 +373,13 @@ def test_every_finetuning_file_builds(path, load):
 
 @pytest.mark.parametrize("path", [*FILES, *FINETUNE_FILES], ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_file_survives_its_own_resolution(path, load, tmp_path, caplog):
-    """The resolved file alone repeats the run: it loads without a warning and resolves to itself."""
+    """The resolved file alone repeats the run: it resolves to itself, without a warning that the file does not earn.
+
+    A file may prepare scans otherwise than its pretraining, whose crops are smaller for example.
+    """
     resolved = load(path).model_dump_json()
     (tmp_path / path.parent.name).mkdir()
     (tmp_path / path.parent.name / "config.json").write_text(resolved)
     caplog.clear()
     assert load(tmp_path / path.parent.name / "config.json").model_dump_json() == resolved
-    assert caplog.records == []
+    assert [text for text in caplog.messages if "the scans are prepared otherwise" not in text] == []

@@ -14,7 +14,7 @@ from self_supervised_3d_tasks.data.formats import read_image, read_mask
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
-from self_supervised_3d_tasks.files.atomic import write_json
+from self_supervised_3d_tasks.files.atomic import read_json, write_json
 from self_supervised_3d_tasks.files.models import save_model
 from self_supervised_3d_tasks.prediction import Predictor
 
@@ -122,6 +122,21 @@ def test_the_default_job_has_most_labels_then_the_lowest_validation_loss(run, pr
 def test_an_unknown_job_names_the_nearest(run):
     with pytest.raises(UserError, match=r"--job: .*050_randm_0 holds no model\.keras\. Did you mean '050_random_0'\?"):
         Predictor.load(run, job="050_randm_0")
+
+
+def test_a_model_that_was_pretrained_on_other_intensities_says_so(tmp_path, caplog):
+    pretraining = tmp_path / "pretrained"
+    pretraining.mkdir()
+    run = write_run(tmp_path, model_checkpoint=str(pretraining))
+    write_json(run / "status.json", {"status": "finished"})
+    Predictor.load(run)
+    assert caplog.text == ""
+    stored = read_json(run / "config.json")
+    write_json(pretraining / "config.json", stored | {"intensity_window": [-100, 240]})
+    Predictor.load(run)
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{run}: the scans are prepared otherwise")
+    assert record.getMessage().endswith(":\n  intensity_window: null, in the pretraining [-100, 240]")
 
 
 def test_folders_that_cannot_predict_are_named(tmp_path):

@@ -26,6 +26,8 @@ class Layout:
         columns: Defaults of the experiment's ``image_column``, ``label_column`` and ``subject_column``.
         findings: Default of the experiment's ``class_names``.
         grey: See `preprocessing.Preprocessing`.
+        rows_first: Whether 2D scans are ``(rows, columns)``, so that the second axis goes from left to right. In
+            others, slices of volumes, and in 3D it is the first.
     """
 
     rank: int | None
@@ -38,9 +40,12 @@ class Layout:
     columns: tuple[str | None, str | None, str | None] = (None, None, None)
     findings: tuple[str, ...] = ()
     grey: bool = False
+    rows_first: bool = False
 
 
-_IMAGES = Layout(2, photographs.SUFFIXES, "resize", "", intensity_window=photographs.WINDOW, labels="any")
+_IMAGES = Layout(
+    2, photographs.SUFFIXES, "resize", "", intensity_window=photographs.WINDOW, labels="any", rows_first=True
+)
 
 LAYOUTS = {
     "pancreas3d": Layout(3, npy.SUFFIXES, "exact", "_label"),
@@ -56,7 +61,7 @@ LAYOUTS = {
     "volumes": Layout(None, formats.volume_suffixes(), "resize", "", labels="any"),
     "nifti": Layout(3, nifti.SUFFIXES, "resize", "", labels="any"),
     "npy": Layout(None, npy.SUFFIXES, "exact", "", labels="any"),
-    "medmnist": Layout(None, (), "exact", "", labels="archive"),
+    "medmnist": Layout(None, (), "exact", "", labels="archive", rows_first=True),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,14 +76,14 @@ class SegmentationTask(DownstreamTask):
 
     def dataset(self, store: VolumeStore, position: Position) -> Any:
         """Return batches of scans or crops and their masks."""
-        experiment = self.experiment
+        experiment, rules = self.experiment, self.experiment.augment_rules
         return pipeline.segmentation_dataset(
             store,
             batch_size=experiment.batch_size,
             crops=Crops(
                 experiment.crop_shape, experiment.crops_per_scan, foreground_fraction=experiment.foreground_fraction
             ),
-            augment=augment.augment_segmentation if experiment.augment and position.training else None,
+            augment=functools.partial(augment.augment_segmentation, rules=rules) if rules else None,
             position=position,
         )
 

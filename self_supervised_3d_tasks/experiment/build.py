@@ -79,17 +79,20 @@ def check_headers(experiment: Experiment, cases: Sequence[Case]) -> None:
 
 def image_augmentation(experiment: Experiment) -> Callable | None:
     """Return how training images without masks are changed, ``(image, seed)`` to an image; None: they are not."""
-    if experiment.augment or experiment.augment_zoom_only:
-        return functools.partial(augment.augment_image, zoom_only=experiment.augment_zoom_only)
-    return None
+    rules = experiment.augment_rules
+    return functools.partial(augment.augment_image, rules=rules) if rules else None
 
 
 def check_geometry(experiment: Experiment) -> None:
     """Raise `UserError` for shapes that the task, or the encoder under it, cannot take; loads no library."""
     if isinstance(experiment, TrainExperiment):
         algorithm, name, fitting = make_algorithm(experiment), experiment.algorithm, experiment.fitting
-        if experiment.augment and not algorithm.sampling.flips_keep_labels:
-            raise UserError(f"augment: {name} asks for turns, and two flips are a half turn; use augment_zoom_only")
+        rules = experiment.augment_rules
+        if rules and rules.can_turn(experiment.rank) and not algorithm.sampling.flips_keep_labels:
+            raise UserError(
+                f"augment: {name} asks for turns, and two flips are a half turn; use augment_zoom_only, or one axis in "
+                "augment_flip_axes and augment_degrees below 45"
+            )
         if algorithm.sampling.crop_centres is not None and fitting != "crop":
             raise UserError(f'volume_fitting: {name} cuts sub-volumes of data_dim; use "crop" instead of "{fitting}"')
         decoder = isinstance(algorithm, RestoringAlgorithm)

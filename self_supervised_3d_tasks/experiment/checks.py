@@ -1,18 +1,21 @@
 """Keys of an experiment that contradict each other: one message each, which names them and a way out."""
 
-import itertools
 from collections.abc import Iterator
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import finetuning_checks
+from self_supervised_3d_tasks.experiment import augmentation_checks, finetuning_checks
 from self_supervised_3d_tasks.experiment.keys import Experiment, FinetuneExperiment, TrainExperiment
 
 
 def check(experiment: Experiment) -> None:
-    """Raise `UserError` for the first contradiction among the keys."""
-    own = finetuning_checks.mistakes if isinstance(experiment, FinetuneExperiment) else _mistakes_of_background
-    for mistake in itertools.chain(_mistakes(experiment), _mistakes_of_optimizer(experiment), own(experiment)):
-        raise UserError(mistake)
+    """Raise `UserError` for the first contradiction among the keys, and warn of keys that go badly together."""
+    finetuning = isinstance(experiment, FinetuneExperiment)
+    own = finetuning_checks.mistakes if finetuning else _mistakes_of_background
+    for find in (_mistakes, _mistakes_of_optimizer, augmentation_checks.mistakes, own):
+        for mistake in find(experiment):
+            raise UserError(mistake)
+    if finetuning:
+        augmentation_checks.warn(experiment)
 
 
 def _mistakes(experiment: Experiment) -> Iterator[str]:
@@ -30,8 +33,6 @@ def _mistakes(experiment: Experiment) -> Iterator[str]:
         yield 'patches_per_scan: only crops can be drawn several times; set volume_fitting to "crop", or 1'
     if experiment.clipnorm and experiment.clipvalue:
         yield "clipnorm, clipvalue: only one of them can be in force; remove one"
-    if experiment.augment and experiment.augment_zoom_only:
-        yield "augment, augment_zoom_only: augment zooms too; keep one of them"
 
 
 def _mistakes_of_optimizer(experiment: Experiment) -> Iterator[str]:

@@ -9,7 +9,7 @@ from self_supervised_3d_tasks.losses.classification import CLASSIFICATION_LOSSES
 # Keys that have a meaning for labels of whole scans only, or for masks only.
 _OF_TABLES = ("csv_file", "csv_file_test", "image_column", "label_column", "subject_column", "suffix")
 _OF_CLASSIFICATION = (*_OF_TABLES, "multilabel", "sample_classes_uniform")
-_OF_SEGMENTATION = ("label_dir_train", "label_dir_test", "label_stem", "foreground_fraction")
+_OF_SEGMENTATION = ("label_dir_train", "label_dir_test", "label_stem", "foreground_fraction", "augment_swap_labels")
 
 
 def mistakes(experiment: FinetuneExperiment) -> Iterator[str]:
@@ -82,8 +82,8 @@ def _of_classification(experiment: FinetuneExperiment, head: str) -> Iterator[st
         yield f'pool_bins, global_pooling: bins are averaged; use "avg" instead of "{pooling}", or remove pool_bins'
     if head != "softmax" and experiment.batch_size < 3 and getattr(experiment, "normalization", None) == "batch":
         yield (
-            f"batch_size, normalization: {head} would normalize a batch of {experiment.batch_size}, which leaves little "
-            'or nothing; use "normalization": "group", or a batch_size of 3 or more'
+            f"batch_size, normalization: {head} would normalize a batch of {experiment.batch_size}, which leaves "
+            'hardly anything; use "normalization": "group", or a batch_size of 3 or more'
         )
     if loss not in CLASSIFICATION_LOSSES:
         known = ", ".join(CLASSIFICATION_LOSSES)

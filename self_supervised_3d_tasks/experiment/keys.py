@@ -15,6 +15,7 @@ from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.experiment import defaults, registry
 from self_supervised_3d_tasks.experiment.shared_keys import Count, Experiment, PositiveFloat, PositiveInt
 from self_supervised_3d_tasks.files.run_folder import RunFolder
+from self_supervised_3d_tasks.ops.augment import Rules
 
 Share = Annotated[float, Field(ge=0, le=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
@@ -79,7 +80,9 @@ class FinetuneExperiment(Experiment):
         epochs_warmup: First epochs of initialized with the encoder frozen.
         val_split: Share of the training folder's subjects that validates.
         test_split: Share of the subjects that tests, without data_dir_test.
-        foreground_fraction: Share of the crops centred on a foreground voxel.
+        foreground_fraction: Share of the crops centred on a foreground voxel, of every class that the scan has alike.
+        augment_swap_labels: Pairs of classes that augment exchanges in a mask whose left-right axis it flips, as
+            [[3, 4]]: those of paired organs. []: none, though class_names tell left from right.
         loss: Default: dice_crossentropy; in classification categorical_crossentropy, with multilabel or of findings
             binary_crossentropy.
         class_weights: Weight of each class, for losses with cross-entropy.
@@ -124,6 +127,7 @@ class FinetuneExperiment(Experiment):
     val_split: OpenShare = 0.1
     test_split: OpenShare = 0.2
     foreground_fraction: Share = 0.0
+    augment_swap_labels: list[tuple[PositiveInt, PositiveInt]] | None = None
     loss: str = Field(default_factory=defaults.loss)
     class_weights: list[PositiveFloat] | None = None
     metrics: list[str] = ["accuracy"]
@@ -167,6 +171,12 @@ class FinetuneExperiment(Experiment):
     def preprocessing(self) -> Preprocessing:
         """What happens to every scan and its mask once, before training."""
         return replace(super().preprocessing, label_map=self.label_map)
+
+    @property
+    def augment_rules(self) -> Rules | None:
+        """What the changes of training scans, and of their masks, may be; None where they stay as they are."""
+        rules = super().augment_rules
+        return replace(rules, swap_labels=tuple(self.augment_swap_labels or ())) if rules else None
 
     @property
     def label_names(self) -> dict[int, str]:

@@ -43,13 +43,16 @@ def load_experiment(command: Literal["train", "finetune"], path: str | Path, ove
             warnings += more
         for warning in warnings:
             logging.warning("%s: %s", name, warning)
-        return _validate(command, values)
+        experiment = _validate(command, values)
     except ValidationError as error:
         # A default that follows from a wrong key is no mistake of its own.
         items = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
         raise UserError(f"{name}: " + "; ".join(_sentence(item) for item in items)) from None
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
+    if command == "finetune" and not is_of_a_run:
+        pretrained.warn_of_preparation(experiment, name)
+    return experiment
 
 
 def experiment_model(command: str, algorithm: str, encoder: str, prediction: str | None) -> type[Experiment]:

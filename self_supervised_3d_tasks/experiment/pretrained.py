@@ -4,13 +4,25 @@ import json
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
+from self_supervised_3d_tasks.data.layouts import LAYOUTS
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry
+from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
+from self_supervised_3d_tasks.files.atomic import read_json
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.transfer.encoder import find_encoder
 
 # Keys of encoders that change no tensor: finetuning may choose them anew.
 WITHOUT_TENSORS = frozenset({"dropout", "dropout_change_per_layer", "pooling", "pool_schedule", "output_stride"})
+# Keys that say what a scan looks like when it reaches the encoder, beside those that `_preparation` derives.
+PREPARATION = (
+    *("intensity_window", "intensity_scaling", "foreground_crop", "number_channels"),
+    *("channel_suffixes", "normalization"),
+)
+# Of these keys null says nothing: the order of channels is then the file's, the normalization the encoder's own.
+_UNSAID_BY_NULL = ("channel_suffixes", "normalization")
 # Where a pretraining begins; a finetuning begins with what came out of it.
 _OF_PRETRAINING = frozenset({"encoder_weights"})
 
@@ -22,15 +34,12 @@ def inherit(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     where no experiment lies beside its file, ``values`` are returned as they are.
 
     Raises:
-        UserError: Keys that the tensors of the encoder depend on have other values than in the pretraining. With
-            ``allow_partial_load`` this is a warning, as it is for keys that no tensor depends on.
+        UserError: The ``config.json`` cannot be read. Or keys that the tensors of the encoder depend on have other
+            values than in the pretraining; with ``allow_partial_load`` this is a warning, as it is for keys that no
+            tensor depends on.
     """
-    path = _config(values)
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8")) if path else None
-    except (OSError, ValueError):
-        stored = None
-    if not isinstance(stored, dict) or not isinstance(stored.get("algorithm"), str):
+    path, stored = _stored(values)
+    if stored is None:
         return values, []
     theirs = {key: stored.get(key) for key in ("algorithm", "encoder_architecture")}
     encoder = registry.canonical("encoder", theirs["encoder_architecture"] or "unet", str(path))
@@ -44,9 +53,39 @@ def inherit(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
             f"{', '.join(lost)}: the file has {here}, but {path} of model_checkpoint has {there}; weights fit into "
             "their own encoder only; remove these keys from the file, or name another model_checkpoint"
         )
-    pairs = {key: [json.dumps(source[key]) for source in (values, theirs)] for key in others}
+    named = [key for key in others if key not in PREPARATION]
+    pairs = {key: [json.dumps(source[key]) for source in (values, theirs)] for key in named}
     warning = "{}: {} is in force, but the encoder was pretrained with {} ({})"
     return theirs | values, [warning.format(key, *pair, path) for key, pair in pairs.items()]
+
+
+def warn_of_preparation(experiment: FinetuneExperiment, name: str) -> None:
+    """Warn, once and with every difference, of scans that are prepared otherwise than those of the pretraining.
+
+    An encoder that learned from intensities of a window, or from voxels of another size, meets inputs that it does not
+    know. Nothing is said where the ``config.json`` of the pretraining is missing or cannot be read.
+
+    Args:
+        experiment: The finetuning, with all its defaults.
+        name: What the warning calls it.
+    """
+    values = experiment.model_dump(mode="json")
+    try:
+        path, stored = _stored(values)
+    except UserError:
+        return
+    mine, theirs = _preparation(values), _preparation(stored or {})
+    others = [key for key in mine if key in theirs and mine[key] != theirs[key]]
+    if {mine.get("volume_fitting"), theirs.get("volume_fitting")} == {"crop", "exact"}:
+        others.remove("volume_fitting")  # both leave every voxel as it is
+    if values["channel_map"] and "number_channels" in others:
+        others.remove("number_channels")  # the file says how they follow from those of the pretraining
+    lines = [f"  {key}: {json.dumps(mine[key])}, in the pretraining {json.dumps(theirs[key])}" for key in others]
+    if lines:
+        text = (
+            "%s: the scans are prepared otherwise than those of the pretraining (%s), of which its encoder learned:\n%s"
+        )
+        logging.warning(text, name, path, "\n".join(lines))
 
 
 def require_checkpoint(values: dict[str, Any], because: str = "") -> None:
@@ -58,6 +97,33 @@ def require_checkpoint(values: dict[str, Any], because: str = "") -> None:
             raise UserError(f"{because}{error}") from None
 
 
+def _stored(values: dict[str, Any]) -> tuple[Path | None, dict[str, Any] | None]:
+    """Return the ``config.json`` of the pretraining and its keys; None for keys that are not of an experiment."""
+    path = _config(values)
+    try:
+        stored = read_json(path) if path else None
+    except UserError as error:
+        raise UserError(
+            f"model_checkpoint: {error}; restore it, or put the weights into a folder of their own"
+        ) from None
+    is_experiment = isinstance(stored, dict) and isinstance(stored.get("algorithm"), str)
+    return path, stored if is_experiment else None
+
+
+def _preparation(values: dict[str, Any]) -> dict[str, Any]:
+    """Return what decides what scans look like to the encoder, as far as the keys of an experiment say it."""
+    found = {key: values[key] for key in PREPARATION if key in values}
+    found = {key: value for key, value in found.items() if value is not None or key not in _UNSAID_BY_NULL}
+    layout = LAYOUTS.get(values.get("dataset_name"))
+    fitting = values.get("volume_fitting") or (layout and layout.volume_fitting)
+    found |= {"volume_fitting": fitting} if fitting else {}
+    if fitting == "resize" and "data_dim" in values:
+        # The size of a voxel follows from it; that of crops is free.
+        size = values["data_dim"]
+        found["data_dim"] = size[0] if isinstance(size, list) and len(set(size)) == 1 else size
+    return found | ({"grey photographs (dataset_name)": layout.grey} if layout else {})
+
+
 def _config(values: dict[str, Any]) -> Path | None:
     """Return the file with the keys of the pretraining, if there is one."""
     checkpoint = values.get("model_checkpoint")
@@ -65,7 +131,7 @@ def _config(values: dict[str, Any]) -> Path | None:
         return None
     source = Path(checkpoint).expanduser()
     path = RunFolder(source if source.is_dir() else source.parent).config
-    return path if source.exists() and path.is_file() else None
+    return path if source.exists() and path.exists() else None
 
 
 def _differ(key: str, mine: Any, theirs: Any) -> bool:

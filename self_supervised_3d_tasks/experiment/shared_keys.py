@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from self_supervised_3d_tasks.data import layouts
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.experiment import defaults, registry
+from self_supervised_3d_tasks.ops.augment import Rules
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -44,6 +45,10 @@ class Experiment(BaseModel):
         patches_per_scan: Random crops of each scan per epoch, with volume_fitting crop.
         augment: Whether training scans are flipped, in 3D rotated, in 2D zoomed, and changed in brightness and contrast
             (but not 2D images without masks).
+        augment_flip_axes: Spatial axes that augment may flip; default: all. From left to right goes axis 0, in images
+            of rows and columns axis 1.
+        augment_degrees: Largest angle by which augment turns a scan, in a random plane of two axes; default: 180 in 3D,
+            the predecessor's, and 0 in 2D. For anatomy that is always scanned upright, 10 to 30.
         augment_zoom_only: Whether training scans are zoomed only, instead of augment.
         steps_per_epoch: Steps per epoch; default: every scan once.
         channel_suffixes: One file per channel: <case><suffix>.nii.gz.
@@ -83,6 +88,8 @@ class Experiment(BaseModel):
     volume_fitting: Literal["resize", "crop", "exact"] | None = None
     patches_per_scan: PositiveInt = 1
     augment: bool = False
+    augment_flip_axes: list[Count] | None = None
+    augment_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
     augment_zoom_only: bool = False
     steps_per_epoch: PositiveInt | None = None
     channel_suffixes: list[str] | None = None
@@ -134,6 +141,19 @@ class Experiment(BaseModel):
     def crops_per_scan(self) -> int:
         """How often a scan is drawn per epoch."""
         return self.patches_per_scan if self.fitting == "crop" else 1
+
+    @property
+    def left_right_axis(self) -> int:
+        """The spatial axis that goes from left to right: the first of a volume, in images the columns."""
+        return 1 if self.rank == 2 and layouts.get(self.dataset_name).rows_first else 0
+
+    @property
+    def augment_rules(self) -> Rules | None:
+        """What the changes of training scans may be; None where they stay as they are."""
+        if not (self.augment or self.augment_zoom_only):
+            return None
+        axes = None if self.augment_flip_axes is None else tuple(self.augment_flip_axes)
+        return Rules(axes, self.augment_degrees, left_right_axis=self.left_right_axis, zoom_only=self.augment_zoom_only)
 
     @property
     def encoder_name(self) -> str:

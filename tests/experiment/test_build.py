@@ -29,6 +29,16 @@ def test_model_params_reach_the_encoder_under_their_own_names(tmp_path):
 def test_flips_that_answer_the_pretext_question_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"augment: .*half turn.*augment_zoom_only"):
         train(tmp_path, augment=True)
+    for keys in (
+        {"augment_flip_axes": [0]},
+        {"augment_degrees": 44},
+        {"augment_flip_axes": [0], "augment_degrees": 45},
+    ):
+        with pytest.raises(
+            UserError, match=r"half turn.*or one axis in augment_flip_axes and augment_degrees below 45"
+        ):
+            train(tmp_path, augment=True, **keys)
+    assert train(tmp_path, augment=True, augment_flip_axes=[0], augment_degrees=44).augment
     assert train(tmp_path, augment_zoom_only=True).augment_zoom_only
     assert train(tmp_path, algorithm="jigsaw", data_dim=48, augment=True, num_layers=2).augment
     assert finetune(tmp_path, algorithm="rotation", augment=True).augment

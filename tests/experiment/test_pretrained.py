@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import registry
+from self_supervised_3d_tasks.experiment import pretrained, registry
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.experiment.pretrained import WITHOUT_TENSORS
 
@@ -106,7 +106,7 @@ def test_a_missing_checkpoint_is_named_where_it_would_have_given_keys():
     assert finetune(model_checkpoint="runs/none", algorithm="rotation", num_layers=2).num_layers == 2
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"architectures": ["other"]}'])
+@pytest.mark.parametrize("content", [None, "[]", '{"architectures": ["other"]}'])
 def test_without_an_experiment_beside_the_weights_the_files_own_keys_count(run, content):
     (run / "config.json").unlink()
     if content is not None:
@@ -115,6 +115,108 @@ def test_without_an_experiment_beside_the_weights_the_files_own_keys_count(run, 
         finetune(model_checkpoint="runs/rotation/encoder.keras")
     experiment = finetune(model_checkpoint="runs/rotation/encoder.keras", algorithm="cpc", num_layers=1)
     assert (experiment.num_layers, experiment.enc_filters, experiment.normalization) == (1, None, "batch")
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b'{"algorithm": "rot', b"\xff\xfe{}"])
+@pytest.mark.parametrize("checkpoint", ["runs/rotation", "runs/rotation/encoder.keras"])
+def test_a_broken_file_beside_the_weights_is_named(run, checkpoint, content):
+    (run / "config.json").write_bytes(content)
+    with pytest.raises(
+        UserError, match=r"^finetune\.json: model_checkpoint: runs/rotation/config\.json: expected a JSON"
+    ):
+        finetune(model_checkpoint=checkpoint, algorithm="rotation", num_layers=2)
+
+
+def pretrained_with(run, **keys):
+    """The config.json of a pretraining with other keys, as that of another version may be: nothing checks them."""
+    stored = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(stored | keys))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "mine", "line"),
+    [
+        ({"intensity_window": [-100, 240]}, {}, "intensity_window: null, in the pretraining [-100, 240]"),
+        ({}, {"intensity_window": [0, 80]}, "intensity_window: [0.0, 80.0], in the pretraining null"),
+        ({"volume_fitting": "crop"}, {}, 'volume_fitting: "resize", in the pretraining "crop"'),
+        ({"dataset_name": "npy"}, {}, 'volume_fitting: "resize", in the pretraining "exact"'),
+        ({"data_dim": 32}, {}, "data_dim: 16, in the pretraining 32"),
+        ({"data_dim": [16, 16, 32]}, {}, "data_dim: 16, in the pretraining [16, 16, 32]"),
+        ({"number_channels": 2}, {}, "number_channels: 1, in the pretraining 2"),
+        (
+            {"channel_suffixes": ["_flair"]},
+            {"channel_suffixes": ["_t1"]},
+            'channel_suffixes: ["_t1"], in the pretraining ["_flair"]',
+        ),
+        (
+            {"dataset_name": "chestxray", "volume_fitting": "resize"},
+            {},
+            "grey photographs (dataset_name): false, in the pretraining true",
+        ),
+        (
+            {"normalization": "batch"},
+            {"normalization": "group", "allow_partial_load": True},
+            'normalization: "group", in the pretraining "batch"',
+        ),
+    ],
+)
+def test_scans_that_are_prepared_otherwise_are_warned_of(run, caplog, theirs, mine, line):
+    pretrained_with(run, **theirs)
+    finetune(**mine)
+    (record,) = caplog.records
+    first, *lines = record.getMessage().splitlines()
+    assert record.levelname == "WARNING"
+    assert first.startswith("finetune.json: the scans are prepared otherwise than those of the pretraining (runs/rotat")
+    assert lines == [f"  {line}"]
+
+
+@pytest.mark.parametrize("key", ["intensity_scaling", "foreground_crop"])
+def test_keys_of_the_preparation_are_compared_where_both_files_have_them(key):
+    compare = pretrained._preparation
+    assert compare({key: "a"})[key] == "a"
+    assert key not in compare({})
+
+
+def test_every_difference_is_in_one_block(run, caplog):
+    pretrained_with(run, intensity_window=[0, 9], data_dim=32, volume_fitting="resize", number_channels=4)
+    finetune()
+    (record,) = caplog.records
+    keys = [line.split(":")[0].strip() for line in record.getMessage().splitlines()[1:]]
+    assert keys == ["intensity_window", "number_channels", "data_dim"]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "mine"),
+    [
+        ({"volume_fitting": "resize", "data_dim": [16, 16, 16]}, {}),
+        ({"dataset_name": "volumes"}, {}),
+        ({"intensity_window": [0, 80]}, {"intensity_window": [0.0, 80.0]}),
+        ({"volume_fitting": "crop", "data_dim": 48}, {"volume_fitting": "crop"}),
+        ({"volume_fitting": "crop"}, {"volume_fitting": "exact"}),
+        ({"number_channels": 2}, {"number_channels": 3, "channel_map": [0, 0, 1]}),
+        ({"channel_suffixes": None}, {"channel_suffixes": ["_t1"]}),
+        ({"normalization": None}, {"normalization": "group"}),
+        ({"lr": 0.5, "epochs": 3, "augment": True, "cache": "disk"}, {}),
+        ({"dataset_name": "of another version", "volume_fitting": None}, {}),
+    ],
+)
+def test_scans_that_are_prepared_alike_are_no_warning(run, caplog, theirs, mine):
+    pretrained_with(run, **theirs)
+    finetune(**mine)
+    assert caplog.records == []
+
+
+def test_a_finished_finetuning_is_compared_where_its_pretraining_is_readable(run, caplog):
+    pretrained_with(run, intensity_window=[0, 9])
+    experiment = finetune()
+    caplog.clear()
+    pretrained.warn_of_preparation(experiment, "runs/rotation_test")
+    assert caplog.text.count("runs/rotation_test: the scans are prepared otherwise") == 1
+    (run / "config.json").write_text("{")
+    pretrained.warn_of_preparation(experiment, "runs/rotation_test")
+    (run / "config.json").unlink()
+    pretrained.warn_of_preparation(experiment, "runs/rotation_test")
+    assert len(caplog.records) == 1
 
 
 def test_from_scratch_only_needs_its_own_keys():

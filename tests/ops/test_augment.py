@@ -168,7 +168,9 @@ def test_zoom_only(spatial):
     factors = []
     for i in range(20):
         # Each channel holds a coordinate, so that the image shows where every voxel was taken from.
-        zoomed = augment.augment_image(tf.constant(position), tf.constant([i, 0]), zoom_only=True).numpy()
+        zoomed = augment.augment_image(
+            tf.constant(position), tf.constant([i, 0]), augment.Rules(zoom_only=True)
+        ).numpy()
         middle = tuple(size // 2)
         step = [
             zoomed[tuple(np.add(middle, axis))][a] - zoomed[middle][a] for a, axis in enumerate(np.eye(rank, dtype=int))
@@ -180,8 +182,8 @@ def test_zoom_only(spatial):
     assert 0.85 <= factors.min() < 0.9
     assert 1.1 < factors.max() <= 1.15
     assert np.abs(factors[:, 0] - factors[:, 1]).max() > 0.05
-    first = augment.augment_image(tf.constant(position), tf.constant([1, 0]), zoom_only=True)
-    again = augment.augment_image(tf.constant(position), tf.constant([1, 0]), zoom_only=True)
+    first = augment.augment_image(tf.constant(position), tf.constant([1, 0]), augment.Rules(zoom_only=True))
+    again = augment.augment_image(tf.constant(position), tf.constant([1, 0]), augment.Rules(zoom_only=True))
     np.testing.assert_array_equal(first, again)
 
 

@@ -16,12 +16,12 @@ from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.formats import archives, read_channels, read_header, read_mask, read_mask_header
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import disk
+from self_supervised_3d_tasks.data.store.foreground import Foreground
 from self_supervised_3d_tasks.data.store.threads import map_in_threads
 from self_supervised_3d_tasks.data.volumes import check_same_grid
 from self_supervised_3d_tasks.errors import UserError
 
 MEMORY_LIMIT = 4 * 2**30  # bytes
-MAX_FOREGROUND = 10_000  # remembered voxels per case: 80 kB, enough to draw from
 MAX_REPORTED = 10
 
 
@@ -30,7 +30,7 @@ class _Entry(NamedTuple):
 
     shape: tuple[int, ...]
     arrays: list[np.ndarray] | list[Path]  # of the image, and of the mask where it is read
-    foreground: np.ndarray  # flat indices; empty without mask
+    foreground: Foreground | None  # None without mask
 
 
 class VolumeStore:
@@ -135,13 +135,11 @@ class VolumeStore:
     def foreground_voxel(self, index: int, position: float) -> np.ndarray | None:
         """Return a voxel ``(rank,)`` with a label above 0, chosen by ``position`` in [0, 1), or None.
 
-        Of a case with more than `MAX_FOREGROUND` such voxels, that many were drawn once, uniformly.
+        Each class of the mask is as likely as the others, however many voxels it has, see `Foreground.at`.
         """
         entry = self._entry(index)
-        if not entry.foreground.size:
-            return None
-        flat = entry.foreground[int(position * entry.foreground.size)]
-        return np.array(np.unravel_index(flat, entry.shape[:-1]))
+        flat = None if entry.foreground is None else entry.foreground.at(position)
+        return None if flat is None else np.array(np.unravel_index(flat, entry.shape[:-1]))
 
     def _entry(self, index: int) -> _Entry:
         return self._entries[self.cases[index]]
@@ -187,14 +185,7 @@ def _load(case: Case, preprocessing: Preprocessing, num_classes: int | None, fol
         name = f"{case.name}-{disk.fingerprint(case, preprocessing, num_classes)}"
         arrays = disk.keep([folder / f"{name}.{kind}.npy" for kind in kinds], decode)
     image, *masks = map(disk.open_array, arrays)
-    return _Entry(image.shape, arrays, _foreground(masks[0]) if masks else np.empty(0, np.int64))
-
-
-def _foreground(mask: np.ndarray) -> np.ndarray:
-    flat = np.flatnonzero(mask)
-    if flat.size <= MAX_FOREGROUND:
-        return flat
-    return np.sort(np.random.default_rng(0).choice(flat, MAX_FOREGROUND, replace=False))
+    return _Entry(image.shape, arrays, Foreground.of(masks[0]) if masks else None)
 
 
 def _num_bytes(shapes: Iterable[tuple[int, ...]], num_classes: int | None) -> int:

@@ -43,8 +43,9 @@ class Crops:
             them, uniformly drawn, as far as the border of the scan allows. None: crops come from anywhere.
         background: Crops are drawn again (from anywhere, or around another centre) while their share of background is
             not in its range; after ten the one with the nearest share is taken.
-        foreground_fraction: Share of the crops, in [0, 1], that are centred on a random voxel with a label, as far as
-            the border of the scan allows. A scan without labels, or ``centres``, make no difference to it.
+        foreground_fraction: Share of the crops, in [0, 1], that are centred on a labelled voxel, as far as the border
+            of the scan allows: of a class that is uniformly drawn among those of the scan, a voxel that is uniformly
+            drawn. A scan without labels, or ``centres``, make no difference to it.
     """
 
     shape: Sequence[int] | None = None

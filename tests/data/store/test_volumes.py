@@ -12,7 +12,7 @@ from PIL import Image
 
 from self_supervised_3d_tasks.data.cases import find_cases
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.store import volumes
+from self_supervised_3d_tasks.data.store import foreground, volumes
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.errors import UserError
 
@@ -140,7 +140,7 @@ def test_photographs_are_stored(tmp_path: Path) -> None:
 
 
 def test_foreground_voxels_have_labels(make_store, monkeypatch) -> None:
-    monkeypatch.setattr(volumes, "MAX_FOREGROUND", 7)
+    monkeypatch.setattr(foreground, "MAX_VOXELS", 7)
     empty = np.zeros_like(MASKS[0])
     one = empty.copy()
     one[4, 5, 3] = 2

@@ -271,6 +271,20 @@ def test_foreground_fraction(make_store, fraction: float) -> None:
         assert hits.all()
 
 
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_foreground_crops_are_of_every_class_alike(make_store, tmp_path, cache: str) -> None:
+    mask = np.zeros((32, 32, 40), int)
+    mask[:, :, :16] = 1  # 16384 voxels
+    mask[30:, 30:, 38:] = 2  # 8 voxels
+    images = [np.zeros((*mask.shape, 1), np.float32)]
+    store = make_store(images, [mask], cache=cache, cache_dir=tmp_path / "cache")
+    options = {"batch_size": 50, "crop_shape": (3, 3, 3), "crops_per_scan": 50, "seed": 0, "foreground_fraction": 0.8}
+    batches = take(segmentation_dataset(store, **options), 24)
+    rare = np.concatenate([(masks == 2).any(axis=(1, 2, 3)) for _, masks in batches])
+    assert abs(rare.mean() - 0.8 / 2) < 0.045  # three standard errors of 1200 crops
+    assert_equal(batches[7:10], take(segmentation_dataset(store, first_step=7, **options), 3))
+
+
 def test_scans_without_foreground_still_give_crops(make_store) -> None:
     store = make_store(numbered(3), [np.zeros((4, 4, 4), int)] * 3)
     dataset = segmentation_dataset(store, batch_size=3, crop_shape=(2, 2, 2), foreground_fraction=1.0, seed=0)
