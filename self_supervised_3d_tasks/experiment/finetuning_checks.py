@@ -80,7 +80,11 @@ def _of_classification(experiment: FinetuneExperiment, head: str) -> Iterator[st
         yield f"loss, multilabel: ordered classes are yes-or-no outputs; use binary_crossentropy, received {loss!r}"
     if experiment.pool_bins > 1 and pooling != "avg":
         yield f'pool_bins, global_pooling: bins are averaged; use "avg" instead of "{pooling}", or remove pool_bins'
-    if head != "softmax" and experiment.batch_size < 3 and getattr(experiment, "normalization", None) == "batch":
+    if (
+        experiment.prediction_name != "softmax"
+        and experiment.batch_size < 3
+        and getattr(experiment, "normalization", None) == "batch"
+    ):
         yield (
             f"batch_size, normalization: {head} would normalize a batch of {experiment.batch_size}, which leaves "
             'hardly anything; use "normalization": "group", or a batch_size of 3 or more'

@@ -68,5 +68,15 @@ def test_a_mistake_is_found_without_loading_tensorflow(tmp_path):
 
 
 def test_the_example_of_the_readme_loads(tmp_path):
-    (example,) = re.findall(r"```json\n(.+?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
-    assert load_experiment("train", write(tmp_path, json.loads(example))).algorithm == "cpc"
+    pretraining, finetuning = re.findall(r"```json\n(.+?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    experiment = load_experiment("train", write(tmp_path, json.loads(pretraining)))
+    assert experiment.algorithm == "cpc"
+    run = tmp_path / experiment.run_location()[1]
+    run.mkdir()
+    (run / "config.json").write_text(experiment.model_dump_json())
+    (run / "encoder.keras").write_bytes(b"")
+    keys = json.loads(finetuning)
+    assert keys["model_checkpoint"] == f"runs/{run.name}"
+    finetune = load_experiment("finetune", write(tmp_path, keys | {"model_checkpoint": str(run)}))
+    assert (finetune.num_layers, finetune.input_shape) == (experiment.num_layers, experiment.input_shape)
+    assert dict(finetune.modes()) == {"initialized": finetune.epochs_random, "random": finetune.epochs_random}

@@ -65,7 +65,7 @@ def test_a_file_may_say_the_same_in_another_spelling(caplog):
     [
         ({"enc_filters": 8}, "enc_filters 8", "enc_filters 4"),
         ({"num_layers": 3, "normalization": "batch"}, 'normalization "batch", num_layers 3', "num_layers 2"),
-        ({"unet_preset": "paper"}, 'unet_preset "paper"', 'unet_preset "upstream"'),
+        ({"unet_preset": "paper"}, 'unet_preset "paper"', 'unet_preset "plain"'),
         ({"algorithm": "cpc"}, 'algorithm "cpc"', 'algorithm "rotation"'),
         ({"encoder_architecture": "resnet18"}, 'encoder_architecture "resnet18"', "encoder_architecture null"),
     ],
@@ -114,7 +114,7 @@ def test_without_an_experiment_beside_the_weights_the_files_own_keys_count(run, 
     with pytest.raises(UserError, match="algorithm: this key is required"):
         finetune(model_checkpoint="runs/rotation/encoder.keras")
     experiment = finetune(model_checkpoint="runs/rotation/encoder.keras", algorithm="cpc", num_layers=1)
-    assert (experiment.num_layers, experiment.enc_filters, experiment.normalization) == (1, None, "batch")
+    assert (experiment.num_layers, experiment.enc_filters, experiment.normalization) == (1, None, None)
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b'{"algorithm": "rot', b"\xff\xfe{}"])

@@ -106,8 +106,8 @@ def test_options_are_the_keys_of_a_file():
 def test_heads_and_their_options():
     assert registry.head("big_fully") is heads.big_fully
     assert registry.prediction_network("Big_Fully") is heads.big_fully
-    assert list(registry.options(heads.big_fully)) == ["head_units", "dropout_rate"]
-    assert list(registry.options(heads.simple_multiclass)) == ["dropout_rate"]
+    assert list(registry.options(heads.big_fully)) == ["head_units", "normalization", "dropout_rate"]
+    assert list(registry.options(heads.simple_multiclass)) == ["normalization", "dropout_rate"]
     assert list(registry.options(heads.softmax)) == []
     with pytest.raises(UserError, match="^prediction_architecture: no head"):
         registry.head("unet")
