@@ -6,6 +6,7 @@ from typing import Literal
 from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.data.formats import nifti, npy, photographs
 from self_supervised_3d_tasks.data.labels.findings import NIH_COLUMNS, NIH_FINDINGS
+from self_supervised_3d_tasks.data.scaling import Scaling
 from self_supervised_3d_tasks.errors import UserError, nearest
 
 
@@ -20,6 +21,8 @@ class Layout:
         label_stem: What a mask's stem has more than its scan's.
         num_classes: Default of the experiment's ``num_classes``.
         intensity_window: Default of the experiment's ``intensity_window``.
+        intensity_scaling: Default of the experiment's ``intensity_scaling`` where there is no window; the predecessor's
+            layouts have the predecessor's.
         labels: ``"masks"``, one file per scan; ``"table"``, a CSV file with the name of a scan and its class in the
             first two columns; ``"any"``, masks or a table with named columns; ``"findings"``, a table with named
             columns and any number of findings per scan; ``"archive"``, classes in the file of the scans; ``"none"``.
@@ -36,6 +39,7 @@ class Layout:
     label_stem: str
     num_classes: int = 3
     intensity_window: tuple[float, float] | None = None
+    intensity_scaling: Scaling = "percentiles"
     labels: Literal["masks", "table", "any", "findings", "archive", "none"] = "masks"
     columns: tuple[str | None, str | None, str | None] = (None, None, None)
     findings: tuple[str, ...] = ()
@@ -48,10 +52,10 @@ _IMAGES = Layout(
 )
 
 LAYOUTS = {
-    "pancreas3d": Layout(3, npy.SUFFIXES, "exact", "_label"),
-    "brats": Layout(3, npy.SUFFIXES, "crop", "_label", num_classes=4),
-    "ukb3d": Layout(3, npy.SUFFIXES, "crop", "_label"),
-    "pancreas2d": Layout(2, npy.SUFFIXES, "exact", ""),
+    "pancreas3d": Layout(3, npy.SUFFIXES, "exact", "_label", intensity_scaling="min_max"),
+    "brats": Layout(3, npy.SUFFIXES, "crop", "_label", num_classes=4, intensity_scaling="min_max"),
+    "ukb3d": Layout(3, npy.SUFFIXES, "crop", "_label", intensity_scaling="min_max"),
+    "pancreas2d": Layout(2, npy.SUFFIXES, "exact", "", intensity_scaling="min_max"),
     "kaggle_retina": replace(_IMAGES, volume_fitting="exact", labels="table", num_classes=5),
     "ukb2d": replace(_IMAGES, volume_fitting="exact", labels="none"),
     "images": _IMAGES,

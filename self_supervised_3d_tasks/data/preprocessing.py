@@ -1,4 +1,4 @@
-"""What happens to every scan once, before training: intensities to [0, 1], grid to the shape of the model."""
+"""What happens to every scan once, before training: intensities to [0, 1], borders off, grid to the model's shape."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
+from self_supervised_3d_tasks.data.foreground_box import ForegroundCrop, foreground_box
 from self_supervised_3d_tasks.data.formats import photographs
-from self_supervised_3d_tasks.data.resampling import resize_linear, resize_nearest
+from self_supervised_3d_tasks.data.resampling import resize_labels, resize_linear
+from self_supervised_3d_tasks.data.scaling import Scaling, bounds
 from self_supervised_3d_tasks.data.volumes import Volume
 from self_supervised_3d_tasks.errors import UserError
 
@@ -22,8 +24,10 @@ class Preprocessing:
     Args:
         data_dim: ``(*spatial)`` that the model sees, in voxels.
         number_channels: Channels that every scan must have.
-        intensity_window: Low and high, mapped to 0 and 1 and clipped (CT). None: minimum and maximum per
-            channel.
+        intensity_window: Low and high, mapped to 0 and 1 and clipped (CT).
+        intensity_scaling: What becomes 0 and 1, per channel, see `scaling.bounds`; the rest is clipped. None: the
+            window or, without one, minimum and maximum.
+        foreground_crop: What is cut off before the fitting, see `foreground_box.foreground_box`.
         volume_fitting: ``"resize"``: to ``data_dim``; ``"crop"``: original size, zero-padded symmetrically to
             ``data_dim`` where smaller (crops are drawn later); ``"exact"``: must already have ``data_dim``.
         label_map: Source label to class, for the labels that change.
@@ -33,6 +37,8 @@ class Preprocessing:
     data_dim: tuple[int, ...]
     number_channels: int
     intensity_window: tuple[float, float] | None = None
+    intensity_scaling: Scaling | None = None
+    foreground_crop: ForegroundCrop = "none"
     volume_fitting: str = "resize"
     label_map: Mapping[int, int] = field(default_factory=dict)
     grey: bool = False
@@ -88,13 +94,13 @@ class Preprocessing:
         """
         array = array.astype(np.float32, copy=False)
         axes = tuple(range(array.ndim - 1))
-        # float64 for the few bounds only: the difference of two large float32 can overflow.
-        low, high = (bound(axis=axes).astype(np.float64) for bound in (array.min, array.max))
-        if np.any(low == high):
-            channels = ", ".join(map(str, np.flatnonzero(low == high)))
+        if np.any(constant := array.min(axis=axes) == array.max(axis=axes)):
+            channels = ", ".join(map(str, np.flatnonzero(constant)))
             logging.warning("%s: channel %s is constant (every voxel has the same value).", name, channels)
-        if self.intensity_window is not None:
-            low, high = (np.full(array.shape[-1], bound) for bound in self.intensity_window)
+        scaling = self.intensity_scaling or ("window" if self.intensity_window else "min_max")
+        channels = np.moveaxis(array, -1, 0)
+        # float64 for the few bounds only: the difference of two large float32 can overflow.
+        low, high = np.array([bounds(channel, scaling, self.intensity_window) for channel in channels], np.float64).T
         span = np.where(high > low, high - low, 1.0)
         if np.any(span > np.finfo(np.float32).max) or np.any(span < np.finfo(np.float32).tiny):
             array = array.astype(np.float64)
@@ -103,14 +109,18 @@ class Preprocessing:
         return np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32, copy=False)
 
     def image(self, volume: Volume) -> np.ndarray:
-        """Return the normalised and fitted image ``(*spatial, channels)``, float32 in [0, 1].
+        """Return the normalised, cropped and fitted image ``(*spatial, channels)``, float32 in [0, 1]."""
+        return self.prepare(volume)[0]
+
+    def prepare(self, volume: Volume) -> tuple[np.ndarray, tuple[slice, ...]]:
+        """Return the image, see `image`, and the box of the scan's own grid that it shows, one slice per spatial axis.
 
         Raises:
             UserError: As `fitted_shape`, or a photograph has more than the 8 bits of its intensity window, or colours
                 where it should be grey.
         """
         array = volume.array
-        shape = self.fitted_shape(array.shape, volume.path)
+        self.fitted_shape(array.shape, volume.path)
         # Layouts of photographs set a window for 8 bits by themselves, which would cut off 16.
         is_for_8_bits = self.intensity_window == photographs.WINDOW and photographs.is_photograph(volume.path)
         if is_for_8_bits and (highest := array.max()) > photographs.WINDOW[1]:
@@ -126,9 +136,12 @@ class Preprocessing:
                 )
             array = array[..., :1]
         array = self.normalize(array, str(volume.path))
+        box = foreground_box(array, self.foreground_crop, str(volume.path))
+        array = array[box]
         if self.volume_fitting == "resize":
-            return resize_linear(array, self.data_dim)
-        return np.pad(array, [*_padding(array.shape[:-1], shape), (0, 0)])
+            return resize_linear(array, self.data_dim), box
+        spatial = array.shape[:-1]
+        return np.pad(array, [*_padding(spatial, self._fitted(spatial)), (0, 0)]), box
 
     def _counts_as_grey(self, channels: int, path: Path) -> bool:
         return self.grey and self.number_channels == 1 and channels == 3 and photographs.is_photograph(path)
@@ -152,33 +165,49 @@ class Preprocessing:
             )
         return relabelled.astype(np.uint8)
 
-    def mask(self, volume: Volume, num_classes: int) -> np.ndarray:
+    def mask(self, volume: Volume, num_classes: int, box: tuple[slice, ...] = ()) -> np.ndarray:
         """Return the relabelled and fitted mask ``(*spatial)``, uint8 below ``num_classes``.
+
+        Args:
+            volume: The mask as it was read.
+            num_classes: Classes, background included.
+            box: The box that the image shows, from `prepare`; all of the mask by default.
 
         Raises:
             UserError: As `labels`.
         """
-        labels = self.labels(volume, num_classes)
+        labels = self.labels(volume, num_classes)[box]
         if self.volume_fitting == "resize":
-            return resize_nearest(labels, self.data_dim)
+            return resize_labels(labels, self.data_dim)
         return np.pad(labels, _padding(labels.shape, self._fitted(labels.shape)))
 
-    def restore(self, probabilities: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-        """Undo the fitting of a prediction.
+    def restore(
+        self, probabilities: np.ndarray, shape: Sequence[int], box: tuple[slice, ...] | None = None
+    ) -> np.ndarray:
+        """Undo the fitting and the crop of a prediction; what was cut off is background, class 0.
 
         Args:
             probabilities: ``(*spatial, num_classes)`` on the fitted grid.
-            shape: Spatial shape of the scan before `image`.
+            shape: Spatial shape of the scan before `prepare`.
+            box: The box that the image shows; None: all of it.
 
         Returns:
             ``(*shape, num_classes)``, float32.
         """
-        shape = tuple(shape)
+        box = box or tuple(slice(0, size) for size in shape)
+        inner = tuple(side.stop - side.start for side in box)
         if self.volume_fitting == "resize":
-            return resize_linear(probabilities, shape)
-        padding = _padding(shape, probabilities.shape[:-1])
-        inside = tuple(slice(before, before + size) for (before, _), size in zip(padding, shape, strict=True))
-        return probabilities[inside]
+            restored = resize_linear(probabilities, inner)
+        else:
+            padding = _padding(inner, probabilities.shape[:-1])
+            inside = tuple(slice(before, before + size) for (before, _), size in zip(padding, inner, strict=True))
+            restored = probabilities[inside]
+        if inner == tuple(shape):
+            return restored
+        whole = np.zeros((*shape, restored.shape[-1]), np.float32)
+        whole[..., 0] = 1.0
+        whole[box] = restored
+        return whole
 
 
 def _padding(shape: Sequence[int], padded_shape: Sequence[int]) -> list[tuple[int, int]]:

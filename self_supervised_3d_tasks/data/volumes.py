@@ -12,6 +12,7 @@ import numpy as np
 from self_supervised_3d_tasks.errors import UserError
 
 _LARGEST_LABEL = np.iinfo(np.int32).max
+_LARGEST_FRACTION = 1e-3
 
 
 @dataclass(frozen=True)
@@ -149,14 +150,21 @@ def as_float32(array: np.ndarray) -> np.ndarray:
 
 
 def as_labels(array: np.ndarray, path: Path) -> np.ndarray:
-    """Return an int32 copy of stored labels, fractions rounded.
+    """Return an int32 copy of stored labels; what a scale factor in a header adds to them is rounded off.
 
     Raises:
-        UserError: A value is no label: NaN, infinite or beyond int32.
+        UserError: A value is no label: NaN, infinite, beyond int32, or a fraction.
     """
     if array.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
-            array = np.rint(array)
+            rounded = np.rint(array)
+            fractions = np.abs(array - rounded) > _LARGEST_FRACTION
+        if fractions.any():
+            raise UserError(
+                f"{path}: has the value {array[fractions][0]:g}, expected whole numbers as labels. Is this a scan, or "
+                "a mask that was interpolated? Give the mask itself."
+            )
+        array = rounded
     # NaN fails both comparisons, so it is refused as well.
     if not (array.min() >= -_LARGEST_LABEL and array.max() <= _LARGEST_LABEL):
         raise UserError(f"{path}: values range from {array.min()} to {array.max()}, expected integer labels.")

@@ -59,9 +59,10 @@ def make_store(experiment: Experiment, cases: Sequence[Case], *, num_classes: in
     """Read and prepare scans, and with ``num_classes`` their masks, which hold labels below it.
 
     Raises:
-        UserError: A scan cannot be used, and the experiment does not say that such scans are skipped.
+        UserError: A scan cannot be used, and the experiment does not say that such scans are skipped; or the scaling of
+            intensities leaves nothing of all of them.
     """
-    return VolumeStore(
+    store = VolumeStore(
         cases,
         experiment.preprocessing,
         num_classes=num_classes,
@@ -69,6 +70,8 @@ def make_store(experiment: Experiment, cases: Sequence[Case], *, num_classes: in
         cache_dir=experiment.cache_folder,
         on_bad_file=experiment.on_bad_file,
     )
+    store.check_contrast()
+    return store
 
 
 def check_headers(experiment: Experiment, cases: Sequence[Case]) -> None:

@@ -29,6 +29,13 @@ def _mistakes(experiment: Experiment) -> Iterator[str]:
         yield f"data_dim: {size} has {len(size)} axes, but the data are {experiment.rank}D; give one length per axis"
     if window and window[0] >= window[1]:
         yield f"intensity_window: low must be below high, received {list(window)}"
+    if (experiment.intensity_scaling == "window") != bool(window):
+        yield (
+            f"intensity_scaling, intensity_window: {experiment.intensity_scaling!r} "
+            + ("has no use for a window; remove one of the two" if window else "needs a window; give intensity_window")
+        )
+    if experiment.foreground_crop != "none" and experiment.fitting == "exact":
+        yield 'foreground_crop, volume_fitting: "exact" scans have their size already; use "resize" or "crop"'
     if experiment.patches_per_scan > 1 and experiment.fitting != "crop":
         yield 'patches_per_scan: only crops can be drawn several times; set volume_fitting to "crop", or 1'
     if experiment.clipnorm and experiment.clipvalue:

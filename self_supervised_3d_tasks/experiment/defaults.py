@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from self_supervised_3d_tasks.data import layouts
+from self_supervised_3d_tasks.data.scaling import Scaling
 from self_supervised_3d_tasks.experiment import registry
 
 
@@ -34,6 +35,11 @@ def background_share(known: dict[str, Any]) -> tuple[float, float] | None:
 def of_layout(read: Callable[[layouts.Layout], Any]) -> Any:
     """Return the field whose default is what ``read`` gives for the layout of the data."""
     return Field(default_factory=lambda known: read(layouts.get(known["dataset_name"])))
+
+
+def intensity_scaling(known: dict[str, Any]) -> Scaling:
+    """Return "window" where there is one, and what the layout has where there is none."""
+    return "window" if known["intensity_window"] else layouts.get(known["dataset_name"]).intensity_scaling
 
 
 def subject_column(known: dict[str, Any]) -> str | None:

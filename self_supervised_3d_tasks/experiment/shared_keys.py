@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from self_supervised_3d_tasks.data import layouts
+from self_supervised_3d_tasks.data.foreground_box import ForegroundCrop
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
+from self_supervised_3d_tasks.data.scaling import Scaling
 from self_supervised_3d_tasks.experiment import defaults, registry
 from self_supervised_3d_tasks.ops.augment import Rules
 
@@ -38,8 +40,15 @@ class Experiment(BaseModel):
         deterministic: Whether to use deterministic kernels: slower on a GPU, but reruns are identical bit for bit.
         mixed_precision: Type that layers compute in; weights and losses stay float32.
         encoder_architecture: Encoder: the name of a file in models/encoders/, or of a network in one; default: unet.
-        intensity_window: [low, high]: intensities are clipped to it and scaled by it (CT); default: from least to most
-            of each scan, [0, 255] for photographs.
+        intensity_window: [low, high]: intensities are clipped to it and scaled by it (CT), in the units of the files;
+            default: [0, 255] for photographs, else none.
+        intensity_scaling: What becomes 0 and 1 in each channel of a scan, the rest is clipped. percentiles: the 0.5th
+            and 99.5th of what lies above the least; z_score: three standard deviations around its mean; min_max: least
+            and most, which one hot voxel moves; window: intensity_window. Default: window where there is one, else
+            percentiles, but min_max for the predecessor's layouts.
+        foreground_crop: What is cut off each scan before it is fitted. box: borders without a voxel above 5 % of the
+            range; inside: all but the largest box of that centre and shape whose corners are filled. Predictions come
+            back on the whole grid.
         volume_fitting: How a scan is brought to data_dim: resize, crop (at random), or exact (it must already fit);
             default: as the layout has.
         patches_per_scan: Random crops of each scan per epoch, with volume_fitting crop.
@@ -85,6 +94,8 @@ class Experiment(BaseModel):
     mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
     encoder_architecture: str | None = None
     intensity_window: tuple[float, float] | None = defaults.of_layout(lambda layout: layout.intensity_window)
+    intensity_scaling: Scaling = Field(default_factory=defaults.intensity_scaling)
+    foreground_crop: ForegroundCrop = "none"
     volume_fitting: Literal["resize", "crop", "exact"] | None = None
     patches_per_scan: PositiveInt = 1
     augment: bool = False
@@ -167,6 +178,8 @@ class Experiment(BaseModel):
             data_dim=self.input_shape[:-1],
             number_channels=self.number_channels,
             intensity_window=self.intensity_window,
+            intensity_scaling=self.intensity_scaling,
+            foreground_crop=self.foreground_crop,
             grey=self.layout.grey,
             volume_fitting=self.fitting,
         )

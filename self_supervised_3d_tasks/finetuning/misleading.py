@@ -54,6 +54,8 @@ def warn_of_classes(
             len(classes),
             ", ".join(map(str, absent)),
         )
+    if empty := [case.name for case, found in classes.items() if experiment.task == "segmentation" and found == {0}]:
+        logging.warning("%d of %d masks hold no foreground, such as that of %s", len(empty), len(classes), empty[0])
     single = {}
     for job in jobs:
         found = set().union(*(classes.get(case, ()) for case in job.split.train))

@@ -14,8 +14,10 @@ from self_supervised_3d_tasks.experiment.keys import TrainExperiment
 def unlike_axes(experiment: TrainExperiment, cases: Iterable[Case]) -> tuple[set[tuple[int, int]], set[int]]:
     """Return the pairs of axes that are not prepared alike in some scan, and the axes that are padded unevenly.
 
-    From headers alone: a header that cannot be read is told where the scans are read.
+    From headers alone, which do not tell what a foreground crop leaves; one that cannot be read is told later.
     """
+    if experiment.foreground_crop != "none" and experiment.fitting == "resize":
+        return set(itertools.combinations(range(experiment.rank), 2)), set()  # each box has its own shape
     pairs, uneven, data_dim = set(), set(), np.array(experiment.input_shape[:-1])
     for case in cases:
         try:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from self_supervised_3d_tasks.data.resampling import resize_linear, resize_nearest
+from self_supervised_3d_tasks.data.resampling import resize_labels, resize_linear
 
 DRAWS = np.random.default_rng(0)
 
@@ -43,24 +43,44 @@ def test_linear_stays_in_range_and_keeps_constants() -> None:
     assert resize_linear(array, (9, 10, 11)) is array
 
 
-def test_nearest_by_hand() -> None:
-    np.testing.assert_array_equal(resize_nearest(np.array([1, 2], np.uint8), (6,)), [1, 1, 1, 2, 2, 2])
-    np.testing.assert_array_equal(resize_nearest(np.array([1, 2, 3], np.uint8), (1,)), [2])
+def test_labels_by_hand() -> None:
+    """The largest share wins, of equal ones the lowest label."""
+    np.testing.assert_array_equal(resize_labels(np.array([1, 2], np.uint8), (6,)), [1, 1, 1, 2, 2, 2])
+    np.testing.assert_array_equal(resize_labels(np.array([0, 0, 2, 2], np.uint8), (2,)), [0, 2])
+    np.testing.assert_array_equal(resize_labels(np.array([3, 1], np.uint8), (1,)), [1])
     np.testing.assert_array_equal(
-        resize_nearest(np.array([[0, 2], [5, 5]], np.uint8), (4, 4)), [[0, 0, 2, 2], [0, 0, 2, 2], [5] * 4, [5] * 4]
+        resize_labels(np.array([[0, 2], [5, 5]], np.uint8), (4, 4)), [[0, 0, 2, 2], [0, 0, 2, 2], [5] * 4, [5] * 4]
     )
 
 
-def test_nearest_invents_no_label() -> None:
+def test_labels_invents_no_label_and_keeps_a_constant() -> None:
     for _ in range(50):
         mask = DRAWS.choice([0, 2, 7], size=DRAWS.integers(1, 9, size=3)).astype(np.uint8)
-        resized = resize_nearest(mask, tuple(DRAWS.integers(1, 17, size=3)))
+        shape = tuple(DRAWS.integers(1, 17, size=3))
+        resized = resize_labels(mask, shape)
         assert set(np.unique(resized)) <= set(np.unique(mask)) and resized.dtype == np.uint8
+        np.testing.assert_array_equal(resize_labels(np.full_like(mask, 7), shape), 7)
+    assert resize_labels(mask, mask.shape) is mask
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 8), (4, 4, 4), (3, 5, 7), (11, 4, 16)])
+def test_labels_know_no_first_and_last(shape: tuple[int, ...]) -> None:
+    """Shrunk by an even factor, the nearest neighbour took voxels 1 3 5 7 of eight: half a voxel off to one side."""
+    for _ in range(20):
+        mask = DRAWS.integers(0, 3, size=(8, 8, 8)).astype(np.uint8)
+        resized = resize_labels(mask, shape)
+        for axis in range(3):
+            np.testing.assert_array_equal(resize_labels(np.flip(mask, axis), shape), np.flip(resized, axis))
+
+
+def test_a_mask_stays_aligned_with_its_image() -> None:
+    ball = np.square(np.indices((24, 24, 24)) - 11.5).sum(axis=0) < 64
+    image = resize_linear(ball.astype(np.float32)[..., None], (12, 12, 12))[..., 0]
+    np.testing.assert_array_equal(resize_labels(ball.astype(np.uint8), (12, 12, 12)) == 1, image > 0.5)
 
 
 @pytest.mark.parametrize("factor", [2, 3])
-def test_nearest_enlarging_is_undone_exactly(factor: int) -> None:
-    mask = DRAWS.integers(0, 3, size=(4, 5, 6)).astype(np.uint8)
-    enlarged = resize_nearest(mask, tuple(factor * size for size in mask.shape))
-    np.testing.assert_array_equal(enlarged, mask.repeat(factor, 0).repeat(factor, 1).repeat(factor, 2))
-    np.testing.assert_array_equal(resize_nearest(enlarged, mask.shape), mask)
+def test_enlarging_of_labels_is_undone_exactly(factor: int) -> None:
+    mask = DRAWS.integers(0, 3, size=(4, 5, 6)).astype(np.uint8).repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    enlarged = resize_labels(mask, tuple(factor * size for size in mask.shape))
+    assert np.mean(resize_labels(enlarged, mask.shape) == mask) > 0.98

@@ -19,7 +19,7 @@ from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.atomic import atomic_write
 
-_VERSION = 1  # raise it when preprocessing changes what it computes
+_VERSION = 2  # raise it when preprocessing changes what it computes
 _GIB = 2**30
 
 

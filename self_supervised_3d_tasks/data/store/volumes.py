@@ -23,6 +23,8 @@ from self_supervised_3d_tasks.errors import UserError
 
 MEMORY_LIMIT = 4 * 2**30  # bytes
 MAX_REPORTED = 10
+NUM_LOOKED_AT = 16
+LEAST_CONTRAST = 0.05
 
 
 class _Entry(NamedTuple):
@@ -80,6 +82,38 @@ class VolumeStore:
         finally:
             archives.release()  # the store holds the scans now
         self.cases = list(self._entries)
+
+    def check_contrast(self) -> None:
+        """Warn of scans in which little is left to see after scaling; looks at a few of them.
+
+        Raises:
+            UserError: Nothing is left to see in any of them.
+        """
+        flat, clipped = [], []
+        seen = range(0, len(self.cases), max(1, len(self.cases) // NUM_LOOKED_AT))
+        for index in seen:
+            image = self.image(index)[(slice(None, None, 2),) * self.preprocessing.rank]
+            low, high = np.percentile(image, (1, 99))
+            if high - low < LEAST_CONTRAST:
+                flat.append(self.cases[index].name)
+            if np.mean((image <= 0) | (image >= 1)) > 0.5:
+                clipped.append(self.cases[index].name)
+        keys = "intensity_window" if self.preprocessing.intensity_window else "intensity_scaling"
+        if len(flat) == len(seen):
+            raise UserError(
+                f"{keys}: nothing is left to see in {flat[0]}, nor in any other of the {len(seen)} scans looked at: "
+                f"98 % of the voxels lie within {LEAST_CONTRAST:.0%} of the range after scaling. Give a window in the "
+                "units of the files."
+            )
+        if flat:
+            logging.warning("%s: little is left to see in %s after scaling; check these files", keys, ", ".join(flat))
+        if clipped and self.preprocessing.intensity_window:
+            logging.warning(
+                "intensity_window: clips more than half of %d of %d scans looked at, such as %s",
+                len(clipped),
+                len(seen),
+                clipped[0],
+            )
 
     def skip(self, case: Case, reason: str) -> None:
         """Warn that a case is left out, and remember it in ``skipped``."""
@@ -156,6 +190,8 @@ def check_case(case: Case, preprocessing: Preprocessing, num_classes: int | None
     if num_classes is not None:
         if case.mask is None:
             raise UserError(f"{case.image}: has no mask, but masks are needed here.")
+        if any(case.mask.exists() and path.exists() and case.mask.samefile(path) for path in case.images):
+            raise UserError(f"{case.mask}: is the scan itself, expected its mask. Check label_dir_train.")
         masks = [read_mask_header(case.mask, preprocessing.rank)]
     for header in (*headers[1:], *masks):
         check_same_grid(headers[0], header)
@@ -173,10 +209,10 @@ def _or_error(function: Callable[..., Any], case: Case, **options: Any) -> Any:
 
 def _load(case: Case, preprocessing: Preprocessing, num_classes: int | None, folder: Path | None) -> _Entry:
     def decode() -> list[np.ndarray]:
-        arrays = [preprocessing.image(read_channels(case.images, preprocessing.rank))]
-        if num_classes is not None:
-            arrays.append(preprocessing.mask(read_mask(case.mask, preprocessing.rank), num_classes))
-        return arrays
+        image, box = preprocessing.prepare(read_channels(case.images, preprocessing.rank))
+        if num_classes is None:
+            return [image]
+        return [image, preprocessing.mask(read_mask(case.mask, preprocessing.rank), num_classes, box)]
 
     if folder is None:
         arrays = decode()
