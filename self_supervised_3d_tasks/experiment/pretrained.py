@@ -114,6 +114,8 @@ def _preparation(values: dict[str, Any]) -> dict[str, Any]:
     """Return what decides what scans look like to the encoder, as far as the keys of an experiment say it."""
     found = {key: values[key] for key in PREPARATION if key in values}
     found = {key: value for key, value in found.items() if value is not None or key not in _UNSAID_BY_NULL}
+    if values.get("intensity_window"):
+        found.pop("intensity_scaling", None)  # the window says it
     layout = LAYOUTS.get(values.get("dataset_name"))
     fitting = values.get("volume_fitting") or (layout and layout.volume_fitting)
     found |= {"volume_fitting": fitting} if fitting else {}

@@ -201,7 +201,7 @@ def test_official_lists_are_two_tables_of_one_folder(images, tmp_path):
         (tmp_path / name).write_text("\n".join([header, *chosen]))
     keys = {"csv_file": str(tmp_path / "train.csv"), "csv_file_test": str(tmp_path / "test.csv")}
     keys |= {"class_names": ["Emphysema", "Cardiomegaly"], "base_workspace": str(tmp_path), "scores": ["mean_auroc"]}
-    run = sweep(images, **keys, run_name="lists", epochs_random=8, lr=0.03)
+    run = sweep(images, **keys, run_name="lists", epochs_random=24, lr=0.03)
     found = predictions(run)
     assert found.names == sorted(Path(line.split(",")[0]).stem for line in lines[16:])
     (row,) = read_long(run.path / "results_long.csv")

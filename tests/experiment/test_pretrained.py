@@ -138,6 +138,8 @@ def pretrained_with(run, **keys):
     [
         ({"intensity_window": [-100, 240]}, {}, "intensity_window: null, in the pretraining [-100, 240]"),
         ({}, {"intensity_window": [0, 80]}, "intensity_window: [0.0, 80.0], in the pretraining null"),
+        ({"intensity_scaling": "min_max"}, {}, 'intensity_scaling: "percentiles", in the pretraining "min_max"'),
+        ({"foreground_crop": "box"}, {}, 'foreground_crop: "none", in the pretraining "box"'),
         ({"volume_fitting": "crop"}, {}, 'volume_fitting: "resize", in the pretraining "crop"'),
         ({"dataset_name": "npy"}, {}, 'volume_fitting: "resize", in the pretraining "exact"'),
         ({"data_dim": 32}, {}, "data_dim: 16, in the pretraining 32"),

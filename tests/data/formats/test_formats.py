@@ -143,14 +143,25 @@ def test_npy(tmp_path: Path, shape: tuple, expected: tuple, dtype: str) -> None:
     assert volume.affine is None and volume.spacing == (1, 1, 1)
 
 
-def test_masks_are_rounded_and_lose_their_channel_axis(tmp_path: Path) -> None:
-    stored = np.array([[0.2, 0.9], [1.6, 2.4]])
+def test_masks_are_rounded_within_a_thousandth_and_lose_their_channel_axis(tmp_path: Path) -> None:
+    stored = np.array([[0.0009, 0.9992], [1.9999, 2.0]])
     np.save(tmp_path / "a.npy", stored[..., None])
     array = formats.read_mask(tmp_path / "a.npy", 2).array
     assert array.dtype == np.int32
     np.testing.assert_array_equal(array, [[0, 1], [2, 2]])
     path = save(nib.Nifti1Image(stored[..., None], np.eye(4)), tmp_path / "a.nii")
     np.testing.assert_array_equal(formats.read_mask(path, 2).array, array)
+
+
+@pytest.mark.parametrize("value", [0.2, 1.2, 1.998, -0.5])
+@pytest.mark.parametrize("name", ["a.npy", "a.nii"])
+def test_fractions_are_no_labels(tmp_path: Path, name: str, value: float) -> None:
+    """A scan that was given as its own mask trained, on intensities that were rounded."""
+    stored = np.array([[0.0, 1.0], [value, 2.0]])
+    np.save(tmp_path / "a.npy", stored)
+    save(nib.Nifti1Image(stored, np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(UserError, match=rf"{name}: has the value {value:g}, expected whole numbers as labels"):
+        formats.read_mask(tmp_path / name, 2)
 
 
 def test_channels_are_concatenated_in_order(tmp_path: Path) -> None:

@@ -79,11 +79,11 @@ def test_parameters_of_every_architecture(name):
 @every_architecture
 def test_batch_normalizations_keep_nine_tenths_of_their_running_statistics(name):
     """Keras's own networks keep 0.99; nothing else about the layers changes."""
-    smallest = ARCHITECTURES[name].smallest
+    smallest = smallest_edge(name)
     encoder = build(name, (smallest, smallest, 3), pooling="none")
     norms = [layer for layer in encoder.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert {layer.momentum for layer in norms} == {0.9}
-    function = getattr(keras.applications, ARCHITECTURES[name].function)
+    function = getattr(keras.applications, ARCHITECTURES[name])
     template = function(include_top=False, weights=None, input_shape=(smallest, smallest, 3))
     theirs = [layer for layer in template.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert {layer.momentum for layer in theirs} == {0.99}
