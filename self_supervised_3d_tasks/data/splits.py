@@ -148,11 +148,7 @@ def _class(case: Case) -> int:
 
 def _ordered(subjects: Iterable[str], classes: Mapping[str, int], seed: int, purpose: str) -> list[str]:
     """Order subjects by their hash, and interleave their classes: the k-th of n in a class comes at (k + 1/2) / n."""
-
-    def hashed(subject: str) -> tuple[bytes, str]:
-        return hashlib.sha256(f"{seed}/{purpose}/{subject}".encode()).digest(), subject
-
-    by_hash = sorted(subjects, key=hashed)
+    by_hash = sorted(subjects, key=lambda subject: hashlib.sha256(f"{seed}/{purpose}/{subject}".encode()).digest())
     members: dict[int, list[str]] = defaultdict(list)
     for subject in by_hash:
         members[classes[subject]].append(subject)

@@ -43,11 +43,9 @@ def translate(command: str, raw: dict[str, Any]) -> tuple[dict[str, Any], list[s
     Raises:
         UserError: Two spellings of one key disagree, or a loader argument cannot be honoured.
     """
-    values = {key: value for key, value in raw.items() if key != "$schema"}
+    values = {key: value for key, value in raw.items() if key not in ("$schema", *WITHOUT_EFFECT)}
     warnings = [*_rename(values, ALIASES)]
     warnings += _validation_share(values) if command == "train" else _finetune_keys(values)
-    for key in WITHOUT_EFFECT.keys() & values.keys():
-        del values[key]
     warnings += [f"{key} is ignored: {reason}" for key, reason in WITHOUT_EFFECT.items() if key in raw]
     _flatten_model_params(values)
     warnings += _flatten_loaders(command, values)

@@ -6,10 +6,11 @@ Image Analysis" (PCRLv2): its t and t'. Each is the same for the same seed.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from self_supervised_3d_tasks.lazy import tf
 from self_supervised_3d_tasks.ops import geometry, intensity, patches, seeds
@@ -128,11 +129,8 @@ def swap_cells(image: tf.Tensor, seed: tf.Tensor, *, cell: Sequence[int], share:
     if share == 0:
         return image
     *spatial, channels = image.shape
-    most = [length // side for length, side in zip(spatial, cell, strict=True)]
     # A late start costs a cell, but never the second one of an axis: there is always a pair.
-    limits = [
-        min(side - 1, length - side * min(number, 2)) for length, side, number in zip(spatial, cell, most, strict=True)
-    ]
+    limits = np.minimum(np.subtract(cell, 1), spatial - cell * np.minimum(np.floor_divide(spatial, cell), 2))
     offset = patches.draw_offsets(seeds.fold(seed, 0), 1, limits)[0]
     numbers = (spatial - offset) // cell
     extent = numbers * cell
@@ -145,8 +143,7 @@ def swap_cells(image: tf.Tensor, seed: tf.Tensor, *, cell: Sequence[int], share:
     cells = tf.transpose(tf.reshape(grid, split), order)
     sources = _draw_pairs(seeds.fold(seed, 1), tf.reduce_prod(numbers), share)
     moved = tf.reshape(tf.gather(tf.reshape(cells, [-1, *cell, channels]), sources), tf.gather(split, order))
-    back = list(itertools.chain.from_iterable((axis, rank + axis) for axis in range(rank)))
-    moved = tf.reshape(tf.transpose(moved, [*back, 2 * rank]), tf.shape(grid))
+    moved = tf.reshape(tf.transpose(moved, np.argsort(order)), tf.shape(grid))
 
     around = tf.stack([offset, spatial - offset - extent], axis=1)
     inside = tf.ensure_shape(tf.pad(tf.ones(extent, tf.bool), around), spatial)

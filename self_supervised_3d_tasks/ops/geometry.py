@@ -15,11 +15,8 @@ from self_supervised_3d_tasks.ops import seeds
 
 Rotation = tuple[int, tuple[int, int]]
 
-# (k, axes) of np.rot90, in the predecessor's numbering of the classes.
-_ROTATIONS: dict[int, tuple[Rotation, ...]] = {
-    2: tuple((k, (0, 1)) for k in range(4)),
-    3: (*((k, (0, 1)) for k in range(4)), *((k, plane) for plane in ((1, 2), (0, 2)) for k in (3, 2, 1))),
-}
+# (k, axes) of np.rot90, in the predecessor's numbering of the classes; images have those of the first two axes.
+_ROTATIONS = (*((k, (0, 1)) for k in range(4)), *((k, plane) for plane in ((1, 2), (0, 2)) for k in (3, 2, 1)))
 
 
 def rotation_classes(shape: Sequence[int], axes: Literal["auto", "all"] = "auto") -> list[Rotation]:
@@ -32,21 +29,18 @@ def rotation_classes(shape: Sequence[int], axes: Literal["auto", "all"] = "auto"
     Returns:
         ``(k, (axis, axis))`` per class, with the meaning of `numpy.rot90`.
     """
-    rotations = _ROTATIONS[len(shape) - 1]
+    rotations = [(k, (a, b)) for k, (a, b) in _ROTATIONS if b < len(shape) - 1]
     return [(k, (a, b)) for k, (a, b) in rotations if axes == "all" or k % 2 == 0 or shape[a] == shape[b]]
 
 
 def rot90(image: tf.Tensor, k: int, axes: tuple[int, int]) -> tf.Tensor:
     """Rotate as `numpy.rot90` does: exact, by a transposition and reversals."""
-    order = list(range(image.shape.rank))
-    order[axes[0]], order[axes[1]] = order[axes[1]], order[axes[0]]
-    if k % 4 == 0:
-        return image
-    if k % 4 == 1:
-        return tf.transpose(tf.reverse(image, [axes[1]]), order)
-    if k % 4 == 2:
-        return tf.reverse(image, list(axes))
-    return tf.reverse(tf.transpose(image, order), [axes[1]])
+    if k % 2 == 1:
+        order = list(range(image.shape.rank))
+        order[axes[0]], order[axes[1]] = order[axes[1]], order[axes[0]]
+        image = tf.transpose(image, order)
+    reversed_axes = ((), axes[:1], axes, axes[1:])[k % 4]
+    return tf.reverse(image, tf.constant(reversed_axes, tf.int32))
 
 
 def rotate(image: tf.Tensor, rotation_class: tf.Tensor, classes: Sequence[Rotation]) -> tf.Tensor:

@@ -17,9 +17,7 @@ def mean_areas(areas: np.ndarray) -> np.ndarray:
     Args:
         areas: ``(jobs, num_findings)``.
     """
-    defined = ~np.isnan(areas)
-    count = defined.sum(axis=0)
-    return np.where(count, np.where(defined, areas, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
+    return np.ma.masked_invalid(areas).mean(axis=0).filled(np.nan)
 
 
 def finding_areas(path: Path, areas: Mapping[str, np.ndarray], findings: Sequence[str], title: str) -> None:

@@ -150,8 +150,7 @@ def _is_complete(output: Path, options: Options) -> bool:
 
 def _slices(options: Options) -> list[int]:
     """Return the axial planes that are also written as pictures: evenly spaced in the middle half of the grid."""
-    planes = np.linspace(options.size / 4, 3 * options.size / 4, options.num_slices).astype(int)
-    return sorted(set(planes.tolist()))
+    return np.unique(np.linspace(options.size / 4, 3 * options.size / 4, options.num_slices, dtype=int)).tolist()
 
 
 def _slice_path(volume: str, index: int) -> str:

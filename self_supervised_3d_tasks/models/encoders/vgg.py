@@ -104,8 +104,7 @@ def check_input_shape(
     spatial = input_shape[:-1]
     settings = {'pooling="none"': _divisors(spatial, pool_schedule, "none")}
     # The lowest bit that is set is the largest power of two that divides a size.
-    halvings = [NUM_POOLS if size is None else (size & -size).bit_length() - 1 for size in spatial]
-    halvings = [min(NUM_POOLS, count) for count in halvings]
+    halvings = [NUM_POOLS if size is None else min(NUM_POOLS, (size & -size).bit_length() - 1) for size in spatial]
     if pool_schedule is not None:
         settings["no pool_schedule"] = _divisors(spatial, None, pooling)
     elif max(halvings) > 0:
