@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from self_supervised_3d_tasks.data.cases import find_cases
+from self_supervised_3d_tasks.data.cases import Case, find_cases
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import foreground, volumes
-from self_supervised_3d_tasks.data.store.volumes import VolumeStore
+from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
 from self_supervised_3d_tasks.errors import UserError
 
 DRAWS = np.random.default_rng(2)
@@ -231,3 +231,45 @@ def test_masks_are_needed_where_classes_are(make_store) -> None:
     scans = make_store(IMAGES[:1])
     with pytest.raises(UserError, match="case00.npy: has no mask"):
         VolumeStore(scans.cases, scans.preprocessing, num_classes=3)
+
+
+def test_a_scan_is_no_mask_of_itself(tmp_path):
+    """Nor is a link to it, or another way of writing its path."""
+    array = np.arange(64, dtype=np.int16).reshape(4, 4, 4) % 2
+    np.save(tmp_path / "scan.npy", array)
+    (tmp_path / "link.npy").symlink_to(tmp_path / "scan.npy")
+    for mask in (tmp_path / "scan.npy", tmp_path / "link.npy", tmp_path / "." / "scan.npy"):
+        case = Case("scan", tmp_path / "scan.npy", mask, "scan")
+        with pytest.raises(UserError, match="is the scan itself, expected its mask"):
+            check_case(case, Preprocessing((4, 4, 4), 1), num_classes=2)
+
+
+def looked_at(tmp_path, arrays, **keys):
+    cases = []
+    for number, array in enumerate(arrays):
+        path = tmp_path / f"case{number}.npy"
+        np.save(path, array.astype(np.float32))
+        cases.append(Case(path.stem, path, None, path.stem))
+    VolumeStore(cases, Preprocessing((8, 8, 8), 1, **keys)).check_contrast()
+
+
+def test_a_window_in_other_units_than_the_files_is_refused(tmp_path):
+    scans = np.random.default_rng(0).random((3, 8, 8, 8))
+    with pytest.raises(
+        UserError, match="^intensity_window: nothing is left to see in case0, nor in any other of the 3"
+    ):
+        looked_at(tmp_path, scans, intensity_window=(-100, 240), intensity_scaling="window")
+
+
+def test_scans_with_little_contrast_or_a_narrow_window_are_told(tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    flat = np.full((8, 8, 8), 0.5)
+    flat[1, 1, 1:3] = 0, 1
+    looked_at(tmp_path, [rng.random((8, 8, 8)), flat], intensity_scaling="min_max")
+    assert "intensity_scaling: little is left to see in case1 after scaling" in caplog.text
+    caplog.clear()
+    looked_at(tmp_path, rng.random((2, 8, 8, 8)), intensity_window=(0.4, 0.8), intensity_scaling="window")
+    assert "intensity_window: clips more than half of 2 of 2 scans looked at" in caplog.text
+    caplog.clear()
+    looked_at(tmp_path, rng.random((2, 8, 8, 8)), intensity_window=(0, 1), intensity_scaling="window")
+    assert caplog.text == ""
