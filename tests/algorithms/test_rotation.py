@@ -191,3 +191,19 @@ def test_description_names_the_turn():
     assert panel.image is image
     assert algorithm.describe(image, np.int32(0))[0].title == "class 0: not turned"
     assert algorithm.name == "rotation"
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_turns_of_a_ramp_are_told_whatever_the_batch(batch):
+    """With a batch normalization in the head, batches of two reached 0.20, and one scan per step no gradient at all."""
+    axes = np.indices((8, 8, 8)).astype(np.float32)
+    ramp = (0.5 * axes[0] + 0.3 * axes[1] + 0.2 * axes[2])[..., None] / 7
+    algorithm = Rotation((8, 8, 8, 1), head_units=(32,), dropout_rate=0.0)
+    model = algorithm.make_model(unet((8, 8, 8, 1), enc_filters=8, num_layers=1, pooling="none"), seed=0)
+    model.compile(keras.optimizers.Adam(0.002), algorithm.loss)
+    turned = [algorithm.make_example(tf.constant(ramp), tf.constant([0, seed])) for seed in range(60 * batch)]
+    images, labels = (np.stack([example[part] for example in turned]) for part in range(2))
+    model.fit(images, labels, batch_size=batch, epochs=10, verbose=0)
+    every = np.unique(labels, return_index=True)[1]
+    assert len(every) == 10
+    np.testing.assert_array_equal(model(images[every], training=False).numpy().argmax(axis=1), labels[every])
