@@ -48,6 +48,6 @@ def resize_labels(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     resized, largest = np.empty(shape, mask.dtype), np.full(shape, -1, np.float32)
     for label in np.unique(mask):
         share = resize_linear((mask == label).astype(np.float32)[..., None], shape)[..., 0]
-        wins = share > largest + 1e-6  # rounding must not decide between equal shares
+        wins = share > largest + 1e-5  # rounding must not decide between equal shares
         resized[wins], largest[wins] = label, share[wins]
     return resized
