@@ -73,7 +73,8 @@ def test_what_masks_do_not_hold_is_said_before_training(sweep, caplog, monkeypat
     assert alike.startswith("exp_splits: 20% and 10% train on the same 1 scan(s)")
     (case,) = sweep(exp_splits=[10]).jobs[0].split.train
     nib.save(nib.Nifti1Image(np.zeros((16, 16, 16), np.uint8), np.eye(4)), case.mask)
-    (single,) = warnings(num_classes=2, exp_splits=[100, 10])
+    empty, single = warnings(num_classes=2, exp_splits=[100, 10])
+    assert empty == f"1 of 8 masks hold no foreground, such as that of {case.name}"
     assert single.startswith("exp_splits: the training scans of 10%, repetition 0 are of one class")
     count = len(trained)
     with pytest.raises(UserError, match="scans_labels, label_map: all 8 masks .* hold class 0 alone"):

@@ -149,7 +149,8 @@ def read_scan(sweep, name: str) -> tuple[np.ndarray, np.ndarray]:
     image, mask = (
         nib.load(sweep.workspace / kind / f"{name}.nii.gz").get_fdata() for kind in ("scans", "scans_labels")
     )
-    image = (image - image.min()) / (image.max() - image.min())
+    low, high = np.percentile(image[image > image.min()], (0.5, 99.5))
+    image = np.clip((image - low) / (high - low), 0, 1)
     return image[None, ..., None].astype(np.float32), mask[None].astype(np.int32)
 
 
