@@ -6,7 +6,7 @@ A finished job holds ``scores.json``, which is written last.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,6 +110,7 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
         save_every=experiment.save_checkpoint_every_n_epochs,
         callbacks=training.tensorboard_callbacks(folder) if experiment.tensorboard else [],
     )
+    warn_of_standstill(job.name, history)
     training.restore_best(model, folder)
     save_model(model, folder.model)
     plots.loss_curves(folder.loss, history)
@@ -118,6 +119,27 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
     values = [[case, metric, None if math.isnan(value) else value] for case, metric, value in scores]
     write_json(folder.scores, {"best_val_loss": min(row["val_loss"] for row in history), "scores": values})
     return job.rows(scores)
+
+
+def warn_of_standstill(name: str, history: Sequence[Mapping[str, float]]) -> None:
+    """Warn of a training that learned while its validation stood still, whose scores say nothing of the labels.
+
+    Args:
+        name: What the warning calls the training.
+        history: One row per epoch with ``loss`` and ``val_loss``.
+    """
+    gain = history[0]["loss"] - history[-1]["loss"]
+    validation = [row["val_loss"] for row in history]
+    if len(history) > 2 and gain > 0.3 * abs(history[0]["loss"]) and validation[0] - min(validation) < 0.1 * gain:
+        logging.warning(
+            "%s: the loss of training fell from %.3f to %.3f, that of validation hardly below its first, %.3f: the scans "
+            "were learned by heart, or running statistics of a batch normalization lag behind; add scans or "
+            'augmentation, or use "normalization": "group"',
+            name,
+            history[0]["loss"],
+            history[-1]["loss"],
+            validation[0],
+        )
 
 
 def _load(experiment: FinetuneExperiment, encoder: keras.Model, model: keras.Model) -> None:
