@@ -62,10 +62,11 @@ def build_algorithm(name: str, rank: int, channels: int = 1, side: int | None = 
     return task((*[side] * rank, channels), **{key: large[key] for key in large.keys() & registry.options(task)})
 
 
-def build_encoder(input_shape, name: str = "unet", seed: int = 0):
+def build_encoder(input_shape, name: str = "unet", seed: int = 0, normalization: str = "group"):
     """A small encoder; dropout would drown what a few steps with a few filters can learn."""
     builder = registry.encoder(name)
     small = {"enc_filters": 4, "num_layers": 2, "dropout": 0.0, "width_multiplier": 1 / 16}
+    small["normalization"] = normalization
     return builder(input_shape, **{key: small[key] for key in small.keys() & registry.options(builder)}, seed=seed)
 
 
@@ -206,7 +207,9 @@ def assert_fit_learns(algorithm, model, images):
 
     model.compile(optimizer=keras.optimizers.Adam(3e-3), loss=algorithm.loss, metrics=algorithm.metrics())
     dataset = batches(algorithm, images).cache()
-    history = model.fit(dataset.repeat(), epochs=2, steps_per_epoch=15, verbose=0, shuffle=False).history
+    # Nothing but two images tells the columns of cpc in 3D: that takes the most steps to learn by heart.
+    epochs = 6 if algorithm.name == "cpc" and algorithm.rank == 3 else 2
+    history = model.fit(dataset.repeat(), epochs=epochs, steps_per_epoch=15, verbose=0, shuffle=False).history
     assert np.isfinite(history["loss"]).all()
     assert history["loss"][-1] < history["loss"][0]
 
@@ -237,8 +240,10 @@ def assert_reloads(algorithm, model, images, path):
 @pytest.mark.slow
 @pytest.mark.parametrize("encoder", [name for name in OWN_ENCODERS if name != "unet"])
 def test_fit_learns_two_images_with_the_other_encoders(algorithm, encoder):
-    model = algorithm.make_model(build_encoder(algorithm.encoder_shape, encoder), seed=1)
-    assert_fit_learns(algorithm, model, scans_for(algorithm))
+    # Patches of 9 voxels end in maps of one with few channels, of which a group normalization leaves little.
+    tiny = algorithm.name == "cpc" and algorithm.rank == 3
+    model = build_encoder(algorithm.encoder_shape, encoder, normalization="batch" if tiny else "group")
+    assert_fit_learns(algorithm, algorithm.make_model(model, seed=1), scans_for(algorithm))
 
 
 def test_pretext_model_reloads_in_safe_mode(algorithm, tmp_path):

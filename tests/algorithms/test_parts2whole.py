@@ -203,19 +203,18 @@ def test_the_encoder_moves_into_a_unet_with_skips(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_hundred_steps_beat_the_mean_image():
+def test_a_few_hundred_steps_beat_the_mean_image():
     shape = (16, 16, 8, 1)
     noise = scipy.ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(2, *shape)), (0, 2, 2, 2, 0))
     noise -= noise.min(axis=(1, 2, 3, 4), keepdims=True)
     images = (noise / noise.max(axis=(1, 2, 3, 4), keepdims=True)).astype(np.float32)
-    algorithm = Parts2Whole(shape, dropout=0.0)
+    algorithm = Parts2Whole(shape)
     model = make_model(algorithm, enc_filters=8)
-    parts, targets = examples(algorithm, images, 440)  # the last 40 are other parts
-    model.compile(optimizer=keras.optimizers.Adam(1e-2), loss=algorithm.loss)
-    model.fit(parts[:400], targets[:400], batch_size=4, epochs=1, shuffle=False, verbose=0)
-    # In training mode: a hundred steps leave the running statistics far from those of the data.
-    errors = algorithm.loss(targets[400:], model(parts[400:], training=True))
-    assert np.mean(errors) < 0.5 * np.mean((images - images.mean(axis=0)) ** 2)
+    parts, targets = examples(algorithm, images, 1240)  # the last 40 are other parts
+    model.compile(optimizer=keras.optimizers.Adam(3e-3), loss=algorithm.loss)
+    model.fit(parts[:1200], targets[:1200], batch_size=4, epochs=1, shuffle=False, verbose=0)
+    errors = algorithm.loss(targets[1200:], model(parts[1200:], training=False))
+    assert np.mean(errors) < 0.8 * np.mean((images - images.mean(axis=0)) ** 2)
 
 
 KEYS = {"algorithm": "parts2whole", "dataset_name": "nifti", "data_dir": "scans", "data_dim": 32}

@@ -117,6 +117,11 @@ def test_the_model_of_every_file_builds(tmp_path, command, name):
     model = algorithm.make_model(build.make_encoder(experiment, algorithm.encoder_shape, seed=0), seed=1)
     assert model.get_layer("encoder").input_shape == (None, *algorithm.encoder_shape)
     if name in PARAMETERS:
+        # A batch normalization has two running statistics per channel beside what a group normalization has.
+        batch = {"normalization": "batch"} if "normalization" in type(experiment).model_fields else {}
+        experiment = load_experiment(command, write(tmp_path, UPSTREAM.values(command, name) | batch))
+        algorithm = build.make_algorithm(experiment)
+        model = algorithm.make_model(build.make_encoder(experiment, algorithm.encoder_shape, seed=0), seed=1)
         assert model.count_params() == PARAMETERS[name]
 
 

@@ -22,7 +22,7 @@ from self_supervised_3d_tasks.pretraining.analysis import Sample, analyse
 from self_supervised_3d_tasks.training import checkpoints
 from self_supervised_3d_tasks.transfer import decoder as transfer_decoder
 
-NETWORK = {"enc_filters": 4, "num_layers": 2, "pooling": "none"}
+NETWORK = {"enc_filters": 4, "num_layers": 2, "pooling": "none", "normalization": "batch"}
 KEYS = NETWORK | {
     "algorithm": "pcrlv2",
     "dataset_name": "nifti",
