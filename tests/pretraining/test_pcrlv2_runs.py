@@ -163,7 +163,7 @@ def test_what_is_kept_are_its_weights_with_statistics_of_global_views(run, exper
 @pytest.mark.slow
 def test_encoder_and_decoder_move_into_a_network_with_skips(run, experiment):
     encoder = build.make_encoder(experiment, experiment.input_shape, seed=5)
-    model = decoder(encoder, num_classes=3, seed=5)
+    model = decoder(encoder, num_classes=3, normalization="batch", seed=5)
     assert not transfer.load_encoder(encoder, run.path).left
     report = transfer_decoder.load_decoder(model, run.path)
     assert {line.split("/")[0] for line in report.left} == {"decoder_logits"}
