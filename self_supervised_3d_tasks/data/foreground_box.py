@@ -7,9 +7,10 @@ from typing import Literal
 import numpy as np
 from absl import logging
 
+from self_supervised_3d_tasks.ops.patches import FOREGROUND
+
 ForegroundCrop = Literal["none", "box", "inside"]
 
-THRESHOLD = 0.05  # of the range [0, 1]; what is above counts as foreground, as in the predecessor
 FILLED = 0.95  # share of foreground in each corner of a box that lies inside
 SMALLEST = 0.4  # of the edge of the box around: a smaller one would hold too little
 
@@ -26,7 +27,7 @@ def foreground_box(image: np.ndarray, kind: ForegroundCrop, name: str) -> tuple[
             long, are filled: what a round body shows at every place of a grid of patches.
         name: What a warning calls the scan.
     """
-    above = np.any(image > THRESHOLD, axis=-1)
+    above = np.any(image > FOREGROUND, axis=-1)
     if kind == "none" or not above.any():
         return tuple(slice(0, size) for size in above.shape)
     box = []

@@ -149,12 +149,6 @@ def draw_offsets(seed: tf.Tensor, number: int, limits: Sequence[int]) -> tf.Tens
     return tf.stack(columns, axis=-1)
 
 
-def pad_to(tensor: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
-    """Surround a tensor of static shape with zeros up to ``shape``, evenly; an odd one comes after it."""
-    missing = [target - size for target, size in zip(shape, tensor.shape, strict=True)]
-    return tf.pad(tensor, [[count // 2, count - count // 2] for count in missing])
-
-
 def mirror_to(tensor: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
     """Extend a tensor of static shape to ``shape`` by mirroring it at its ends, evenly; an odd one comes after it.
 

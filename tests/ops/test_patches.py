@@ -74,13 +74,6 @@ def test_random_crop_lies_inside_and_reaches_the_ends():
     assert starts == {0, 1, 2}
 
 
-def test_padding_is_centred():
-    padded = patches.pad_to(tf.ones((2, 2, 1)), (5, 4, 1)).numpy()[..., 0]
-    assert padded.shape == (5, 4)
-    np.testing.assert_array_equal(padded[1:3, 1:3], 1)
-    assert padded.sum() == 4
-
-
 def test_mirroring_is_centred_and_repeats_the_ends():
     """One before, two behind: 0 1 2 becomes 0 0 1 2 2 1."""
     tensor = tf.constant([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]])[..., None]

@@ -72,10 +72,11 @@ class VolumeStore:
         self.num_classes = num_classes
         self.skipped: list[dict[str, str]] = []
         self._skip = on_bad_file == "skip"
-        check = functools.partial(_or_error, check_case, preprocessing=preprocessing, num_classes=num_classes)
+        options = {"preprocessing": preprocessing, "num_classes": num_classes}
+        check = functools.partial(_or_error, functools.partial(check_case, **options))
         shapes = self._keep_good(cases, map(check, cases), max_errors=MAX_REPORTED)
         folder = _cache_folder(cache, cache_dir, _num_bytes(shapes.values(), num_classes))
-        load = functools.partial(_or_error, _load, preprocessing=preprocessing, num_classes=num_classes, folder=folder)
+        load = functools.partial(_or_error, functools.partial(_load, **options, folder=folder))
         try:
             with contextlib.closing(map_in_threads(load, shapes, "reading scans")) as loaded:
                 self._entries = self._keep_good(shapes, loaded, max_errors=1)
@@ -199,10 +200,10 @@ def check_case(case: Case, preprocessing: Preprocessing, num_classes: int | None
     return preprocessing.fitted_shape((*headers[0].shape[:-1], channels), case.image)
 
 
-def _or_error(function: Callable[..., Any], case: Case, **options: Any) -> Any:
+def _or_error(function: Callable[[Case], Any], case: Case) -> Any:
     """Return what a function makes of a case, or its UserError: one bad file must not end the loop over all of them."""
     try:
-        return function(case, **options)
+        return function(case)
     except UserError as error:
         return error
 
