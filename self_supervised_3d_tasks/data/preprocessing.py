@@ -1,7 +1,7 @@
 """What happens to every scan once, before training: intensities to [0, 1], borders off, grid to the model's shape."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +9,38 @@ from absl import logging
 
 from self_supervised_3d_tasks.data.foreground_box import ForegroundCrop, foreground_box
 from self_supervised_3d_tasks.data.formats import photographs
-from self_supervised_3d_tasks.data.resampling import resize_labels, resize_linear
+from self_supervised_3d_tasks.data.resampling import Interpolation, resize, resize_labels
 from self_supervised_3d_tasks.data.scaling import Scaling, bounds
-from self_supervised_3d_tasks.data.volumes import Volume
+from self_supervised_3d_tasks.data.volumes import Header, Volume
 from self_supervised_3d_tasks.errors import UserError
 
 _MAX_CLASSES = 256  # masks are kept as uint8
+_LONGEST_AXIS = 8192  # of a resampled scan; longer ones come from a spacing in the wrong unit
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which voxels of a scan's own grid a prepared image shows, and at what size.
+
+    Args:
+        shape: Spatial shape of the scan.
+        box: The part of it that is shown, one slice per spatial axis.
+        size: Voxels along each axis of the prepared image that show the box; what it has more is padding around.
+    """
+
+    shape: tuple[int, ...]
+    box: tuple[slice, ...]
+    size: tuple[int, ...]
+
+    @property
+    def box_shape(self) -> tuple[int, ...]:
+        """Voxels of the scan's own grid along each axis of the box."""
+        return tuple(side.stop - side.start for side in self.box)
+
+    def inside(self, fitted: Sequence[int]) -> tuple[slice, ...]:
+        """Return where a prepared image of that spatial shape shows the scan."""
+        starts = (before for before, _ in _padding(self.size, fitted))
+        return tuple(slice(start, start + size) for start, size in zip(starts, self.size, strict=True))
 
 
 @dataclass(frozen=True)
@@ -28,7 +54,10 @@ class Preprocessing:
         intensity_scaling: What becomes 0 and 1, per channel, see `scaling.bounds`; the rest is clipped. None: the
             window or, without one, minimum and maximum.
         foreground_crop: What is cut off before the fitting, see `foreground_box.foreground_box`.
-        volume_fitting: ``"resize"``: to ``data_dim``; ``"crop"``: original size, zero-padded symmetrically to
+        target_spacing: Voxel size in mm, one number per spatial axis, to which scans are resampled before they are
+            padded; with ``"crop"`` only. None: voxels stay as they are.
+        interpolation: Between voxels, where images are resized or resampled.
+        volume_fitting: ``"resize"``: to ``data_dim``; ``"crop"``: the size it has then, zero-padded symmetrically to
             ``data_dim`` where smaller (crops are drawn later); ``"exact"``: must already have ``data_dim``.
         label_map: Source label to class, for the labels that change.
         grey: With one channel, a photograph in colours that are all shades of grey counts as its grey values.
@@ -39,6 +68,8 @@ class Preprocessing:
     intensity_window: tuple[float, float] | None = None
     intensity_scaling: Scaling | None = None
     foreground_crop: ForegroundCrop = "none"
+    target_spacing: tuple[float, ...] | None = None
+    interpolation: Interpolation = "linear"
     volume_fitting: str = "resize"
     label_map: Mapping[int, int] = field(default_factory=dict)
     grey: bool = False
@@ -48,36 +79,67 @@ class Preprocessing:
         """Number of spatial axes."""
         return len(self.data_dim)
 
-    def fitted_shape(self, shape: Sequence[int], path: Path) -> tuple[int, ...]:
-        """Return the shape that a scan has after `image`; the check of a header.
+    def fitted_shape(self, header: Header) -> tuple[int, ...]:
+        """Return the shape ``(*spatial, channels)`` that a scan has after `image`, at most: the check of a header.
 
         Args:
-            shape: ``(*spatial, channels)`` of the scan.
-            path: The file, which the message names.
+            header: Of the scan, with all its channels.
 
         Raises:
-            UserError: Another number of channels; or "exact" and another shape than ``data_dim``.
+            UserError: Another number of channels; "exact" and another shape than ``data_dim``; or a spacing is asked
+                for, and the scan has none or one that cannot be meant.
         """
-        *spatial, channels = shape
-        channels = 1 if self._counts_as_grey(channels, path) else channels
+        *spatial, channels = header.shape
+        channels = 1 if self._counts_as_grey(channels, header.path) else channels
         if channels != self.number_channels:
             raise UserError(
-                f"{path}: has {channels} channels (shape {tuple(shape)}), expected number_channels = "
+                f"{header.path}: has {channels} channels (shape {header.shape}), expected number_channels = "
                 f'{self.number_channels}. Convert the file, set on_bad_file to "skip", or change number_channels if '
                 f"all files have {channels} channels."
             )
         if self.volume_fitting == "exact" and tuple(spatial) != self.data_dim:
             raise UserError(
-                f"{path}: has shape {tuple(spatial)}, expected data_dim = {self.data_dim} because "
+                f"{header.path}: has shape {tuple(spatial)}, expected data_dim = {self.data_dim} because "
                 'volume_fitting is "exact". Set volume_fitting to "resize", convert the file, set on_bad_file to '
                 '"skip", or change data_dim if all files have this shape.'
             )
-        return (*self._fitted(spatial), channels)
+        return (*self._padded(self.size_of(spatial, header)), channels)
 
-    def _fitted(self, spatial: Sequence[int]) -> tuple[int, ...]:
+    def size_of(self, box_shape: Sequence[int], header: Header) -> tuple[int, ...]:
+        """Return the voxels that show a box of a scan, before padding.
+
+        Args:
+            box_shape: Voxels of the scan's own grid along each axis of the box.
+            header: Of the scan.
+
+        Raises:
+            UserError: A spacing is asked for, and the scan has none or one that cannot be meant.
+        """
         if self.volume_fitting == "resize":
             return self.data_dim
-        return tuple(max(pair) for pair in zip(spatial, self.data_dim, strict=True))
+        if self.target_spacing is None:
+            return tuple(box_shape)
+        if header.affine is None:
+            raise UserError(
+                f"{header.path}: target_spacing is set, but a {header.path.suffix} file says nothing of the size of "
+                "its voxels. Remove target_spacing, or convert the scans to a format with a header, such as NIfTI."
+            )
+        length = zip(box_shape, header.spacing, self.target_spacing, strict=True)
+        size = tuple(max(1, round(voxels * spacing / target)) for voxels, spacing, target in length)
+        if max(size) > _LONGEST_AXIS:
+            raise UserError(
+                f"{header.path}: at target_spacing {millimetres(self.target_spacing)} it would have {size} voxels, "
+                f"since its own are {millimetres(header.spacing)}. Check the unit of its header."
+            )
+        return size
+
+    def _padded(self, size: Sequence[int]) -> tuple[int, ...]:
+        return tuple(max(pair) for pair in zip(size, self.data_dim, strict=True))
+
+    def padding_share(self, header: Header) -> float:
+        """Return the share, in [0, 1), of a scan's voxels after `image` that are padding, if nothing is cut off it."""
+        size = self.size_of(header.shape[:-1], header)
+        return 1.0 - float(np.prod(np.divide(size, self._padded(size))))
 
     def normalize(self, array: np.ndarray, name: str = "array") -> np.ndarray:
         """Scale each channel to [0, 1].
@@ -112,15 +174,15 @@ class Preprocessing:
         """Return the normalised, cropped and fitted image ``(*spatial, channels)``, float32 in [0, 1]."""
         return self.prepare(volume)[0]
 
-    def prepare(self, volume: Volume) -> tuple[np.ndarray, tuple[slice, ...]]:
-        """Return the image, see `image`, and the box of the scan's own grid that it shows, one slice per spatial axis.
+    def prepare(self, volume: Volume) -> tuple[np.ndarray, Placement]:
+        """Return the image, see `image`, and what it shows of the scan's own grid.
 
         Raises:
             UserError: As `fitted_shape`, or a photograph has more than the 8 bits of its intensity window, or colours
                 where it should be grey.
         """
         array = volume.array
-        self.fitted_shape(array.shape, volume.path)
+        self.fitted_shape(volume.header)
         # Layouts of photographs set a window for 8 bits by themselves, which would cut off 16.
         is_for_8_bits = self.intensity_window == photographs.WINDOW and photographs.is_photograph(volume.path)
         if is_for_8_bits and (highest := array.max()) > photographs.WINDOW[1]:
@@ -138,10 +200,9 @@ class Preprocessing:
         array = self.normalize(array, str(volume.path))
         box = foreground_box(array, self.foreground_crop, str(volume.path))
         array = array[box]
-        if self.volume_fitting == "resize":
-            return resize_linear(array, self.data_dim), box
-        spatial = array.shape[:-1]
-        return np.pad(array, [*_padding(spatial, self._fitted(spatial)), (0, 0)]), box
+        placement = Placement(volume.array.shape[:-1], box, self.size_of(array.shape[:-1], volume.header))
+        array = resize(array, placement.size, self.interpolation)
+        return np.pad(array, [*_padding(placement.size, self._padded(placement.size)), (0, 0)]), placement
 
     def _counts_as_grey(self, channels: int, path: Path) -> bool:
         return self.grey and self.number_channels == 1 and channels == 3 and photographs.is_photograph(path)
@@ -165,49 +226,48 @@ class Preprocessing:
             )
         return relabelled.astype(np.uint8)
 
-    def mask(self, volume: Volume, num_classes: int, box: tuple[slice, ...] = ()) -> np.ndarray:
+    def mask(self, volume: Volume, num_classes: int, placement: Placement | None = None) -> np.ndarray:
         """Return the relabelled and fitted mask ``(*spatial)``, uint8 below ``num_classes``.
 
         Args:
             volume: The mask as it was read.
             num_classes: Classes, background included.
-            box: The box that the image shows, from `prepare`; all of the mask by default.
+            placement: What the image shows, from `prepare`; by default all of the scan.
 
         Raises:
             UserError: As `labels`.
         """
-        labels = self.labels(volume, num_classes)[box]
-        if self.volume_fitting == "resize":
-            return resize_labels(labels, self.data_dim)
-        return np.pad(labels, _padding(labels.shape, self._fitted(labels.shape)))
+        placement = placement or self._whole(volume)
+        labels = resize_labels(self.labels(volume, num_classes)[placement.box], placement.size)
+        return np.pad(labels, _padding(placement.size, self._padded(placement.size)))
 
-    def restore(
-        self, probabilities: np.ndarray, shape: Sequence[int], box: tuple[slice, ...] | None = None
-    ) -> np.ndarray:
+    def _whole(self, volume: Volume) -> Placement:
+        shape = volume.array.shape[: self.rank]
+        size = self.size_of(shape, replace(volume.header, shape=(*shape, 1)))
+        return Placement(shape, tuple(slice(0, length) for length in shape), size)
+
+    def restore(self, probabilities: np.ndarray, placement: Placement) -> np.ndarray:
         """Undo the fitting and the crop of a prediction; what was cut off is background, class 0.
 
         Args:
             probabilities: ``(*spatial, num_classes)`` on the fitted grid.
-            shape: Spatial shape of the scan before `prepare`.
-            box: The box that the image shows; None: all of it.
+            placement: What the image shows, from `prepare`.
 
         Returns:
-            ``(*shape, num_classes)``, float32.
+            ``(*shape, num_classes)`` on the scan's own grid, float32.
         """
-        box = box or tuple(slice(0, size) for size in shape)
-        inner = tuple(side.stop - side.start for side in box)
-        if self.volume_fitting == "resize":
-            restored = resize_linear(probabilities, inner)
-        else:
-            padding = _padding(inner, probabilities.shape[:-1])
-            inside = tuple(slice(before, before + size) for (before, _), size in zip(padding, inner, strict=True))
-            restored = probabilities[inside]
-        if inner == tuple(shape):
+        restored = resize(probabilities[placement.inside(probabilities.shape[:-1])], placement.box_shape)
+        if placement.box_shape == placement.shape:
             return restored
-        whole = np.zeros((*shape, restored.shape[-1]), np.float32)
+        whole = np.zeros((*placement.shape, restored.shape[-1]), np.float32)
         whole[..., 0] = 1.0
-        whole[box] = restored
+        whole[placement.box] = restored
         return whole
+
+
+def millimetres(spacing: Sequence[float]) -> str:
+    """Return a voxel size for people, such as "0.7 × 0.7 × 2.5 mm"."""
+    return " × ".join(f"{size:.3g}" for size in spacing) + " mm"
 
 
 def _padding(shape: Sequence[int], padded_shape: Sequence[int]) -> list[tuple[int, int]]:

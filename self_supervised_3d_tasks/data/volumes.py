@@ -23,23 +23,22 @@ class Header:
         shape: ``(*spatial, channels)`` on canonical axes.
         path: The file.
         affine: ``(4, 4)``, canonical voxel index to mm; None where the format does not say where voxels lie.
+        spacing: Voxel size in mm, one number per spatial axis; ones without an affine.
     """
 
     shape: tuple[int, ...]
     path: Path
     affine: np.ndarray | None = None
+    spacing: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Fill in the ones."""
+        object.__setattr__(self, "spacing", tuple(self.spacing) or (1.0,) * self.rank)
 
     @property
     def rank(self) -> int:
         """Number of spatial axes."""
         return len(self.shape) - 1
-
-    @property
-    def spacing(self) -> tuple[float, ...]:
-        """Voxel size along each spatial axis in mm; ones without an affine and in 2D, whose third axis is left out."""
-        if self.affine is None or self.rank < 3:
-            return (1.0,) * self.rank
-        return tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,8 @@ class Volume:
 
     @property
     def header(self) -> Header:
-        """Shape and affine of an image."""
-        return Header(self.array.shape, self.path, self.affine)
+        """Shape, affine and spacing of an image."""
+        return Header(self.array.shape, self.path, self.affine, self.spacing)
 
 
 def check_same_grid(image: Header, other: Header) -> None:

@@ -19,8 +19,10 @@ WITHOUT_TENSORS = frozenset({"dropout", "dropout_change_per_layer", "pooling", "
 # Keys that say what a scan looks like when it reaches the encoder, beside those that `_preparation` derives.
 PREPARATION = (
     *("intensity_window", "intensity_scaling", "foreground_crop", "number_channels"),
-    *("channel_suffixes", "normalization"),
+    *("target_spacing", "interpolation", "channel_suffixes", "normalization"),
 )
+# Of these, what a finetuning takes over where its file is silent: voxels of the size that the encoder knows.
+_TAKEN_OVER = ("target_spacing", "interpolation")
 # Of these keys null says nothing: the order of channels is then the file's, the normalization the encoder's own.
 _UNSAID_BY_NULL = ("channel_suffixes", "normalization")
 # Where a pretraining begins; a finetuning begins with what came out of it.
@@ -30,8 +32,8 @@ _OF_PRETRAINING = frozenset({"encoder_weights"})
 def inherit(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return the keys of a finetuning, completed from the ``config.json`` of its checkpoint, and warnings.
 
-    The pretext task and the keys of the encoder are taken over where ``values`` is silent. Without a checkpoint, or
-    where no experiment lies beside its file, ``values`` are returned as they are.
+    The pretext task, the keys of the encoder and the size of the voxels are taken over where ``values`` is silent.
+    Without a checkpoint, or where no experiment lies beside its file, ``values`` are returned as they are.
 
     Raises:
         UserError: The ``config.json`` cannot be read. Or keys that the tensors of the encoder depend on have other
@@ -45,6 +47,7 @@ def inherit(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     encoder = registry.canonical("encoder", theirs["encoder_architecture"] or "unet", str(path))
     keys = registry.options(registry.encoder(encoder)).keys() - _OF_PRETRAINING
     theirs |= {key: stored[key] for key in sorted(keys & stored.keys())}
+    taken = {key: stored[key] for key in _TAKEN_OVER if key in stored}
     others = [key for key in theirs if key in values and _differ(key, values[key], theirs[key])]
     lost = [key for key in others if key not in WITHOUT_TENSORS]
     if lost and values.get("allow_partial_load") is not True:
@@ -56,7 +59,7 @@ def inherit(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     named = [key for key in others if key not in PREPARATION]
     pairs = {key: [json.dumps(source[key]) for source in (values, theirs)] for key in named}
     warning = "{}: {} is in force, but the encoder was pretrained with {} ({})"
-    return theirs | values, [warning.format(key, *pair, path) for key, pair in pairs.items()]
+    return theirs | taken | values, [warning.format(key, *pair, path) for key, pair in pairs.items()]
 
 
 def warn_of_preparation(experiment: FinetuneExperiment, name: str) -> None:
