@@ -195,14 +195,14 @@ def test_a_dry_run_says_what_the_preparation_leaves_to_a_perfect_network(cohort)
     lines = {}
     for name, keys in {
         "native": {"volume_fitting": "crop"},
-        "fine": {"target_spacing": 1.3},
+        "fine": {"target_spacing": 1.7},
         "coarse": {"target_spacing": 4},
     }.items():
         plan = planned(cohort, **keys)
         (lines[name],) = [line for line in plan.describe().splitlines() if line.startswith("ceiling")]
     assert "at most Dice 1.000" in lines["native"] and "(shell 1.000, core 1.000)" in lines["native"]
     dice = {name: float(line.split("Dice ")[1].split()[0]) for name, line in lines.items()}
-    assert 1 > dice["fine"] > 0.94 and dice["coarse"] < 0.85
+    assert 1 > dice["fine"] > 0.9 and dice["coarse"] < 0.85
 
 
 def test_mixed_voxels_are_told_by_a_dry_run(cohort, caplog):
