@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
+from self_supervised_3d_tasks.data.fitted_scan import FittedScan, as_integers
 from self_supervised_3d_tasks.data.foreground_box import ForegroundCrop, foreground_box
 from self_supervised_3d_tasks.data.formats import photographs
 from self_supervised_3d_tasks.data.resampling import resize_labels, resize_linear
-from self_supervised_3d_tasks.data.scaling import Scaling, bounds
+from self_supervised_3d_tasks.data.scaling import IntensityRange, Scaling, bounds
 from self_supervised_3d_tasks.data.volumes import Volume
 from self_supervised_3d_tasks.errors import UserError
 
@@ -80,10 +81,7 @@ class Preprocessing:
         return tuple(max(pair) for pair in zip(spatial, self.data_dim, strict=True))
 
     def normalize(self, array: np.ndarray, name: str = "array") -> np.ndarray:
-        """Scale each channel to [0, 1].
-
-        A constant channel has no range: it becomes zeros, with a warning. An intensity window gives it a
-        value.
+        """Scale each channel to [0, 1], see `intensity_range`.
 
         Args:
             array: ``(*spatial, channels)``, finite.
@@ -93,32 +91,60 @@ class Preprocessing:
             ``(*spatial, channels)``, float32.
         """
         array = array.astype(np.float32, copy=False)
+        return self.intensity_range(array, name).scale(array)
+
+    def intensity_range(self, array: np.ndarray, name: str = "array") -> IntensityRange:
+        """Return what becomes 0 and 1 in each channel of a whole scan.
+
+        A constant channel has no range: it becomes zeros, with a warning. An intensity window gives it a
+        value.
+
+        Args:
+            array: ``(*spatial, channels)``, finite float32.
+            name: What the warning calls the scan.
+        """
         axes = tuple(range(array.ndim - 1))
         if np.any(constant := array.min(axis=axes) == array.max(axis=axes)):
             channels = ", ".join(map(str, np.flatnonzero(constant)))
             logging.warning("%s: channel %s is constant (every voxel has the same value).", name, channels)
         scaling = self.intensity_scaling or ("window" if self.intensity_window else "min_max")
-        channels = np.moveaxis(array, -1, 0)
-        # float64 for the few bounds only: the difference of two large float32 can overflow.
-        low, high = np.array([bounds(channel, scaling, self.intensity_window) for channel in channels], np.float64).T
-        span = np.where(high > low, high - low, 1.0)
-        if np.any(span > np.finfo(np.float32).max) or np.any(span < np.finfo(np.float32).tiny):
-            array = array.astype(np.float64)
-        scaled = array - low.astype(array.dtype)
-        scaled /= span.astype(array.dtype)
-        return np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32, copy=False)
+        found = [bounds(channel, scaling, self.intensity_window) for channel in np.moveaxis(array, -1, 0)]
+        return IntensityRange(*(tuple(map(float, ends)) for ends in zip(*found, strict=True)))
 
     def image(self, volume: Volume) -> np.ndarray:
         """Return the normalised, cropped and fitted image ``(*spatial, channels)``, float32 in [0, 1]."""
-        return self.prepare(volume)[0]
+        return self.fit(volume).image()
 
     def prepare(self, volume: Volume) -> tuple[np.ndarray, tuple[slice, ...]]:
         """Return the image, see `image`, and the box of the scan's own grid that it shows, one slice per spatial axis.
 
         Raises:
+            UserError: As `fit`.
+        """
+        fitted = self.fit(volume)
+        return fitted.image(), fitted.box
+
+    def fit(self, volume: Volume) -> FittedScan:
+        """Return the cropped and fitted scan as it is kept: what the files hold stays so, until a crop is read.
+
+        Raises:
             UserError: As `fitted_shape`, or a photograph has more than the 8 bits of its intensity window, or colours
                 where it should be grey.
         """
+        name, array = str(volume.path), self._checked(volume).astype(np.float32, copy=False)
+        intensities = self.intensity_range(array, name)
+        scaled = intensities.scale(array)
+        box = foreground_box(scaled, self.foreground_crop, name)
+        if self.volume_fitting == "resize":
+            return FittedScan(resize_linear(scaled[box], self.data_dim), box)
+        inner = array[box].shape[:-1]
+        padding = tuple(_padding(inner, self._fitted(inner)))
+        kept = as_integers(array[box])
+        # Fractions take as much place scaled as they do unscaled.
+        return FittedScan(scaled[box], box, padding) if kept is None else FittedScan(kept, box, padding, intensities)
+
+    def _checked(self, volume: Volume) -> np.ndarray:
+        """Return the voxels ``(*spatial, number_channels)``, see `fit`."""
         array = volume.array
         self.fitted_shape(array.shape, volume.path)
         # Layouts of photographs set a window for 8 bits by themselves, which would cut off 16.
@@ -128,20 +154,14 @@ class Preprocessing:
                 f"{volume.path}: has values up to {highest:g}, but intensity_window is [0, 255]. Set it to the range "
                 "of the images, such as [0, 65535] for 16 bits."
             )
-        if self._counts_as_grey(array.shape[-1], volume.path):
-            if np.any(array != array[..., :1]):
-                raise UserError(
-                    f"{volume.path}: has colours, expected shades of grey (number_channels = 1). Convert or remove the "
-                    'file, or set on_bad_file to "skip".'
-                )
-            array = array[..., :1]
-        array = self.normalize(array, str(volume.path))
-        box = foreground_box(array, self.foreground_crop, str(volume.path))
-        array = array[box]
-        if self.volume_fitting == "resize":
-            return resize_linear(array, self.data_dim), box
-        spatial = array.shape[:-1]
-        return np.pad(array, [*_padding(spatial, self._fitted(spatial)), (0, 0)]), box
+        if not self._counts_as_grey(array.shape[-1], volume.path):
+            return array
+        if np.any(array != array[..., :1]):
+            raise UserError(
+                f"{volume.path}: has colours, expected shades of grey (number_channels = 1). Convert or remove the "
+                'file, or set on_bad_file to "skip".'
+            )
+        return array[..., :1]
 
     def _counts_as_grey(self, channels: int, path: Path) -> bool:
         return self.grey and self.number_channels == 1 and channels == 3 and photographs.is_photograph(path)
