@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
+from self_supervised_3d_tasks.data.fitted_scan import FittedScan, as_integers
 from self_supervised_3d_tasks.data.foreground_box import ForegroundCrop, foreground_box
 from self_supervised_3d_tasks.data.formats import photographs
 from self_supervised_3d_tasks.data.resampling import Interpolation, resize, resize_labels
-from self_supervised_3d_tasks.data.scaling import Scaling, bounds
+from self_supervised_3d_tasks.data.scaling import IntensityRange, Scaling, bounds
 from self_supervised_3d_tasks.data.volumes import Header, Volume
 from self_supervised_3d_tasks.errors import UserError
 
@@ -142,10 +143,7 @@ class Preprocessing:
         return 1.0 - float(np.prod(np.divide(size, self._padded(size))))
 
     def normalize(self, array: np.ndarray, name: str = "array") -> np.ndarray:
-        """Scale each channel to [0, 1].
-
-        A constant channel has no range: it becomes zeros, with a warning. An intensity window gives it a
-        value.
+        """Scale each channel to [0, 1], see `intensity_range`.
 
         Args:
             array: ``(*spatial, channels)``, finite.
@@ -155,32 +153,59 @@ class Preprocessing:
             ``(*spatial, channels)``, float32.
         """
         array = array.astype(np.float32, copy=False)
+        return self.intensity_range(array, name).scale(array)
+
+    def intensity_range(self, array: np.ndarray, name: str = "array") -> IntensityRange:
+        """Return what becomes 0 and 1 in each channel of a whole scan.
+
+        A constant channel has no range: it becomes zeros, with a warning. An intensity window gives it a
+        value.
+
+        Args:
+            array: ``(*spatial, channels)``, finite float32.
+            name: What the warning calls the scan.
+        """
         axes = tuple(range(array.ndim - 1))
         if np.any(constant := array.min(axis=axes) == array.max(axis=axes)):
             channels = ", ".join(map(str, np.flatnonzero(constant)))
             logging.warning("%s: channel %s is constant (every voxel has the same value).", name, channels)
         scaling = self.intensity_scaling or ("window" if self.intensity_window else "min_max")
-        channels = np.moveaxis(array, -1, 0)
-        # float64 for the few bounds only: the difference of two large float32 can overflow.
-        low, high = np.array([bounds(channel, scaling, self.intensity_window) for channel in channels], np.float64).T
-        span = np.where(high > low, high - low, 1.0)
-        if np.any(span > np.finfo(np.float32).max) or np.any(span < np.finfo(np.float32).tiny):
-            array = array.astype(np.float64)
-        scaled = array - low.astype(array.dtype)
-        scaled /= span.astype(array.dtype)
-        return np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32, copy=False)
+        found = [bounds(channel, scaling, self.intensity_window) for channel in np.moveaxis(array, -1, 0)]
+        return IntensityRange(*(tuple(map(float, ends)) for ends in zip(*found, strict=True)))
 
     def image(self, volume: Volume) -> np.ndarray:
         """Return the normalised, cropped and fitted image ``(*spatial, channels)``, float32 in [0, 1]."""
-        return self.prepare(volume)[0]
+        return self.fit(volume).image()
 
     def prepare(self, volume: Volume) -> tuple[np.ndarray, Placement]:
         """Return the image, see `image`, and what it shows of the scan's own grid.
 
         Raises:
+            UserError: As `fit`.
+        """
+        fitted = self.fit(volume)
+        return fitted.image(), Placement(volume.array.shape[:-1], fitted.box, fitted.array.shape[:-1])
+
+    def fit(self, volume: Volume) -> FittedScan:
+        """Return the cropped and fitted scan as it is kept: what the files hold stays so, until a crop is read.
+
+        Raises:
             UserError: As `fitted_shape`, or a photograph has more than the 8 bits of its intensity window, or colours
                 where it should be grey.
         """
+        name, array = str(volume.path), self._checked(volume).astype(np.float32, copy=False)
+        intensities = self.intensity_range(array, name)
+        scaled = intensities.scale(array)
+        box = foreground_box(scaled, self.foreground_crop, name)
+        size = self.size_of(array[box].shape[:-1], volume.header)
+        padding = tuple(_padding(size, self._padded(size)))
+        resized = resize(scaled[box], size, self.interpolation)
+        kept = as_integers(array[box]) if size == array[box].shape[:-1] else None
+        # Fractions take as much place scaled as they do unscaled.
+        return FittedScan(resized, box, padding) if kept is None else FittedScan(kept, box, padding, intensities)
+
+    def _checked(self, volume: Volume) -> np.ndarray:
+        """Return the voxels ``(*spatial, number_channels)``, see `fit`."""
         array = volume.array
         self.fitted_shape(volume.header)
         # Layouts of photographs set a window for 8 bits by themselves, which would cut off 16.
@@ -190,19 +215,14 @@ class Preprocessing:
                 f"{volume.path}: has values up to {highest:g}, but intensity_window is [0, 255]. Set it to the range "
                 "of the images, such as [0, 65535] for 16 bits."
             )
-        if self._counts_as_grey(array.shape[-1], volume.path):
-            if np.any(array != array[..., :1]):
-                raise UserError(
-                    f"{volume.path}: has colours, expected shades of grey (number_channels = 1). Convert or remove the "
-                    'file, or set on_bad_file to "skip".'
-                )
-            array = array[..., :1]
-        array = self.normalize(array, str(volume.path))
-        box = foreground_box(array, self.foreground_crop, str(volume.path))
-        array = array[box]
-        placement = Placement(volume.array.shape[:-1], box, self.size_of(array.shape[:-1], volume.header))
-        array = resize(array, placement.size, self.interpolation)
-        return np.pad(array, [*_padding(placement.size, self._padded(placement.size)), (0, 0)]), placement
+        if not self._counts_as_grey(array.shape[-1], volume.path):
+            return array
+        if np.any(array != array[..., :1]):
+            raise UserError(
+                f"{volume.path}: has colours, expected shades of grey (number_channels = 1). Convert or remove the "
+                'file, or set on_bad_file to "skip".'
+            )
+        return array[..., :1]
 
     def _counts_as_grey(self, channels: int, path: Path) -> bool:
         return self.grey and self.number_channels == 1 and channels == 3 and photographs.is_photograph(path)
