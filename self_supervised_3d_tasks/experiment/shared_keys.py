@@ -1,5 +1,6 @@
 """The keys that pretraining and finetuning share, and what is read off them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -141,6 +142,11 @@ class Experiment(BaseModel):
         return (*spatial, self.number_channels)
 
     @property
+    def channel_names(self) -> list[str] | None:
+        """What the channels are called, in their order, without the marks around: "t1w" for "_T1w"; None: nothing."""
+        return names_of_channels(self.channel_suffixes)
+
+    @property
     def fitting(self) -> str:
         """``volume_fitting``, or what the layout does by default; a spacing that is asked for must not be resized."""
         return self.volume_fitting or ("crop" if self.target_spacing else self.layout.volume_fitting)
@@ -199,3 +205,8 @@ class Experiment(BaseModel):
             grey=self.layout.grey,
             volume_fitting=self.fitting,
         )
+
+
+def names_of_channels(suffixes: Sequence[str] | None) -> list[str] | None:
+    """Return the names of channels that files are told by, such as "t1ce" for "_t1ce"; None without any."""
+    return [suffix.strip("_-. ").lower() for suffix in suffixes] if suffixes else None

@@ -11,7 +11,7 @@ from self_supervised_3d_tasks.data.spacing import warn_of_grids
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.downstream import task_of
 from self_supervised_3d_tasks.downstream.base import DownstreamTask
-from self_supervised_3d_tasks.experiment import build
+from self_supervised_3d_tasks.experiment import build, geometry
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.finetuning import misleading
 from self_supervised_3d_tasks.finetuning.job import Job, steps_per_epoch
@@ -53,6 +53,7 @@ class Plan:
         """Raise `UserError` for the first scan or mask whose header does not fit; no voxel is read."""
         headers = [self.task.check_header(case) for case in dict.fromkeys((*self.cases, *self.test))]
         warn_of_grids(headers, self.experiment.preprocessing)
+        geometry.warn_of_differences(self.experiment, headers)
 
     def describe(self) -> str:
         """Return the plan as text, with the size of the model, which is built for that."""

@@ -54,6 +54,7 @@ class VolumeStore:
 
     Attributes:
         cases: The usable cases, in the given order.
+        headers: Those of the scans that could be opened.
         skipped: ``{"case": name, "reason": message}`` of the others.
 
     Raises:
@@ -77,7 +78,8 @@ class VolumeStore:
         options = {"preprocessing": preprocessing, "num_classes": num_classes}
         check = functools.partial(_or_error, functools.partial(check_case, **options))
         headers = self._keep_good(cases, map(check, cases), max_errors=MAX_REPORTED)
-        warn_of_grids(list(headers.values()), preprocessing)
+        self.headers = list(headers.values())
+        warn_of_grids(self.headers, preprocessing)
         shapes = map(preprocessing.fitted_shape, headers.values())
         folder = _cache_folder(cache, cache_dir, _num_bytes(shapes, num_classes))
         load = functools.partial(_or_error, functools.partial(_load, **options, folder=folder))
