@@ -61,12 +61,7 @@ def test_files_without_a_header_have_no_directions():
 
 
 def test_labels_and_channels_are_named():
-    keys = {
-        "class_names": ["air", "shell"],
-        "num_classes": 2,
-        "channel_suffixes": ["_T1w", "-flair"],
-        "epochs_initialized": 0,
-    }
+    keys = {"class_names": ["air", "shell"], "num_classes": 2, "channel_suffixes": ["_T1w", "-flair"]}
     found = geometry.record(load("finetune", **keys, number_channels=2, epochs_initialized=0), SCANS)
     assert found["labels"] == {"0": "air", "1": "shell"} and found["channels"] == ["t1w", "flair"]
 
