@@ -1,7 +1,8 @@
 """MetaImage files: ``.mha``, or a header ``.mhd``, which names the scan, with its voxels in another file.
 
-What the header says is compared with the voxels before ITK reads them: its reader prints to stderr what it does not
-like, and takes voxels of a damaged compressed file for good.
+ITK reads the headers, once they are complete, since it prints to stderr what it does not like. Voxels are read here,
+unless they are text or a file per slice: ITK takes those of a damaged compressed file, or of one whose header leaves
+out the compressed size, for good.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ _IO = "MetaImageIO"
 _DATA, _LOCAL = "ElementDataFile", ("LOCAL", "Local", "local")
 _LONGEST_HEADER = 2**20
 _CHUNK, _ZLIB_OR_GZIP = 2**22, 47
-_BYTES = {"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "LONG": 4, "ULONG": 4}
-_BYTES |= {"LONG_LONG": 8, "ULONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
+_TYPES = {"CHAR": "i1", "UCHAR": "u1", "SHORT": "i2", "USHORT": "u2", "INT": "i4", "UINT": "u4", "LONG": "i4"}
+_TYPES |= {"ULONG": "u4", "LONG_LONG": "i8", "ULONG_LONG": "u8", "FLOAT": "f4", "DOUBLE": "f8"}
 # How many numbers a field has, as a power of the number of axes.
 _POWERS = {"DimSize": 1, "ElementSpacing": 1, "ElementSize": 1, "Offset": 1, "Position": 1, "Origin": 1}
 _POWERS |= {"CenterOfRotation": 1, "TransformMatrix": 2, "Rotation": 2, "Orientation": 2}
@@ -68,9 +69,18 @@ def _open(path: Path, rank: int) -> tuple[StoredScan, simple_itk.Geometry]:
     _check_fields(fields)
     scan, geometry = simple_itk.open_scan(path, _IO, rank)
 
+    kind = _TYPES.get(fields["ElementType"].removeprefix("MET_").removesuffix("_ARRAY"))
+    if kind is None or _is_several(fields[_DATA]) or not _is_true(fields, "BinaryData"):
+        return scan, geometry
+
     def decode(dtype: type | None) -> np.ndarray:
-        _check_voxels(path, fields, end)
-        return scan.decode(dtype)
+        is_big = _is_true(fields, "BinaryDataByteOrderMSB") or _is_true(fields, "ElementByteOrderMSB")
+        stored = np.dtype(f"{'>' if is_big else '<'}{kind}")
+        content = _voxels(path, fields, end, math.prod(scan.shape) * stored.itemsize)
+        sizes = [int(size) for size in fields["DimSize"].split()]
+        # The channels of a voxel lie side by side, then comes the next voxel along x.
+        array = np.frombuffer(content, stored).reshape(-1, *sizes, order="F")
+        return np.moveaxis(array, 0, -1).reshape(scan.shape)
 
     return replace(scan, decode=decode), geometry
 
@@ -95,28 +105,33 @@ def _check_fields(fields: dict[str, str]) -> None:
             raise ValueError(f"its header has {len(numbers)} numbers in {name}, expected {axes**power}")
 
 
-def _check_voxels(path: Path, fields: dict[str, str], end: int) -> None:
-    """Raise ValueError or `zlib.error` if there are fewer voxels than there should be, or their checksum is wrong."""
-    name, kind = fields[_DATA], fields["ElementType"].removeprefix("MET_").removesuffix("_ARRAY")
-    if _is_several(name) or kind not in _BYTES or not _is_true(fields, "BinaryData"):
-        return
-    voxels = math.prod(int(size) for size in fields["DimSize"].split())
-    expected = voxels * int(fields.get("ElementNumberOfChannels", 1)) * _BYTES[kind]
+def _voxels(path: Path, fields: dict[str, str], end: int, expected: int) -> bytes:
+    """Return the bytes of the voxels.
+
+    Raises:
+        ValueError: Their number is another.
+        zlib.error: They are compressed, and damaged.
+    """
+    name, skipped = fields[_DATA], int(fields.get("HeaderSize", 0))
     with open(path if name in _LOCAL else path.parent / name, "rb") as file:
-        start = file.seek(end if name in _LOCAL else max(int(fields.get("HeaderSize", 0)), 0))
-        found = _inflated(file) if _is_true(fields, "CompressedData") else file.seek(0, os.SEEK_END) - start
-    if found < expected:
-        raise ValueError(f"it has {found} bytes of voxels, expected {expected}")
+        if skipped < 0:  # the voxels are at the end, whatever is before
+            skipped = max(file.seek(0, os.SEEK_END) - expected, 0)
+        file.seek(end if name in _LOCAL else skipped)
+        content = _inflated(file, expected) if _is_true(fields, "CompressedData") else file.read(expected)
+    if len(content) != expected:
+        raise ValueError(f"it has {len(content)} bytes of voxels, expected {expected}")
+    return content
 
 
-def _inflated(file: BinaryIO) -> int:
-    """Return how many bytes a compressed stream holds, whose checksum is right."""
-    stream, found = zlib.decompressobj(_ZLIB_OR_GZIP), 0
-    while not stream.eof and (chunk := file.read(_CHUNK)):
-        found += len(stream.decompress(chunk))
-    if not stream.eof:
-        raise ValueError("its compressed voxels end too early")
-    return found
+def _inflated(file: BinaryIO, expected: int) -> bytes:
+    """Return what a compressed stream holds, whose checksum is right; it may hold one byte too much."""
+    stream, content = zlib.decompressobj(_ZLIB_OR_GZIP), bytearray()
+    while not stream.eof and len(content) <= expected:
+        chunk = stream.unconsumed_tail or file.read(_CHUNK)
+        if not chunk:
+            raise ValueError("its compressed voxels end too early")
+        content += stream.decompress(chunk, expected + 1 - len(content))
+    return bytes(content)
 
 
 def _is_true(fields: dict[str, str], name: str) -> bool:
