@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from absl import logging
 
 from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.data.dicom_slices import Slice, Stack, counted, stack
+from self_supervised_3d_tasks.data.dicom_slices import Slice, Stack, stack
 from self_supervised_3d_tasks.errors import UserError
 
 pydicom = lazy.load("pydicom")
@@ -39,11 +38,13 @@ class Contents:
             is a scan of its own by the name of the file.
         masks: Files of segmentations, sorted by name.
         left_out: What is no scan: the name of a file and the reason.
+        others: How many files are no DICOM.
     """
 
     scans: dict[str, Stack | str] = field(default_factory=dict)
     masks: list[Path] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    others: int = 0
 
 
 class _NoScanError(ValueError):
@@ -101,9 +102,7 @@ def _contents(path: Path, changed: int) -> Contents:
     ours = [file for file in files if file == path or is_dicom(file)]
     if not ours:
         return Contents()
-    if len(ours) < len(files):
-        logging.info("%s: %d files are no DICOM and belong to no series.", path, len(files) - len(ours))
-    held = Contents()
+    held = Contents(others=len(files) - len(ours))
     try:
         series = _by_series(ours, held)
     except UserError as error:  # any slice may be the one that is damaged, so that no series is known to be complete
@@ -112,8 +111,6 @@ def _contents(path: Path, changed: int) -> Contents:
     for name, items in scans.items():
         folder_or_file = path if len(scans) == 1 else path / name
         held.scans[name] = _stack_or_reason(items, folder_or_file)
-    if held.left_out:
-        logging.warning("%s: %s left out.", path, counted(list(held.left_out.values())))
     return held
 
 
@@ -215,10 +212,8 @@ def _slices(header: pydicom.Dataset, file: Path, kind: str) -> list[Slice]:
             f"{file}: is a mosaic, a volume whose slices lie side by side in one picture; expected one slice per file. "
             "Convert it, for example with dcm2niix."
         )
-    frames = header.get("PerFrameFunctionalGroupsSequence")
-    if frames is not None:
-        shared = (header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
-        return [_slice(_flat(header, shared, frame), file, number) for number, frame in enumerate(frames)]
+    if "PerFrameFunctionalGroupsSequence" in header:
+        return frames_of(header, file)
     if int(header.get("NumberOfFrames") or 1) > 1:
         reason = f"has {header.NumberOfFrames} frames and no PerFrameFunctionalGroupsSequence that says where they lie"
         if "Multi-frame" in kind:
@@ -227,6 +222,19 @@ def _slices(header: pydicom.Dataset, file: Path, kind: str) -> list[Slice]:
     if "ImagePositionPatient" not in header and "Secondary Capture" in kind:
         raise _NoScanError(f"has no position in the patient ({kind})")
     return [_slice(header, file, None)]
+
+
+def frames_of(header: pydicom.Dataset, file: Path) -> list[Slice]:
+    """Return where each frame of a multi-frame file lies, in the order of the file.
+
+    Raises:
+        UserError: There are no frames, or one does not say where it lies.
+    """
+    groups = header.get("PerFrameFunctionalGroupsSequence")
+    if not groups:
+        raise UserError(f"{file}: its header tells of no frames, expected one or more. Copy it again.")
+    shared = (header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
+    return [_slice(_flat(header, shared, group), file, number) for number, group in enumerate(groups)]
 
 
 def _flat(header: pydicom.Dataset, shared: pydicom.Dataset, frame: pydicom.Dataset) -> pydicom.Dataset:

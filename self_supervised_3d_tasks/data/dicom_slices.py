@@ -5,7 +5,6 @@ Slices are sorted by where they lie, for neither file names nor instance numbers
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,9 +87,7 @@ def stack(slices: Sequence[Slice], path: Path) -> Stack:
     affine[:3, 2] = _step(slices, normal, path)
     affine[:3, 3] = slices[0].position
     _check_line(slices, affine, path)
-    return Stack(
-        tuple((piece.file, piece.frame) for piece in slices), (*first.size, len(slices)), _LPS_TO_RAS @ affine
-    )
+    return Stack(tuple((piece.file, piece.frame) for piece in slices), (*first.size, len(slices)), _LPS_TO_RAS @ affine)
 
 
 def _step(slices: Sequence[Slice], normal: np.ndarray, path: Path) -> np.ndarray:
@@ -176,8 +173,3 @@ def _check_line(slices: Sequence[Slice], affine: np.ndarray, path: Path) -> None
             f"{path}: {slices[worst].name} lies {distance[worst]:.3g} mm beside the line through the first and the last "
             "slice; expected slices above each other. Are these two scans? Move one into a folder of its own."
         )
-
-
-def counted(reasons: Sequence[str]) -> str:
-    """Return ``"2 × one reason, 1 × another"``."""
-    return ", ".join(f"{number} × {reason}" for reason, number in Counter(reasons).most_common())

@@ -7,19 +7,17 @@ own path. See `dicom_series` for what counts as a scan, and `dicom_slices` for h
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
-from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.data import dicom_segmentation, dicom_series
+from self_supervised_3d_tasks.data import dicom_pixels, dicom_seg, dicom_series
 from self_supervised_3d_tasks.data.grid import Grid
 from self_supervised_3d_tasks.data.volumes import Header, Volume, as_labels
 from self_supervised_3d_tasks.errors import UserError
-
-pydicom = lazy.load("pydicom")
-sitk = lazy.load("SimpleITK")
 
 SUFFIXES = (dicom_series.SUFFIX,)
 MASK_SUFFIXES = (".nii.gz", ".nii", dicom_series.SUFFIX)
@@ -37,7 +35,14 @@ def is_scan(path: Path) -> bool:
 
 def scans_in(folder: Path) -> list[Path]:
     """Return the paths of the series in a folder, sorted; sub-folders are not searched."""
-    names = sorted(dicom_series.contents(folder).scans)
+    held = dicom_series.contents(folder)
+    names = sorted(held.scans)
+    if names and held.others:
+        logging.info("%s: %d files that are no DICOM belong to no series.", folder, held.others)
+    reasons = [reason for name, reason in held.left_out.items() if names or folder / name not in held.masks]
+    if reasons:
+        counts = ", ".join(f"{count} × {reason}" for reason, count in Counter(reasons).most_common())
+        logging.warning("%s: %d DICOM files are no scans and are left out: %s.", folder, len(reasons), counts)
     return [folder] if len(names) == 1 else [folder / name for name in names]
 
 
@@ -64,15 +69,15 @@ def read_image(path: Path, rank: int) -> Volume:
 
 def read_mask_header(path: Path, rank: int) -> Header:
     """Return shape and affine of a segmentation, or of a series of labels; no pixel is decoded."""
-    if not dicom_segmentation.is_segmentation(path):
+    if not dicom_seg.is_segmentation(path):
         return read_header(path, rank)
-    return _grid_of(dicom_segmentation.grid(path), path, rank).header(path)
+    return _grid_of(dicom_seg.grid(path), path, rank).header(path)
 
 
 def read_mask(path: Path, rank: int) -> Volume:
     """Read ``(*spatial)`` int32 on canonical axes: segment numbers, or the values of a series of labels."""
-    if dicom_segmentation.is_segmentation(path):
-        grid, labels = _grid_of(dicom_segmentation.grid(path), path, rank), dicom_segmentation.read(path)
+    if dicom_seg.is_segmentation(path):
+        grid, labels = _grid_of(dicom_seg.grid(path), path, rank), dicom_seg.read(path)
     else:
         grid, labels = _grid(path, rank), as_labels(_voxels(path), path)
     volume = grid.volume(labels, path)
@@ -86,7 +91,7 @@ def write_mask(path: Path, mask: np.ndarray, reference: Header) -> None:
             f"a DICOM segmentation refers to the slices of a series, but {reference.path} is none. Write .nii.gz."
         )
     stored = _grid(reference.path, mask.ndim).to_stored(mask)
-    dicom_segmentation.write(path, stored, dicom_series.find(reference.path))
+    dicom_seg.write(path, stored, dicom_series.find(reference.path))
 
 
 def on_stored_axes(mask: np.ndarray, reference: Header) -> tuple[np.ndarray, Header]:
@@ -107,12 +112,14 @@ def _voxels(path: Path) -> np.ndarray:
     """Return ``(columns, rows, slices)`` float32, rescaled."""
     stack = dicom_series.find(path)
     voxels = np.empty(stack.shape[::-1], np.float32)
-    pieces: dict[Path, np.ndarray] = {}
+    whole: dict[Path, np.ndarray] = {}
     for number, (file, frame) in enumerate(stack.places):
-        if file not in pieces:  # a file of many frames is read once, files of one slice one after the other
-            pieces = {file: _pixels(file, frames=frame is not None)}
-        pixels = pieces[file] if frame is None else pieces[file][frame]
+        if frame is not None and file not in whole:
+            whole[file] = dicom_pixels.frames(file)
+        pixels = dicom_pixels.pixels(file) if frame is None else whole[file][frame]
         if pixels.shape != voxels.shape[1:]:
-            raise UserError(f"{file}: has pixels of shape {pixels.shape}, its header says {voxels.shape[1:]}. Copy it again.")
+            raise UserError(
+                f"{file}: has {pixels.shape} pixels, but its header says {voxels.shape[1:]}. Copy it again."
+            )
         voxels[number] = pixels
     return voxels.transpose(2, 1, 0)
