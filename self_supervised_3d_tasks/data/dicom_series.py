@@ -1,4 +1,4 @@
-"""What a folder of DICOM files holds: its series, told apart by SeriesInstanceUID, and what is no scan, with the reason.
+"""What a folder of DICOM files holds: its series, told apart by SeriesInstanceUID, and what is no scan, with reasons.
 
 Only headers are read, once per folder until files are added or taken away.
 """
@@ -84,12 +84,14 @@ def find(path: Path) -> Stack:
         if not held.scans:
             reasons = "; ".join(f"{name} {reason}" for name, reason in list(held.left_out.items())[:3])
             raise UserError(
-                f"{path}: holds no scan: {reasons or 'no DICOM files'}. Expected greyscale slices, or a multi-frame file "
-                "that says where its frames lie. Give the images themselves."
+                f"{path}: holds no scan: {reasons or 'no DICOM files'}. Expected greyscale slices, or a multi-frame "
+                "file that says where its frames lie. Give the images themselves."
             )
         found = next(iter(held.scans.values()))
     else:
-        found = contents(path.parent).scans[path.name]
+        found = contents(path.parent).scans.get(path.name)
+        if found is None:
+            raise FileNotFoundError(path)
     if isinstance(found, str):
         raise UserError(found)
     return found
@@ -187,8 +189,8 @@ def read(file: Path, **options: bool) -> pydicom.Dataset:
         return pydicom.dcmread(file, **options)
     except pydicom.errors.InvalidDicomError as error:
         raise UserError(
-            f"{file}: has no DICOM header (no DICM at byte {_MAGIC_AT}, and no file meta information); expected a DICOM "
-            "file of PS3.10. Rename it if it is something else, or write it anew with its header (dcmconv of DCMTK)."
+            f"{file}: has no DICOM header (no DICM at byte {_MAGIC_AT}, and no file meta information); expected a file "
+            "of DICOM PS3.10. Rename it if it is something else, or write it anew with its header (dcmconv of DCMTK)."
         ) from error
     except Exception as error:  # of a damaged header pydicom raises what its parser happens to meet
         raise UserError(f"{file}: cannot be read ({type(error).__name__}: {error}). Copy the file again.") from error

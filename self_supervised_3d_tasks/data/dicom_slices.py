@@ -159,8 +159,8 @@ def _check_gaps(slices: Sequence[Slice], along: np.ndarray, path: Path) -> None:
     more = f"; {len(uneven) - _MOST_NAMED} more such gaps" if len(uneven) > _MOST_NAMED else ""
     what = "slices are missing" if (gaps[uneven] > step).all() else "slices are spaced unevenly"
     raise UserError(
-        f"{path}: {what}. The distance along the normal is {step:.4g} mm, but {named}{more}. Expected one distance in a "
-        "series: copy it again, or resample it onto an even grid."
+        f"{path}: {what}. The distance along the normal is {step:.4g} mm, but {named}{more}. Expected one distance in "
+        "a series: copy it again, or resample it onto an even grid."
     )
 
 
@@ -170,6 +170,6 @@ def _check_line(slices: Sequence[Slice], affine: np.ndarray, path: Path) -> None
     worst = int(distance.argmax())
     if distance[worst] > _OFF_LINE * min(np.linalg.norm(affine[:3, :3], axis=0)):
         raise UserError(
-            f"{path}: {slices[worst].name} lies {distance[worst]:.3g} mm beside the line through the first and the last "
-            "slice; expected slices above each other. Are these two scans? Move one into a folder of its own."
+            f"{path}: {slices[worst].name} lies {distance[worst]:.3g} mm beside the line through the first and the "
+            "last slice; expected slices above each other. Are these two scans? Move one into a folder of its own."
         )
