@@ -17,7 +17,11 @@ A format offers
   the files that name them.
 
 Whatever its library raises about a damaged file becomes one message here. A format whose scans are no files of their
-own says by ``is_scan(path)`` which paths are theirs.
+own says by ``is_scan(path)`` which paths are theirs. One whose scans are folders of files also offers
+
+- ``scans_in(folder)``: the paths of the scans whose files lie in a folder, and ``masks_in(folder)`` of the masks;
+- ``on_stored_axes(mask, reference)``: a mask on canonical axes, and its header, on the axes of the scan as stored, for
+  another format to write.
 """
 
 import contextlib
@@ -70,7 +74,10 @@ def of(path: Path) -> ModuleType:
     """
     suffix = suffix_of(path)
     for module in known():
-        if suffix in module.SUFFIXES or (hasattr(module, "is_scan") and module.is_scan(path)):
+        if suffix in module.SUFFIXES:
+            return module
+    for module in known():
+        if hasattr(module, "is_scan") and module.is_scan(path):
             return module
     if header := _header_of(path):
         raise UserError(f"{path}: holds the voxels of a scan that its header names. Give {header.name}.")
@@ -99,14 +106,23 @@ def files_of(path: Path) -> tuple[Path, ...]:
 def list_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """Return the files of a flat folder with one of the suffixes, sorted by name; hidden files are ignored.
 
+    Of formats whose scans are folders of files, those of the folder itself and of the folders in it are returned.
+
     Raises:
         UserError: The folder does not exist or holds no such file.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: this folder of scans does not exist. Check the path.")
-    visible = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    visible = [path for path in entries if path.is_file()]
     _check_headers(visible, suffixes)
-    files = sorted(path for path in visible if suffix_of(path) in suffixes)
+    in_folders = [module for module in known() if hasattr(module, "scans_in") and {*module.SUFFIXES} & {*suffixes}]
+    single = [suffix for suffix in suffixes if not any(suffix in module.SUFFIXES for module in in_folders)]
+    files = [path for path in visible if suffix_of(path) in single]
+    for module in in_folders:
+        files += module.scans_in(folder) or module.masks_in(folder)
+        files += [scan for path in entries if path.is_dir() for scan in module.scans_in(path)]
+    files.sort()
     if not files:
         raise UserError(
             f"{folder}: expected a flat folder with {' or '.join(suffixes)} files, found none "
@@ -119,7 +135,7 @@ def read_header(path: Path, rank: int) -> Header:
     """Return shape and affine of an image without decoding its voxels.
 
     Args:
-        path: A file with one of `suffixes`, or a scan in an archive.
+        path: A file with one of `suffixes`, a scan in an archive, or a folder of slices.
         rank: Number of spatial axes, 2 or 3.
 
     Raises:
@@ -206,6 +222,9 @@ def write_mask(path: Path, mask: np.ndarray, reference: Path) -> None:
     if header.shape[:-1] != mask.shape:
         raise UserError(f"{path}: the mask has shape {mask.shape}, but {reference} has {header.shape[:-1]}.")
     mask = mask.astype(np.uint8 if mask.max(initial=0) < 256 else np.int32)
+    source = of(reference)
+    if of(path) is not source and suffix_of(path) in source.MASK_SUFFIXES and hasattr(source, "on_stored_axes"):
+        mask, header = source.on_stored_axes(mask, header)
     try:
         with atomic_write_files(path) as temporary:
             of(path).write_mask(temporary, mask, header)
