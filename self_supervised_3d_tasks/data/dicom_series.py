@@ -23,10 +23,11 @@ SUFFIX = ".dcm"
 _MAGIC_AT, _MAGIC = 128, b"DICM"
 _OTHER_FORMATS = (".nii", ".gz", ".npy", ".npz", ".json", ".csv", ".txt")  # not opened: folders hold thousands of them
 _SEGMENTATIONS = ("Segmentation Storage", "Label Map Segmentation Storage")
-_NO_SCANS = (*_SEGMENTATIONS, "RT Dose Storage", "Media Storage Directory Storage")
+_NO_SCANS = (*_SEGMENTATIONS, "RT Dose Storage", "Parametric Map Storage")  # which have pixels, too
 _GREYSCALE = ("MONOCHROME1", "MONOCHROME2")
 _ORTHONORMAL = 0.01  # what the lengths and the angle of two unit vectors may be off
 _SHORTEST_UID = 6
+_MOST_NAMED = 3
 
 
 @dataclass
@@ -82,10 +83,11 @@ def find(path: Path) -> Stack:
                 f"(such as {path / next(iter(held.scans))})."
             )
         if not held.scans:
-            reasons = "; ".join(f"{name} {reason}" for name, reason in list(held.left_out.items())[:3])
+            named = list(held.left_out.items())[:_MOST_NAMED]
+            reasons = "; ".join(reason if path.is_file() else f"{name} {reason}" for name, reason in named)
             raise UserError(
-                f"{path}: holds no scan: {reasons or 'no DICOM files'}. Expected greyscale slices, or a multi-frame "
-                "file that says where its frames lie. Give the images themselves."
+                f"{path}: {reasons or 'holds no DICOM files'}. Expected greyscale slices, or a multi-frame file that "
+                "says where its frames lie. Give the images themselves."
             )
         found = next(iter(held.scans.values()))
     else:
@@ -205,7 +207,8 @@ def _kind(header: pydicom.Dataset) -> str:
 def _slices(header: pydicom.Dataset, file: Path, kind: str) -> list[Slice]:
     """Return the slice, or the frames, of a file."""
     if kind in _NO_SCANS or "Rows" not in header or "Columns" not in header:
-        raise _NoScanError(f"is no image but {kind or 'an object of unknown kind'}")
+        lacks_pixels = kind.endswith("Image Storage")
+        raise _NoScanError(f"has no pixels ({kind})" if lacks_pixels else f"is no scan but {kind or 'of unknown kind'}")
     colours = header.get("PhotometricInterpretation", "MONOCHROME2")
     if header.get("SamplesPerPixel", 1) != 1 or colours not in _GREYSCALE:
         raise _NoScanError(f"is a colour image ({colours}, {kind})")

@@ -146,8 +146,9 @@ def _check_gaps(slices: Sequence[Slice], along: np.ndarray, path: Path) -> None:
     gaps = np.diff(along)
     if len(gaps) < 2:
         return
-    # Of two equally frequent distances the smaller one is the step: with every other slice missing, too.
-    step = np.quantile(gaps, 0.5, method="lower")
+    multiples = gaps / gaps.min()
+    is_incomplete = np.abs(multiples - multiples.round()).max() < _UNEVEN
+    step = gaps.min() if is_incomplete else np.median(gaps)
     uneven = np.flatnonzero(np.abs(gaps - step) > _UNEVEN * step)
     if not len(uneven):
         return
@@ -157,7 +158,7 @@ def _check_gaps(slices: Sequence[Slice], along: np.ndarray, path: Path) -> None:
         for number in uneven[:_MOST_NAMED]
     )
     more = f"; {len(uneven) - _MOST_NAMED} more such gaps" if len(uneven) > _MOST_NAMED else ""
-    what = "slices are missing" if (gaps[uneven] > step).all() else "slices are spaced unevenly"
+    what = "slices are missing" if is_incomplete else "slices are spaced unevenly"
     raise UserError(
         f"{path}: {what}. The distance along the normal is {step:.4g} mm, but {named}{more}. Expected one distance in "
         "a series: copy it again, or resample it onto an even grid."

@@ -201,7 +201,7 @@ def test_what_is_no_scan_is_counted_in_one_line(tmp_path: Path, caplog: pytest.L
         assert dicom.scans_in(folder) == [folder]
     assert [record.getMessage() for record in caplog.records] == [
         f"{folder}: 2 files that are no DICOM belong to no series.",
-        f"{folder}: 2 DICOM files are no scans and are left out: 2 × is no image but RT Structure Set Storage.",
+        f"{folder}: 2 DICOM files are no scans and are left out: 2 × is no scan but RT Structure Set Storage.",
     ]
 
 
