@@ -19,10 +19,10 @@ WITHOUT_TENSORS = frozenset({"dropout", "dropout_change_per_layer", "pooling", "
 # Keys that say what a scan looks like when it reaches the encoder, beside those that `_preparation` derives.
 PREPARATION = (
     *("intensity_window", "intensity_scaling", "foreground_crop", "number_channels"),
-    *("channel_suffixes", "normalization"),
+    *("channel_suffixes", "channel_columns", "normalization"),
 )
 # Of these keys null says nothing: the order of channels is then the file's, the normalization the encoder's own.
-_UNSAID_BY_NULL = ("channel_suffixes", "normalization")
+_UNSAID_BY_NULL = ("channel_suffixes", "channel_columns", "normalization")
 # Where a pretraining begins; a finetuning begins with what came out of it.
 _OF_PRETRAINING = frozenset({"encoder_weights"})
 

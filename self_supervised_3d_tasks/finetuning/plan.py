@@ -141,7 +141,7 @@ def _find(experiment: FinetuneExperiment, *, test: bool = False) -> list[Case]:
     table_options = experiment.label_table_options(test=test)
     labels = Labels(
         table_options and LabelTable(**table_options),
-        Classes(experiment.num_classes, experiment.label_map),
+        None if experiment.task == "segmentation" else Classes(experiment.num_classes, experiment.label_map),
         experiment.label_dir_test if own_folder else experiment.label_dir_train,
     )
     return find_cases(
@@ -151,6 +151,7 @@ def _find(experiment: FinetuneExperiment, *, test: bool = False) -> list[Case]:
         label_stem=experiment.label_stem,
         subject_pattern=experiment.subject_pattern,
         channel_suffixes=experiment.channel_suffixes,
+        channel_columns=experiment.channel_columns,
     )
 
 

@@ -71,24 +71,6 @@ def of(path: Path) -> ModuleType:
     raise UserError(f"{path}: expected a file that ends in {' or '.join(suffixes())}. Convert the file.")
 
 
-def list_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """Return the files of a flat folder with one of the suffixes, sorted by name; hidden files are ignored.
-
-    Raises:
-        UserError: The folder does not exist or holds no such file.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: this folder of scans does not exist. Check the path.")
-    visible = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-    files = sorted(path for path in visible if suffix_of(path) in suffixes)
-    if not files:
-        raise UserError(
-            f"{folder}: expected a flat folder with {' or '.join(suffixes)} files, found none "
-            f"({len(visible)} other files; sub-folders are not searched)."
-        )
-    return files
-
-
 def read_header(path: Path, rank: int) -> Header:
     """Return shape and affine of an image without decoding its voxels.
 
