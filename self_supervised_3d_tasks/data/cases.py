@@ -15,7 +15,6 @@ from absl import logging
 from self_supervised_3d_tasks.data import index, layouts, masks
 from self_supervised_3d_tasks.data.formats import archives
 from self_supervised_3d_tasks.data.labels.tables import Classes, Label, LabelTable
-from self_supervised_3d_tasks.data.layouts import Layout
 from self_supervised_3d_tasks.data.scans import Scans
 from self_supervised_3d_tasks.data.subjects import subjects_of
 from self_supervised_3d_tasks.data.trees import Place
@@ -66,7 +65,7 @@ class Labels:
         table: Labels of scans; those that it does not name are left out.
         classes: What the labels in an archive or an index stand for; None: those of an archive are classes themselves,
             and those of an index are not read, but its masks.
-        mask_dir: Folder of masks, which may be that of the scans; None: see `masks.folders_for`.
+        mask_dir: Folder of masks, which may be that of the scans; None: see `masks.find`.
     """
 
     table: LabelTable | None = None
@@ -107,28 +106,21 @@ def find_cases(
     folder = _absolute(data_dir)
     if layout.labels == "archive":
         return _archived(archives.Part.at(folder), labels, subject_pattern)
-    if archives.contains(folder):
-        raise UserError(f'dataset_name: {folder} is an archive, expected "medmnist", received {dataset_name!r}.')
     if layout.labels == "index" and not (suffixes and folder.is_dir()):
         return _indexed(folder, labels, channel_columns, subject_pattern)
-    if folder.is_file() and folder.suffix.lower() == index.SUFFIX:
-        raise UserError(f'dataset_name: {folder} is a table, expected "index", received {dataset_name!r}.')
+    _check_is_folder(folder, dataset_name)
     label_stem = layout.label_stem if label_stem is None else label_stem
     suffixes = suffixes or layout.suffixes
     table = labels and labels.table
-    scans = Scans.find(
-        folder,
-        table.suffixes(suffixes) if table else suffixes,
-        label_stem=label_stem,
-        channel_suffixes=channel_suffixes,
-        mask_dir=_absolute(labels.mask_dir) if labels and labels.mask_dir else None,
-    )
+    mask_dir = _absolute(labels.mask_dir) if labels and labels.mask_dir else None
+    searched = table.suffixes(suffixes) if table else suffixes
+    scans = Scans.find(folder, searched, label_stem=label_stem, channel_suffixes=channel_suffixes, mask_dir=mask_dir)
     places, files, found, rows = scans.places, scans.files, {}, {}
     if table:
         rows = table.rows_by_name(folder, files)
         places = {name: places[name] for name in rows}
     elif labels:
-        found = _masks(scans, labels, label_stem, layout)
+        found = masks.find(places, files, scans.tree, mask_dir, label_stem, layout.suffixes)
     if table and table.subject_column:
         subjects = {name: row.subject for name, row in rows.items()}
     else:
@@ -139,17 +131,6 @@ def find_cases(
         Case(name, files[name][0], found.get(name), subjects[name], files[name][1:], rows[name].label if rows else None)
         for name in sorted(places)
     ]
-
-
-def _masks(scans: Scans, labels: Labels, label_stem: str, layout: Layout) -> dict[str, Path]:
-    """Return the mask of each case; `UserError` where one has none."""
-    mask_dir = None if labels.mask_dir is None else _absolute(labels.mask_dir)
-    folders = masks.folders_for(scans.tree, mask_dir, label_stem)
-    found = masks.find(scans.places, scans.tree, folders, label_stem, layout.suffixes)
-    expected, ending = next(iter(folders.values())), f"{label_stem}{layout.suffixes[-1]}"
-    if message := masks.missing(scans.places, found, expected, ending, scans.files):
-        raise UserError(message)
-    return found
 
 
 def _indexed(
@@ -179,6 +160,13 @@ def _indexed(
         ),
         key=lambda case: case.name,
     )
+
+
+def _check_is_folder(folder: Path, dataset_name: str) -> None:
+    if archives.contains(folder):
+        raise UserError(f'dataset_name: {folder} is an archive, expected "medmnist", received {dataset_name!r}.')
+    if folder.is_file() and folder.suffix.lower() == index.SUFFIX:
+        raise UserError(f'dataset_name: {folder} is a table, expected "index", received {dataset_name!r}.')
 
 
 def _archived(part: archives.Part, labels: Labels | None, subject_pattern: str | None) -> list[Case]:

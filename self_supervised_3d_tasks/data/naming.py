@@ -50,6 +50,12 @@ def session_of(place: str) -> str:
     return match[1] if match else ""
 
 
+def order_of_kind(kind: str) -> tuple[int, str]:
+    """Return what kinds are sorted by: T1 before T2 before FLAIR, and by name where it is none of them."""
+    words = _WORDS.split()
+    return (words.index(kind.lower()) if kind.lower() in words else len(words), kind)
+
+
 def looks_like_session(folder: str) -> bool:
     """Return whether a folder is called like a session, a day, or a kind of scans, and so not like a person."""
     return _SESSION.fullmatch(folder) is not None or folder.lower() in ("anat", "func", "mr", "mri", *_WORDS.split())
@@ -75,7 +81,10 @@ def masks_beside(places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str
         if ending:
             found[folder, stem] = base, ending
     # The longest common beginning that a mask may have with a scan: "x" of "x_seg" is that of "x_t1" and of "x".
-    bases = {(folder, start) for folder, stem in set(places) - found.keys() for start in (stem, split_kind(stem)[0])}
+    # A mask that is called nothing else, as "mask", is that of its folder.
+    bases = {
+        (folder, start) for folder, stem in set(places) - found.keys() for start in ("", stem, split_kind(stem)[0])
+    }
     return {place: ending for place, (base, ending) in found.items() if (place[0], base) in bases}
 
 

@@ -53,6 +53,11 @@ class Scans:
         endings = (*channel_suffixes, *filter(None, [label_stem])) if channel_suffixes else ("",)
         apart = [] if mask_dir in (None, folder) else [mask_dir]
         tree = trees.walk(folder, suffixes, endings=endings, apart=apart)
+        if not tree.files and not any(reason == trees.UNCHOSEN for _, reason in tree.left_out):
+            raise UserError(
+                f"{folder}: expected {' or '.join(suffixes)} files here or in sub-folders, found none "
+                f"({len(tree.left_out)} other files or folders)."
+            )
         beside = _masks_beside(tree.files, label_stem)
         scans = {place: path for place, path in tree.files.items() if place not in beside}
         groups = _group_channels(folder, scans, channel_suffixes)

@@ -13,6 +13,7 @@ from self_supervised_3d_tasks.errors import UserError
 
 _BIDS = re.compile(r"(?:^|(?<=[/_]))(sub-[A-Za-z0-9]+)(?=$|[/_.])")
 _MOST_PER_FOLDER = 10
+_MOST_FOLDERS = 5
 _SIDES = "l|r|left|right|lh|rh|od|os"
 _TIMES = "baseline|bl|follow-?up[0-9]*|fu[0-9]*|pre|post|test|retest"
 # What may follow a person in a name, whatever the rest of the name is.
@@ -94,36 +95,36 @@ def _begins_with(stem: str, folder: str) -> bool:
     return stem.startswith(folder) and not stem[len(folder) : len(folder) + 1].isalnum()
 
 
-def warn_of_lookalikes(parts: Iterable[Iterable[str]]) -> bool:
-    """Warn once of names that look like one person's in several parts of a split, and return whether there are some.
+def warn_of_lookalikes(parts: Iterable[Iterable[tuple[str, str]]]) -> bool:
+    """Warn once of cases that look like one person's in several parts of a split, and return whether there are some.
 
     Args:
-        parts: The names of the cases of each part.
+        parts: Name of each case of each part, and the stem of its file.
     """
-    parts = [list(part) for part in parts]
-    total = sum(map(len, parts))
-    keys = Counter(_person_by_number(_person(name)) for part in parts for name in part)
-    seen: list[dict[str, str]] = []
-    for part in parts:
-        found = {}
-        for name in part:
+    parts = [list(dict.fromkeys(part)) for part in parts]
+    cases = [case for part in parts for case in part]
+    persons = Counter(_by_number(_person(name)) for name, _ in cases)
+    stems = Counter(stem for _, stem in cases)
+    # A number counts the scans of a person, or else the people: then what is before it is most people's.
+    few = {key for key, count in persons.items() if 1 < count <= max(2, len(cases) // 2)} if len(persons) > 1 else set()
+    # One name in a few folders is a person's, as of a folder per modality; in many folders it is what every person has.
+    few_stems = {stem for stem, count in stems.items() if 1 < count <= _MOST_FOLDERS and len(stems) > 2 * count}
+    seen: list[dict[str, str]] = [{} for _ in parts]
+    for part, found in zip(parts, seen, strict=True):
+        for name, stem in part:
             person = _person(name)
-            by_number = _person_by_number(person)
-            # A number counts the scans of a person, or else the people: then one stem is that of most.
-            few = 1 < keys[by_number] <= max(2, total // 2) and len(keys) > 1
-            found.setdefault(by_number if few else person, name)
-        seen.append(found)
+            keys = {person, *({_by_number(person)} & few), *({stem} & few_stems)}
+            found |= {key: name for key in keys if key not in found}
     pairs = {}
     for number, part in enumerate(seen):
         for other in seen[number + 1 :]:
             pairs |= {key: (part[key], other[key]) for key in part.keys() & other.keys() if part[key] != other[key]}
     if pairs:
-        first = pairs[min(pairs)]
         logging.warning(
             "%d names look like those of one person on two sides of the split, such as %s and %s. If they are, set "
             'subject_pattern, for example "^(.+)[_-][^_-]+$"; if not, nothing is to do.',
             len(pairs),
-            *first,
+            *pairs[min(pairs)],
         )
     return bool(pairs)
 
@@ -138,7 +139,7 @@ def _person(name: str) -> str:
 
 
 @functools.lru_cache(maxsize=1 << 17)
-def _person_by_number(stem: str) -> str:
+def _by_number(stem: str) -> str:
     """Return a stem without its last number, if what is left has one at least as long: ``p12`` of ``p12_01``."""
     match = _NUMBER.search(stem)
     if match is None:

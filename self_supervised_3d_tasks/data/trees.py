@@ -79,7 +79,7 @@ def walk(root: Path, suffixes: Sequence[str], *, endings: Sequence[str] = ("",),
         apart: Folders inside that are not searched.
 
     Raises:
-        UserError: ``root`` does not exist or holds no such file; or something that is no file, as a link that leads
+        UserError: ``root`` does not exist; or something that is no file, as a link that leads
             nowhere, has the name of one, or two files have one name but for the suffix.
     """
     if not root.is_dir():
@@ -93,12 +93,6 @@ def walk(root: Path, suffixes: Sequence[str], *, endings: Sequence[str] = ("",),
             f"{root}: {len(search.dangling)} of {len(tree.files) + len(search.dangling)} files are links that lead "
             f"nowhere, the first {first} -> {os.readlink(first)}. Fetch what they stand for (git annex get, datalad "
             "get), or remove the links."
-        )
-    if not tree.files:
-        ends = f", whose names end in {' or '.join(endings)}," if any(endings) else ""
-        raise UserError(
-            f"{root}: expected {' or '.join(suffixes)} files{ends} here or in sub-folders, found none "
-            f"({len(tree.left_out)} others)."
         )
     ordered = dict(sorted(tree.files.items(), key=lambda item: os.fspath(item[1])))
     return Tree(root, ordered, tree.mask_folders, tree.left_out)

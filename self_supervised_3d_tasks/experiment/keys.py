@@ -78,7 +78,7 @@ class FinetuneExperiment(Experiment):
         epochs_random: Epochs from scratch.
         epochs_frozen: Epochs with the pretrained encoder frozen throughout; 0: no such training.
         epochs_warmup: First epochs of initialized with the encoder frozen.
-        val_split: Share of the training folder's subjects that validates.
+        val_split: Share of the training folder's subjects that validates; 0: the training scans do.
         test_split: Share of the subjects that tests, without data_dir_test.
         foreground_fraction: Share of the crops centred on a foreground voxel, of every class that the scan has alike.
         augment_swap_labels: Pairs of classes that augment exchanges in a mask whose left-right axis it flips, as
@@ -123,7 +123,7 @@ class FinetuneExperiment(Experiment):
     epochs_random: Count = 5
     epochs_frozen: Count = 0
     epochs_warmup: Count = 2
-    val_split: OpenShare = 0.1
+    val_split: Annotated[float, Field(ge=0, lt=1)] = 0.1
     test_split: OpenShare = 0.2
     foreground_fraction: Share = 0.0
     augment_swap_labels: list[tuple[PositiveInt, PositiveInt]] | None = None

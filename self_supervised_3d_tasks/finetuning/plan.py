@@ -1,7 +1,7 @@
 """What a downstream sweep will do, known before any voxel is read."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from self_supervised_3d_tasks import transfer
 from self_supervised_3d_tasks.data import splits
@@ -128,7 +128,11 @@ def plan(experiment: FinetuneExperiment) -> Plan:
                 folds=experiment.repetitions if experiment.do_cross_val else None,
             )
             jobs += [Job(percent, mode, repetition, epochs, split) for mode, epochs in experiment.modes()]
+    splits.warn_of_lookalikes((job.split.train, job.split.validation, job.split.test) for job in jobs)
+    if not experiment.val_split:
+        jobs = [replace(job, split=replace(job.split, validation=job.split.train)) for job in jobs]
     misleading.warn_of_epochs(experiment)
+    misleading.warn_of_validation(experiment)
     misleading.warn_of_fractions(jobs)
     labels = {case: [case.label] for case in train_cases if case.label is not None}
     misleading.warn_of_classes(experiment, jobs, labels)

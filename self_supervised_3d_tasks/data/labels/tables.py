@@ -205,12 +205,11 @@ class LabelTable:
         if not image:
             raise UserError(f"{where} has no name of a scan. Fill it in, or remove the row.")
         if "\\" in image or image.startswith("/") or ".." in image.split("/"):
-            raise UserError(
-                f"{where}: {image!r} is no file of the folder of scans; expected its name, or its path below."
-            )
+            raise UserError(f"{where}: {image!r} is no plain file name, nor a path below the folder of scans.")
         if subject == "":
             raise UserError(f"{where} has no subject (subject_column {self.subject_column!r}). Fill it in.")
-        file = image if self.suffix is None else f"{image.removesuffix(suffix_of(Path(image)))}{self.suffix}"
+        stem = image[: len(image) - len(suffix_of(Path(image)))]
+        file = image if self.suffix is None else f"{stem}{self.suffix}"
         if self.findings:
             return Row(number, file, findings.parse(label, self.findings, where), subject)
         return Row(number, file, Classes(self.num_classes, self.label_map).of(integer(label, where), where), subject)
