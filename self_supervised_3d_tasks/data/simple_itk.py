@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import locale
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,16 @@ def write_mask(path: Path, mask: np.ndarray, geometry: Geometry, image_io: str) 
         image.SetMetaData(_UNIT, geometry.unit)
     with _one_line_errors():
         sitk.WriteImage(image, str(path), useCompression=True, imageIO=image_io)
+
+
+@contextlib.contextmanager
+def locale_kept() -> Iterator[None]:
+    """Undo what GDCM does to the locale: after JPEG slices, files of the whole process would be read as ASCII."""
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        yield
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
 
 
 @contextlib.contextmanager

@@ -103,34 +103,6 @@ def files_of(path: Path) -> tuple[Path, ...]:
     return files
 
 
-def list_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """Return the files of a flat folder with one of the suffixes, sorted by name; hidden files are ignored.
-
-    Of formats whose scans are folders of files, those of the folder itself and of the folders in it are returned.
-
-    Raises:
-        UserError: The folder does not exist or holds no such file.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: this folder of scans does not exist. Check the path.")
-    entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    visible = [path for path in entries if path.is_file()]
-    _check_headers(visible, suffixes)
-    in_folders = [module for module in known() if hasattr(module, "scans_in") and {*module.SUFFIXES} & {*suffixes}]
-    single = [suffix for suffix in suffixes if not any(suffix in module.SUFFIXES for module in in_folders)]
-    files = [path for path in visible if suffix_of(path) in single]
-    for module in in_folders:
-        files += module.scans_in(folder) or module.masks_in(folder)
-        files += [scan for path in entries if path.is_dir() for scan in module.scans_in(path)]
-    files.sort()
-    if not files:
-        raise UserError(
-            f"{folder}: expected a flat folder with {' or '.join(suffixes)} files, found none "
-            f"({len(visible)} other files; sub-folders are not searched)."
-        )
-    return files
-
-
 def read_header(path: Path, rank: int) -> Header:
     """Return shape and affine of an image without decoding its voxels.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import os
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from self_supervised_3d_tasks.data import dicom_series, formats
 from self_supervised_3d_tasks.data.formats import dicom
+from self_supervised_3d_tasks.data.simple_itk import locale_kept
 from self_supervised_3d_tasks.errors import UserError
 from tests.data.formats.dicom_files import DIRECTIONS, SPACING, affine_of, header, multi_frame, save, slices, voxels
 
@@ -141,14 +143,17 @@ def test_slices_that_simpleitk_compressed(tmp_path: Path, compression: str) -> N
     writer.KeepOriginalImageUIDOn()
     for file in sorted(folder.iterdir()):
         writer.SetFileName(file)
-        writer.Execute(sitk.ReadImage(file))
+        with locale_kept():
+            writer.Execute(sitk.ReadImage(file))
         ds = pydicom.dcmread(file)
         ds.RescaleSlope, ds.RescaleIntercept = 2, -1024
         ds.ImagePositionPatient = slices(stored)[int(file.stem[2:])].ImagePositionPatient
         assert ds.file_meta.TransferSyntaxUID.is_compressed
         ds.save_as(file)
+    before = locale.setlocale(locale.LC_ALL)
     array = formats.read_image(folder, 3).array
     np.testing.assert_array_equal(array[::-1, ::-1, :, 0], stored * 2.0 - 1024)
+    assert locale.setlocale(locale.LC_ALL) == before
 
 
 def test_series_of_one_folder_are_told_apart(tmp_path: Path) -> None:
