@@ -17,7 +17,7 @@ highdicom = lazy.load("highdicom")
 pydicom = lazy.load("pydicom")
 
 _NAME = "self_supervised_3d_tasks"
-_SERIES_NUMBER = 300  # among the numbers that viewers expect of derived series
+_SERIES_NUMBER = 300  # behind those of a scanner
 
 
 def is_segmentation(path: Path) -> bool:
