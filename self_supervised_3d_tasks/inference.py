@@ -166,9 +166,9 @@ def predict_case(
     """
     predict = predictor(model) if hasattr(model, "predict_on_batch") else model
     settings = {"num_classes": num_classes, "overlap": overlap, "batch_size": batch_size}
-    image, box = preprocessing.prepare(volume)
+    image, placement = preprocessing.prepare(volume)
     probabilities = sliding_window(predict, image, preprocessing.data_dim, **settings)
-    restored = preprocessing.restore(probabilities, volume.array.shape[:-1], box)
+    restored = preprocessing.restore(probabilities, placement)
     return np.argmax(restored, axis=-1).astype(np.uint8)
 
 

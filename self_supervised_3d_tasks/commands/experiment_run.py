@@ -63,7 +63,7 @@ def execute(command: str, path: str) -> None:
         plan.check_headers()
         print(plan.describe())
         return
-    folder = claim(experiment, resume=flags.FLAGS.resume)
+    folder = claim(plan.experiment, resume=flags.FLAGS.resume)
     if folder.is_finished:
         logging.info("already finished: %s", folder.path)
     else:

@@ -72,7 +72,13 @@ class Grid:
 
     def header(self, path: Path) -> Header:
         """Return the header, on canonical axes, of a file on this grid."""
-        return Header((*self.on_canonical_axes(self.shape[:3]), self.shape[3]), path, self.canonical_affine)
+        shape = (*self.on_canonical_axes(self.shape[:3]), self.shape[3])
+        return Header(shape, path, self.canonical_affine, self.spacing)
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Voxel size in mm along each canonical axis."""
+        return self.on_canonical_axes(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())
 
     def on_canonical_axes(self, values: Sequence) -> tuple:
         """Return the values of the three stored axes for each axis that a volume of this grid has."""
@@ -83,8 +89,7 @@ class Grid:
         array = nib.apply_orientation(array.reshape(self.shape), self.orientation)
         if self.rank == 2:
             array = array.take(0, axis=int(self.orientation[2, 0]))
-        spacing = self.on_canonical_axes(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())
-        return Volume(np.ascontiguousarray(array), self.canonical_affine, spacing, path)
+        return Volume(np.ascontiguousarray(array), self.canonical_affine, self.spacing, path)
 
     def to_stored(self, mask: np.ndarray) -> np.ndarray:
         """Return ``(x, y, z)`` as stored from a mask ``(*spatial)`` on canonical axes."""

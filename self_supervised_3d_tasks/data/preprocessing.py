@@ -1,20 +1,47 @@
 """What happens to every scan once, before training: intensities to [0, 1], borders off, grid to the model's shape."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 
+from self_supervised_3d_tasks.data.fitted_scan import FittedScan, as_integers
 from self_supervised_3d_tasks.data.foreground_box import ForegroundCrop, foreground_box
 from self_supervised_3d_tasks.data.formats import photographs
-from self_supervised_3d_tasks.data.resampling import resize_labels, resize_linear
-from self_supervised_3d_tasks.data.scaling import Scaling, bounds
-from self_supervised_3d_tasks.data.volumes import Volume
+from self_supervised_3d_tasks.data.resampling import Interpolation, resize, resize_labels
+from self_supervised_3d_tasks.data.scaling import IntensityRange, Scaling, bounds
+from self_supervised_3d_tasks.data.volumes import Header, Volume
 from self_supervised_3d_tasks.errors import UserError
 
 _MAX_CLASSES = 256  # masks are kept as uint8
+_LONGEST_AXIS = 8192  # of a resampled scan; longer ones come from a spacing in the wrong unit
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which voxels of a scan's own grid a prepared image shows, and at what size.
+
+    Args:
+        shape: Spatial shape of the scan.
+        box: The part of it that is shown, one slice per spatial axis.
+        size: Voxels along each axis of the prepared image that show the box; what it has more is padding around.
+    """
+
+    shape: tuple[int, ...]
+    box: tuple[slice, ...]
+    size: tuple[int, ...]
+
+    @property
+    def box_shape(self) -> tuple[int, ...]:
+        """Voxels of the scan's own grid along each axis of the box."""
+        return tuple(side.stop - side.start for side in self.box)
+
+    def inside(self, fitted: Sequence[int]) -> tuple[slice, ...]:
+        """Return where a prepared image of that spatial shape shows the scan."""
+        starts = (before for before, _ in _padding(self.size, fitted))
+        return tuple(slice(start, start + size) for start, size in zip(starts, self.size, strict=True))
 
 
 @dataclass(frozen=True)
@@ -28,7 +55,10 @@ class Preprocessing:
         intensity_scaling: What becomes 0 and 1, per channel, see `scaling.bounds`; the rest is clipped. None: the
             window or, without one, minimum and maximum.
         foreground_crop: What is cut off before the fitting, see `foreground_box.foreground_box`.
-        volume_fitting: ``"resize"``: to ``data_dim``; ``"crop"``: original size, zero-padded symmetrically to
+        target_spacing: Voxel size in mm, one number per spatial axis, to which scans are resampled before they are
+            padded; with ``"crop"`` only. None: voxels stay as they are.
+        interpolation: Between voxels, where images are resized or resampled.
+        volume_fitting: ``"resize"``: to ``data_dim``; ``"crop"``: the size it has then, zero-padded symmetrically to
             ``data_dim`` where smaller (crops are drawn later); ``"exact"``: must already have ``data_dim``.
         label_map: Source label to class, for the labels that change.
         grey: With one channel, a photograph in colours that are all shades of grey counts as its grey values.
@@ -39,6 +69,8 @@ class Preprocessing:
     intensity_window: tuple[float, float] | None = None
     intensity_scaling: Scaling | None = None
     foreground_crop: ForegroundCrop = "none"
+    target_spacing: tuple[float, ...] | None = None
+    interpolation: Interpolation = "linear"
     volume_fitting: str = "resize"
     label_map: Mapping[int, int] = field(default_factory=dict)
     grey: bool = False
@@ -48,42 +80,70 @@ class Preprocessing:
         """Number of spatial axes."""
         return len(self.data_dim)
 
-    def fitted_shape(self, shape: Sequence[int], path: Path) -> tuple[int, ...]:
-        """Return the shape that a scan has after `image`; the check of a header.
+    def fitted_shape(self, header: Header) -> tuple[int, ...]:
+        """Return the shape ``(*spatial, channels)`` that a scan has after `image`, at most: the check of a header.
 
         Args:
-            shape: ``(*spatial, channels)`` of the scan.
-            path: The file, which the message names.
+            header: Of the scan, with all its channels.
 
         Raises:
-            UserError: Another number of channels; or "exact" and another shape than ``data_dim``.
+            UserError: Another number of channels; "exact" and another shape than ``data_dim``; or a spacing is asked
+                for, and the scan has none or one that cannot be meant.
         """
-        *spatial, channels = shape
-        channels = 1 if self._counts_as_grey(channels, path) else channels
+        *spatial, channels = header.shape
+        channels = 1 if self._counts_as_grey(channels, header.path) else channels
         if channels != self.number_channels:
             raise UserError(
-                f"{path}: has {channels} channels (shape {tuple(shape)}), expected number_channels = "
+                f"{header.path}: has {channels} channels (shape {header.shape}), expected number_channels = "
                 f'{self.number_channels}. Convert the file, set on_bad_file to "skip", or change number_channels if '
                 f"all files have {channels} channels."
             )
         if self.volume_fitting == "exact" and tuple(spatial) != self.data_dim:
             raise UserError(
-                f"{path}: has shape {tuple(spatial)}, expected data_dim = {self.data_dim} because "
+                f"{header.path}: has shape {tuple(spatial)}, expected data_dim = {self.data_dim} because "
                 'volume_fitting is "exact". Set volume_fitting to "resize", convert the file, set on_bad_file to '
                 '"skip", or change data_dim if all files have this shape.'
             )
-        return (*self._fitted(spatial), channels)
+        return (*self._padded(self.size_of(spatial, header)), channels)
 
-    def _fitted(self, spatial: Sequence[int]) -> tuple[int, ...]:
+    def size_of(self, box_shape: Sequence[int], header: Header) -> tuple[int, ...]:
+        """Return the voxels that show a box of a scan, before padding.
+
+        Args:
+            box_shape: Voxels of the scan's own grid along each axis of the box.
+            header: Of the scan.
+
+        Raises:
+            UserError: A spacing is asked for, and the scan has none or one that cannot be meant.
+        """
         if self.volume_fitting == "resize":
             return self.data_dim
-        return tuple(max(pair) for pair in zip(spatial, self.data_dim, strict=True))
+        if self.target_spacing is None:
+            return tuple(box_shape)
+        if header.affine is None:
+            raise UserError(
+                f"{header.path}: target_spacing is set, but a {header.path.suffix} file says nothing of the size of "
+                "its voxels. Remove target_spacing, or convert the scans to a format with a header, such as NIfTI."
+            )
+        length = zip(box_shape, header.spacing, self.target_spacing, strict=True)
+        size = tuple(max(1, round(voxels * spacing / target)) for voxels, spacing, target in length)
+        if max(size) > _LONGEST_AXIS:
+            raise UserError(
+                f"{header.path}: at target_spacing {millimetres(self.target_spacing)} it would have {size} voxels, "
+                f"since its own are {millimetres(header.spacing)}. Check the unit of its header."
+            )
+        return size
+
+    def _padded(self, size: Sequence[int]) -> tuple[int, ...]:
+        return tuple(max(pair) for pair in zip(size, self.data_dim, strict=True))
+
+    def padding_share(self, header: Header) -> float:
+        """Return the share, in [0, 1), of a scan's voxels after `image` that are padding, if nothing is cut off it."""
+        size = self.size_of(header.shape[:-1], header)
+        return 1.0 - float(np.prod(np.divide(size, self._padded(size))))
 
     def normalize(self, array: np.ndarray, name: str = "array") -> np.ndarray:
-        """Scale each channel to [0, 1].
-
-        A constant channel has no range: it becomes zeros, with a warning. An intensity window gives it a
-        value.
+        """Scale each channel to [0, 1], see `intensity_range`.
 
         Args:
             array: ``(*spatial, channels)``, finite.
@@ -93,34 +153,61 @@ class Preprocessing:
             ``(*spatial, channels)``, float32.
         """
         array = array.astype(np.float32, copy=False)
+        return self.intensity_range(array, name).scale(array)
+
+    def intensity_range(self, array: np.ndarray, name: str = "array") -> IntensityRange:
+        """Return what becomes 0 and 1 in each channel of a whole scan.
+
+        A constant channel has no range: it becomes zeros, with a warning. An intensity window gives it a
+        value.
+
+        Args:
+            array: ``(*spatial, channels)``, finite float32.
+            name: What the warning calls the scan.
+        """
         axes = tuple(range(array.ndim - 1))
         if np.any(constant := array.min(axis=axes) == array.max(axis=axes)):
             channels = ", ".join(map(str, np.flatnonzero(constant)))
             logging.warning("%s: channel %s is constant (every voxel has the same value).", name, channels)
         scaling = self.intensity_scaling or ("window" if self.intensity_window else "min_max")
-        channels = np.moveaxis(array, -1, 0)
-        # float64 for the few bounds only: the difference of two large float32 can overflow.
-        low, high = np.array([bounds(channel, scaling, self.intensity_window) for channel in channels], np.float64).T
-        span = np.where(high > low, high - low, 1.0)
-        if np.any(span > np.finfo(np.float32).max) or np.any(span < np.finfo(np.float32).tiny):
-            array = array.astype(np.float64)
-        scaled = array - low.astype(array.dtype)
-        scaled /= span.astype(array.dtype)
-        return np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32, copy=False)
+        found = [bounds(channel, scaling, self.intensity_window) for channel in np.moveaxis(array, -1, 0)]
+        return IntensityRange(*(tuple(map(float, ends)) for ends in zip(*found, strict=True)))
 
     def image(self, volume: Volume) -> np.ndarray:
         """Return the normalised, cropped and fitted image ``(*spatial, channels)``, float32 in [0, 1]."""
-        return self.prepare(volume)[0]
+        return self.fit(volume).image()
 
-    def prepare(self, volume: Volume) -> tuple[np.ndarray, tuple[slice, ...]]:
-        """Return the image, see `image`, and the box of the scan's own grid that it shows, one slice per spatial axis.
+    def prepare(self, volume: Volume) -> tuple[np.ndarray, Placement]:
+        """Return the image, see `image`, and what it shows of the scan's own grid.
+
+        Raises:
+            UserError: As `fit`.
+        """
+        fitted = self.fit(volume)
+        return fitted.image(), Placement(volume.array.shape[:-1], fitted.box, fitted.array.shape[:-1])
+
+    def fit(self, volume: Volume) -> FittedScan:
+        """Return the cropped and fitted scan as it is kept: what the files hold stays so, until a crop is read.
 
         Raises:
             UserError: As `fitted_shape`, or a photograph has more than the 8 bits of its intensity window, or colours
                 where it should be grey.
         """
+        name, array = str(volume.path), self._checked(volume).astype(np.float32, copy=False)
+        intensities = self.intensity_range(array, name)
+        scaled = intensities.scale(array)
+        box = foreground_box(scaled, self.foreground_crop, name)
+        size = self.size_of(array[box].shape[:-1], volume.header)
+        padding = tuple(_padding(size, self._padded(size)))
+        resized = resize(scaled[box], size, self.interpolation)
+        kept = as_integers(array[box]) if size == array[box].shape[:-1] else None
+        # Fractions take as much place scaled as they do unscaled.
+        return FittedScan(resized, box, padding) if kept is None else FittedScan(kept, box, padding, intensities)
+
+    def _checked(self, volume: Volume) -> np.ndarray:
+        """Return the voxels ``(*spatial, number_channels)``, see `fit`."""
         array = volume.array
-        self.fitted_shape(array.shape, volume.path)
+        self.fitted_shape(volume.header)
         # Layouts of photographs set a window for 8 bits by themselves, which would cut off 16.
         is_for_8_bits = self.intensity_window == photographs.WINDOW and photographs.is_photograph(volume.path)
         if is_for_8_bits and (highest := array.max()) > photographs.WINDOW[1]:
@@ -128,20 +215,14 @@ class Preprocessing:
                 f"{volume.path}: has values up to {highest:g}, but intensity_window is [0, 255]. Set it to the range "
                 "of the images, such as [0, 65535] for 16 bits."
             )
-        if self._counts_as_grey(array.shape[-1], volume.path):
-            if np.any(array != array[..., :1]):
-                raise UserError(
-                    f"{volume.path}: has colours, expected shades of grey (number_channels = 1). Convert or remove the "
-                    'file, or set on_bad_file to "skip".'
-                )
-            array = array[..., :1]
-        array = self.normalize(array, str(volume.path))
-        box = foreground_box(array, self.foreground_crop, str(volume.path))
-        array = array[box]
-        if self.volume_fitting == "resize":
-            return resize_linear(array, self.data_dim), box
-        spatial = array.shape[:-1]
-        return np.pad(array, [*_padding(spatial, self._fitted(spatial)), (0, 0)]), box
+        if not self._counts_as_grey(array.shape[-1], volume.path):
+            return array
+        if np.any(array != array[..., :1]):
+            raise UserError(
+                f"{volume.path}: has colours, expected shades of grey (number_channels = 1). Convert or remove the "
+                'file, or set on_bad_file to "skip".'
+            )
+        return array[..., :1]
 
     def _counts_as_grey(self, channels: int, path: Path) -> bool:
         return self.grey and self.number_channels == 1 and channels == 3 and photographs.is_photograph(path)
@@ -165,49 +246,48 @@ class Preprocessing:
             )
         return relabelled.astype(np.uint8)
 
-    def mask(self, volume: Volume, num_classes: int, box: tuple[slice, ...] = ()) -> np.ndarray:
+    def mask(self, volume: Volume, num_classes: int, placement: Placement | None = None) -> np.ndarray:
         """Return the relabelled and fitted mask ``(*spatial)``, uint8 below ``num_classes``.
 
         Args:
             volume: The mask as it was read.
             num_classes: Classes, background included.
-            box: The box that the image shows, from `prepare`; all of the mask by default.
+            placement: What the image shows, from `prepare`; by default all of the scan.
 
         Raises:
             UserError: As `labels`.
         """
-        labels = self.labels(volume, num_classes)[box]
-        if self.volume_fitting == "resize":
-            return resize_labels(labels, self.data_dim)
-        return np.pad(labels, _padding(labels.shape, self._fitted(labels.shape)))
+        placement = placement or self._whole(volume)
+        labels = resize_labels(self.labels(volume, num_classes)[placement.box], placement.size)
+        return np.pad(labels, _padding(placement.size, self._padded(placement.size)))
 
-    def restore(
-        self, probabilities: np.ndarray, shape: Sequence[int], box: tuple[slice, ...] | None = None
-    ) -> np.ndarray:
+    def _whole(self, volume: Volume) -> Placement:
+        shape = volume.array.shape[: self.rank]
+        size = self.size_of(shape, replace(volume.header, shape=(*shape, 1)))
+        return Placement(shape, tuple(slice(0, length) for length in shape), size)
+
+    def restore(self, probabilities: np.ndarray, placement: Placement) -> np.ndarray:
         """Undo the fitting and the crop of a prediction; what was cut off is background, class 0.
 
         Args:
             probabilities: ``(*spatial, num_classes)`` on the fitted grid.
-            shape: Spatial shape of the scan before `prepare`.
-            box: The box that the image shows; None: all of it.
+            placement: What the image shows, from `prepare`.
 
         Returns:
-            ``(*shape, num_classes)``, float32.
+            ``(*shape, num_classes)`` on the scan's own grid, float32.
         """
-        box = box or tuple(slice(0, size) for size in shape)
-        inner = tuple(side.stop - side.start for side in box)
-        if self.volume_fitting == "resize":
-            restored = resize_linear(probabilities, inner)
-        else:
-            padding = _padding(inner, probabilities.shape[:-1])
-            inside = tuple(slice(before, before + size) for (before, _), size in zip(padding, inner, strict=True))
-            restored = probabilities[inside]
-        if inner == tuple(shape):
+        restored = resize(probabilities[placement.inside(probabilities.shape[:-1])], placement.box_shape)
+        if placement.box_shape == placement.shape:
             return restored
-        whole = np.zeros((*shape, restored.shape[-1]), np.float32)
+        whole = np.zeros((*placement.shape, restored.shape[-1]), np.float32)
         whole[..., 0] = 1.0
-        whole[box] = restored
+        whole[placement.box] = restored
         return whole
+
+
+def millimetres(spacing: Sequence[float]) -> str:
+    """Return a voxel size for people, such as "0.7 × 0.7 × 2.5 mm"."""
+    return " × ".join(f"{size:.3g}" for size in spacing) + " mm"
 
 
 def _padding(shape: Sequence[int], padded_shape: Sequence[int]) -> list[tuple[int, int]]:

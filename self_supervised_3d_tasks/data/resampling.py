@@ -1,9 +1,10 @@
-"""Resizing on the voxel grid: linear for intensities and probabilities, linear class by class for masks.
+"""Resizing on the voxel grid: linear or cubic for intensities, linear for probabilities and class by class for masks.
 
 Both align the borders of the grids (half-voxel centres): enlarging and shrinking again does not shift anything.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -11,13 +12,17 @@ from self_supervised_3d_tasks import lazy
 
 transform = lazy.load("skimage.transform")
 
+Interpolation = Literal["linear", "cubic"]
+_ORDERS = {"linear": 1, "cubic": 3}
 
-def resize_linear(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Resize the spatial axes linearly; where an axis shrinks, it is smoothed first to prevent aliasing.
+
+def resize(array: np.ndarray, shape: Sequence[int], interpolation: Interpolation = "linear") -> np.ndarray:
+    """Resize the spatial axes; where an axis shrinks, it is smoothed first to prevent aliasing.
 
     Args:
         array: ``(*spatial, channels)``, float32.
         shape: New spatial shape.
+        interpolation: Between the voxels; ``"cubic"`` keeps edges sharper, and is clipped where it overshoots.
 
     Returns:
         ``(*shape, channels)``, float32, within the range of ``array``.
@@ -26,7 +31,8 @@ def resize_linear(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     if shape == array.shape:
         return array
     shrinks = any(new < old for new, old in zip(shape, array.shape, strict=True))
-    resized = transform.resize(array, shape, order=1, mode="edge", anti_aliasing=shrinks, preserve_range=True)
+    order = _ORDERS[interpolation]
+    resized = transform.resize(array, shape, order=order, mode="edge", anti_aliasing=shrinks, preserve_range=True)
     return resized.astype(np.float32, copy=False)
 
 
@@ -47,7 +53,7 @@ def resize_labels(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         return mask
     resized, largest = np.empty(shape, mask.dtype), np.full(shape, -1, np.float32)
     for label in np.unique(mask):
-        share = resize_linear((mask == label).astype(np.float32)[..., None], shape)[..., 0]
+        share = resize((mask == label).astype(np.float32)[..., None], shape)[..., 0]
         wins = share > largest + 1e-5  # rounding must not decide between equal shares
         resized[wins], largest[wins] = label, share[wins]
     return resized

@@ -1,6 +1,6 @@
 """Which intensities of a scan become 0 and 1."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -8,6 +8,36 @@ Scaling = Literal["percentiles", "z_score", "min_max", "window"]
 
 PERCENTILES = (0.5, 99.5)  # nnU-Net's, Isensee et al. 2021
 DEVIATIONS = 3.0
+
+
+class IntensityRange(NamedTuple):
+    """What becomes 0 and what becomes 1 in each channel of a scan.
+
+    Attributes:
+        low: A number per channel.
+        high: A number per channel; where it is not above ``low`` the channel has no range and becomes zeros.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def scale(self, array: np.ndarray) -> np.ndarray:
+        """Scale the whole scan or any part of it; every voxel comes out the same.
+
+        Args:
+            array: ``(*spatial, channels)``, finite; float32 or integers of at most 16 bits.
+
+        Returns:
+            A new array ``(*spatial, channels)``, float32 in [0, 1].
+        """
+        # float64 for the few bounds only: the difference of two large float32 can overflow.
+        low, high = np.array(self, np.float64)
+        span = np.where(high > low, high - low, 1.0)
+        is_extreme = np.any(span > np.finfo(np.float32).max) or np.any(span < np.finfo(np.float32).tiny)
+        dtype = np.float64 if is_extreme else np.float32
+        scaled = np.subtract(array, low.astype(dtype), dtype=dtype)
+        scaled /= span.astype(dtype)
+        return np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32, copy=False)
 
 
 def bounds(channel: np.ndarray, scaling: Scaling, window: tuple[float, float] | None) -> tuple[float, float]:

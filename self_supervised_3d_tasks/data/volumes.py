@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
 from self_supervised_3d_tasks.errors import UserError
 
@@ -23,23 +25,22 @@ class Header:
         shape: ``(*spatial, channels)`` on canonical axes.
         path: The file.
         affine: ``(4, 4)``, canonical voxel index to mm; None where the format does not say where voxels lie.
+        spacing: Voxel size in mm, one number per spatial axis; ones without an affine.
     """
 
     shape: tuple[int, ...]
     path: Path
     affine: np.ndarray | None = None
+    spacing: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Fill in the ones."""
+        object.__setattr__(self, "spacing", tuple(self.spacing) or (1.0,) * self.rank)
 
     @property
     def rank(self) -> int:
         """Number of spatial axes."""
         return len(self.shape) - 1
-
-    @property
-    def spacing(self) -> tuple[float, ...]:
-        """Voxel size along each spatial axis in mm; ones without an affine and in 2D, whose third axis is left out."""
-        if self.affine is None or self.rank < 3:
-            return (1.0,) * self.rank
-        return tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class Volume:
 
     @property
     def header(self) -> Header:
-        """Shape and affine of an image."""
-        return Header(self.array.shape, self.path, self.affine)
+        """Shape, affine and spacing of an image."""
+        return Header(self.array.shape, self.path, self.affine, self.spacing)
 
 
 def check_same_grid(image: Header, other: Header) -> None:
@@ -86,9 +87,7 @@ def check_same_grid(image: Header, other: Header) -> None:
         )
     if image.affine is None or other.affine is None or image.rank < 3:
         return
-    corners = np.indices((2, 2, 2)).reshape(3, -1) * (np.array(shape)[:, None] - 1)
-    offsets = (image.affine - other.affine) @ np.vstack([corners, np.ones(8)])
-    distance = np.linalg.norm(offsets[:3], axis=0).max()
+    distance = corner_distance(shape, image.affine, other.affine)
     if distance > 0.5 * min(image.spacing):
         raise UserError(
             f"{other.path}: its affine places voxels up to {distance:.3g} mm from those of {image.path}. "
@@ -96,11 +95,28 @@ def check_same_grid(image: Header, other: Header) -> None:
         )
 
 
+def corner_distance(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
+    """Return how far apart two affines ``(4, 4)`` place a corner of a grid ``(x, y, z)`` at most."""
+    corners = np.indices((2, 2, 2)).reshape(3, -1) * (np.array(shape)[:, None] - 1)
+    offsets = (affine - other) @ np.vstack([corners, np.ones(8)])
+    return float(np.linalg.norm(offsets[:3], axis=0).max())
+
+
+@functools.cache
+def tell_once(message: str) -> None:
+    """Log a warning, once however often a file is read."""
+    logging.warning("%s", message)
+
+
 @contextlib.contextmanager
-def readable(path: Path) -> Iterator[None]:
+def readable(path: Path, suffix: str | None = None) -> Iterator[None]:
     """Turn what a library raises about a damaged file into one message with its name.
 
     Libraries agree on no exception: bytes changed at random in small files raised ten unrelated types.
+
+    Args:
+        path: The file.
+        suffix: Its ending, such as ``.nii.gz``; default: what follows the last dot.
 
     Raises:
         UserError: The block raised an exception.
@@ -113,8 +129,8 @@ def readable(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: this file does not exist. Check the path.") from error
     except Exception as error:
         raise UserError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}). Expected a complete {path.suffix.lower()} "
-            'file: copy it again, remove it, or set on_bad_file to "skip".'
+            f"{path}: cannot be read ({type(error).__name__}: {error}). Expected a complete "
+            f'{suffix or path.suffix.lower()} file: copy it again, remove it, or set on_bad_file to "skip".'
         ) from error
 
 
@@ -135,6 +151,16 @@ def wrong_rank(shape: tuple[int, ...], path: Path, rank: int) -> UserError:
         f"{path}: has shape {shape}, expected {rank} spatial axes, with or without one axis of channels "
         "after. Convert the file, or change data_dim (its length is the number of spatial axes)."
     )
+
+
+def check_spacing(sizes: Sequence[float], path: Path, field: str) -> None:
+    """Raise `UserError` if a voxel size of a header, whose ``field`` is named, is not positive."""
+    if not all(size > 0 for size in sizes):
+        found = ", ".join(f"{size:g}" for size in sizes)
+        raise UserError(
+            f"{path}: its voxel sizes ({field}) are {found}; expected positive numbers. Repair the header, or convert "
+            "the scan again."
+        )
 
 
 def check_numbers(dtype: np.dtype, path: Path) -> None:

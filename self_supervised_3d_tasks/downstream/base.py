@@ -14,8 +14,9 @@ from typing import Any, ClassVar, NamedTuple
 from self_supervised_3d_tasks import losses, scores
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.splits import Split
-from self_supervised_3d_tasks.data.store.volumes import VolumeStore
+from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
 from self_supervised_3d_tasks.data.stream.source import Position
+from self_supervised_3d_tasks.data.volumes import Header
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
@@ -83,9 +84,9 @@ class DownstreamTask(ABC):
     def stored_cases(self, split: Split) -> list[Case]:
         """Return the cases that a job reads from the store."""
 
-    def check_header(self, case: Case) -> None:
-        """Raise `UserError` if the header of a scan does not fit; no voxel is read."""
-        build.check_headers(self.experiment, [case])
+    def check_header(self, case: Case) -> Header:
+        """Return the header of a scan; `UserError` if it does not fit. No voxel is read."""
+        return check_case(case, self.experiment.preprocessing, num_classes=None)
 
     def read(self, cases: Sequence[Case]) -> VolumeStore:
         """Read and prepare the scans of a sweep."""
@@ -94,6 +95,10 @@ class DownstreamTask(ABC):
     def recorded_labels(self, cases: Sequence[Case]) -> dict[str, int | str]:
         """Return the label of each case by its name, as the split of a run records it; nothing of masks."""
         return {}
+
+    def prospects(self, cases: Sequence[Case]) -> list[str]:
+        """Return what limits the scores before anything is trained, a line each; may read some of the cases."""
+        return []
 
     def notes(self, cases: Sequence[Case]) -> list[str]:
         """Return what a reader of the tables must know of the test cases, a line each."""

@@ -17,8 +17,9 @@ from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
 from self_supervised_3d_tasks.data.stream import pipeline
 from self_supervised_3d_tasks.data.stream.source import Crops, Position
-from self_supervised_3d_tasks.data.volumes import Volume
+from self_supervised_3d_tasks.data.volumes import Header, Volume
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
+from self_supervised_3d_tasks.downstream.ceiling import ceiling, ceiling_line
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.files.run_folder import RunFolder
@@ -37,9 +38,9 @@ class SegmentationTask(DownstreamTask):
         """Return training and validation cases."""
         return [*split.train, *split.validation]
 
-    def check_header(self, case: Case) -> None:
-        """Raise `UserError` if the header of a scan or of its mask does not fit; no voxel is read."""
-        check_case(case, self.experiment.preprocessing, num_classes=self.experiment.num_classes)
+    def check_header(self, case: Case) -> Header:
+        """Return the header of a scan; `UserError` if it, or that of its mask, does not fit. No voxel is read."""
+        return check_case(case, self.experiment.preprocessing, num_classes=self.experiment.num_classes)
 
     def read(self, cases: Sequence[Case]) -> VolumeStore:
         """Read and prepare the scans and masks of a sweep."""
@@ -51,6 +52,10 @@ class SegmentationTask(DownstreamTask):
         for case in dict.fromkeys(case for split in named.values() for case in split.test):
             volume, _ = self._read_labelled(case)
             self.experiment.preprocessing.image(volume)
+
+    def prospects(self, cases: Sequence[Case]) -> list[str]:
+        """Return the Dice that the preparation leaves to a perfect network."""
+        return [ceiling_line(ceiling(self.experiment, cases), self.experiment.label_names)]
 
     def notes(self, cases: Sequence[Case]) -> list[str]:
         """Return which foreground classes no test mask has: each of their scores tells false positives only."""

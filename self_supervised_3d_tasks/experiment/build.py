@@ -1,11 +1,14 @@
 """What an experiment's keys build: the pretext task, the encoder, the downstream model, and the store of scans."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
 from self_supervised_3d_tasks.data.cases import Case
+from self_supervised_3d_tasks.data.formats import read_header
+from self_supervised_3d_tasks.data.spacing import median_spacing, warn_of_grids
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry
@@ -74,10 +77,25 @@ def make_store(experiment: Experiment, cases: Sequence[Case], *, num_classes: in
     return store
 
 
+def settle_spacing(experiment: Experiment, cases: Sequence[Case]) -> Experiment:
+    """Return the experiment with the median voxel size of these scans where ``target_spacing`` is "median".
+
+    Raises:
+        UserError: No scan says how large its voxels are.
+    """
+    if experiment.target_spacing != "median":
+        return experiment
+    headers = []
+    for case in cases:
+        with contextlib.suppress(UserError):  # a scan that cannot be read is told when all of them are checked
+            headers.append(read_header(case.image, experiment.rank))
+    return experiment.model_copy(update={"target_spacing": list(median_spacing(headers))})
+
+
 def check_headers(experiment: Experiment, cases: Sequence[Case]) -> None:
     """Raise `UserError` for the first scan whose header does not fit the experiment; no voxel is read."""
-    for case in cases:
-        check_case(case, experiment.preprocessing, num_classes=None)
+    headers = [check_case(case, experiment.preprocessing, num_classes=None) for case in cases]
+    warn_of_grids(headers, experiment.preprocessing)
 
 
 def image_augmentation(experiment: Experiment) -> Callable | None:

@@ -11,7 +11,7 @@ def check(experiment: Experiment) -> None:
     """Raise `UserError` for the first contradiction among the keys, and warn of keys that go badly together."""
     finetuning = isinstance(experiment, FinetuneExperiment)
     own = finetuning_checks.mistakes if finetuning else _mistakes_of_background
-    for find in (_mistakes, _mistakes_of_optimizer, augmentation_checks.mistakes, own):
+    for find in (_mistakes, _mistakes_of_preparation, _mistakes_of_optimizer, augmentation_checks.mistakes, own):
         for mistake in find(experiment):
             raise UserError(mistake)
     if finetuning:
@@ -24,9 +24,21 @@ def _mistakes(experiment: Experiment) -> Iterator[str]:
         yield f"data_is_3D: the scans of dataset_name {name!r} are {layout.rank}D; remove the key or use another layout"
     if experiment.channel_suffixes and layout.labels == "archive":
         yield f"channel_suffixes: the channels of {name!r} are the last axis of the archive's arrays; remove the key"
+    if experiment.patches_per_scan > 1 and experiment.fitting != "crop":
+        yield 'patches_per_scan: only crops can be drawn several times; set volume_fitting to "crop", or 1'
+    if experiment.clipnorm and experiment.clipvalue:
+        yield "clipnorm, clipvalue: only one of them can be in force; remove one"
+
+
+def _mistakes_of_preparation(experiment: Experiment) -> Iterator[str]:
     size, window = experiment.data_dim, experiment.intensity_window
     if isinstance(size, list) and len(size) != experiment.rank:
         yield f"data_dim: {size} has {len(size)} axes, but the data are {experiment.rank}D; give one length per axis"
+    spacing = experiment.target_spacing
+    if isinstance(spacing, list) and len(spacing) != experiment.rank:
+        yield f"target_spacing: {spacing} has {len(spacing)} axes, but the data are {experiment.rank}D; one per axis"
+    if spacing and experiment.fitting != "crop":
+        yield f'target_spacing, volume_fitting: "{experiment.fitting}" scans keep no spacing; use "crop", or remove one'
     if window and window[0] >= window[1]:
         yield f"intensity_window: low must be below high, received {list(window)}"
     if (experiment.intensity_scaling == "window") != bool(window):
@@ -36,10 +48,6 @@ def _mistakes(experiment: Experiment) -> Iterator[str]:
         )
     if experiment.foreground_crop != "none" and experiment.fitting == "exact":
         yield 'foreground_crop, volume_fitting: "exact" scans have their size already; use "resize" or "crop"'
-    if experiment.patches_per_scan > 1 and experiment.fitting != "crop":
-        yield 'patches_per_scan: only crops can be drawn several times; set volume_fitting to "crop", or 1'
-    if experiment.clipnorm and experiment.clipvalue:
-        yield "clipnorm, clipvalue: only one of them can be in force; remove one"
 
 
 def _mistakes_of_optimizer(experiment: Experiment) -> Iterator[str]:

@@ -10,6 +10,7 @@ from self_supervised_3d_tasks.data.layouts import LAYOUTS
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
+from self_supervised_3d_tasks.experiment.shared_keys import names_of_channels
 from self_supervised_3d_tasks.files.atomic import read_json
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.transfer.encoder import find_encoder
@@ -19,8 +20,10 @@ WITHOUT_TENSORS = frozenset({"dropout", "dropout_change_per_layer", "pooling", "
 # Keys that say what a scan looks like when it reaches the encoder, beside those that `_preparation` derives.
 PREPARATION = (
     *("intensity_window", "intensity_scaling", "foreground_crop", "number_channels"),
-    *("channel_suffixes", "normalization"),
+    *("target_spacing", "interpolation", "channel_suffixes", "normalization"),
 )
+# Of these, what a finetuning takes over where its file is silent: voxels of the size that the encoder knows.
+_TAKEN_OVER = ("target_spacing", "interpolation")
 # Of these keys null says nothing: the order of channels is then the file's, the normalization the encoder's own.
 _UNSAID_BY_NULL = ("channel_suffixes", "normalization")
 # Where a pretraining begins; a finetuning begins with what came out of it.
@@ -30,8 +33,8 @@ _OF_PRETRAINING = frozenset({"encoder_weights"})
 def inherit(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return the keys of a finetuning, completed from the ``config.json`` of its checkpoint, and warnings.
 
-    The pretext task and the keys of the encoder are taken over where ``values`` is silent. Without a checkpoint, or
-    where no experiment lies beside its file, ``values`` are returned as they are.
+    The pretext task, the keys of the encoder and the size of the voxels are taken over where ``values`` is silent.
+    Without a checkpoint, or where no experiment lies beside its file, ``values`` are returned as they are.
 
     Raises:
         UserError: The ``config.json`` cannot be read. Or keys that the tensors of the encoder depend on have other
@@ -45,6 +48,9 @@ def inherit(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     encoder = registry.canonical("encoder", theirs["encoder_architecture"] or "unet", str(path))
     keys = registry.options(registry.encoder(encoder)).keys() - _OF_PRETRAINING
     theirs |= {key: stored[key] for key in sorted(keys & stored.keys())}
+    taken = {key: stored[key] for key in _TAKEN_OVER if key in stored}
+    if values.get("channel_map") is None and (channels := _channels_by_name(values, stored, path)):
+        values = values | {"channel_map": channels}
     others = [key for key in theirs if key in values and _differ(key, values[key], theirs[key])]
     lost = [key for key in others if key not in WITHOUT_TENSORS]
     if lost and values.get("allow_partial_load") is not True:
@@ -56,7 +62,7 @@ def inherit(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     named = [key for key in others if key not in PREPARATION]
     pairs = {key: [json.dumps(source[key]) for source in (values, theirs)] for key in named}
     warning = "{}: {} is in force, but the encoder was pretrained with {} ({})"
-    return theirs | values, [warning.format(key, *pair, path) for key, pair in pairs.items()]
+    return theirs | taken | values, [warning.format(key, *pair, path) for key, pair in pairs.items()]
 
 
 def warn_of_preparation(experiment: FinetuneExperiment, name: str) -> None:
@@ -79,7 +85,9 @@ def warn_of_preparation(experiment: FinetuneExperiment, name: str) -> None:
     if {mine.get("volume_fitting"), theirs.get("volume_fitting")} == {"crop", "exact"}:
         others.remove("volume_fitting")  # both leave every voxel as it is
     if values["channel_map"] and "number_channels" in others:
-        others.remove("number_channels")  # the file says how they follow from those of the pretraining
+        others.remove("number_channels")  # the file, or the names, say how they follow from those of the pretraining
+    if values["channel_map"] and "channel_suffixes" in others:
+        others.remove("channel_suffixes")
     lines = [f"  {key}: {json.dumps(mine[key])}, in the pretraining {json.dumps(theirs[key])}" for key in others]
     if lines:
         text = (
@@ -124,6 +132,34 @@ def _preparation(values: dict[str, Any]) -> dict[str, Any]:
         size = values["data_dim"]
         found["data_dim"] = size[0] if isinstance(size, list) and len(set(size)) == 1 else size
     return found | ({"grey photographs (dataset_name)": layout.grey} if layout else {})
+
+
+def _channels_by_name(values: dict[str, Any], stored: dict[str, Any], path: Path) -> list[int] | None:
+    """Return for each channel the pretrained one of the same name, where channels are named and their order differs.
+
+    A channel of a name that the pretraining did not have gets the one that its place would have given it.
+
+    Raises:
+        UserError: No name is common, so that nobody knows which channel is which.
+    """
+    try:
+        mine, theirs = (names_of_channels(source.get("channel_suffixes")) for source in (values, stored))
+    except (AttributeError, TypeError):
+        return None  # no list of names; this is told when the keys are checked
+    if not mine or not theirs or mine == theirs:
+        return None
+    if not set(mine) & set(theirs):
+        if len(mine) == len(theirs) == 1:
+            return None
+        raise UserError(
+            f"channel_suffixes: the channels are {', '.join(mine)}, in the pretraining ({path}) {', '.join(theirs)}; "
+            "no name is common; say with channel_map which pretrained channel feeds each of them"
+        )
+    by_place = [number * len(theirs) // len(mine) for number in range(len(mine))]
+    channels = [theirs.index(name) if name in theirs else place for name, place in zip(mine, by_place, strict=True)]
+    fed = ", ".join(f"{name} by {theirs[channel]}" for name, channel in zip(mine, channels, strict=True))
+    logging.info("channel_map: channels are matched by name: %s", fed)
+    return channels
 
 
 def _config(values: dict[str, Any]) -> Path | None:

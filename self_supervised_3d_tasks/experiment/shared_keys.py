@@ -1,5 +1,6 @@
 """The keys that pretraining and finetuning share, and what is read off them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from self_supervised_3d_tasks.data import layouts
 from self_supervised_3d_tasks.data.foreground_box import ForegroundCrop
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
+from self_supervised_3d_tasks.data.resampling import Interpolation
 from self_supervised_3d_tasks.data.scaling import Scaling
 from self_supervised_3d_tasks.experiment import defaults, registry
 from self_supervised_3d_tasks.ops.augment import Rules
@@ -49,8 +51,12 @@ class Experiment(BaseModel):
         foreground_crop: What is cut off each scan before it is fitted. box: borders without a voxel above 5 % of the
             range; inside: all but the largest box of that centre and shape whose corners are filled. Predictions come
             back on the whole grid.
+        target_spacing: Size in mm, one number or one per axis, to which the voxels of every scan are resampled; median:
+            that of the training scans. data_dim is then a field of view, which scans are cropped or padded to.
+            Finetuning: by default what the pretraining had.
+        interpolation: How images are resized and resampled; masks always linearly, label by label.
         volume_fitting: How a scan is brought to data_dim: resize, crop (at random), or exact (it must already fit);
-            default: as the layout has.
+            default: as the layout has, with target_spacing crop.
         patches_per_scan: Random crops of each scan per epoch, with volume_fitting crop.
         augment: Whether training scans are flipped, in 3D rotated, in 2D zoomed, and changed in brightness and contrast
             (but not 2D images without masks).
@@ -96,6 +102,8 @@ class Experiment(BaseModel):
     intensity_window: tuple[float, float] | None = defaults.of_layout(lambda layout: layout.intensity_window)
     intensity_scaling: Scaling = Field(default_factory=defaults.intensity_scaling)
     foreground_crop: ForegroundCrop = "none"
+    target_spacing: Literal["median"] | PositiveFloat | list[PositiveFloat] | None = None
+    interpolation: Interpolation = "linear"
     volume_fitting: Literal["resize", "crop", "exact"] | None = None
     patches_per_scan: PositiveInt = 1
     augment: bool = False
@@ -134,9 +142,14 @@ class Experiment(BaseModel):
         return (*spatial, self.number_channels)
 
     @property
+    def channel_names(self) -> list[str] | None:
+        """What the channels are called, in their order, without the marks around: "t1w" for "_T1w"; None: nothing."""
+        return names_of_channels(self.channel_suffixes)
+
+    @property
     def fitting(self) -> str:
-        """``volume_fitting``, or what the layout does by default."""
-        return self.volume_fitting or self.layout.volume_fitting
+        """``volume_fitting``, or what the layout does by default; a spacing that is asked for must not be resized."""
+        return self.volume_fitting or ("crop" if self.target_spacing else self.layout.volume_fitting)
 
     @property
     def cache_folder(self) -> Path:
@@ -173,13 +186,27 @@ class Experiment(BaseModel):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What happens to every scan once, before training."""
+        """What happens to every scan once, before training.
+
+        Raises:
+            ValueError: ``target_spacing`` is "median", and no `with_median_spacing` has replaced it.
+        """
+        if self.target_spacing == "median":
+            raise ValueError("target_spacing: the median of the scans is not known yet")
+        spacing = self.target_spacing
         return Preprocessing(
             data_dim=self.input_shape[:-1],
             number_channels=self.number_channels,
             intensity_window=self.intensity_window,
             intensity_scaling=self.intensity_scaling,
             foreground_crop=self.foreground_crop,
+            target_spacing=tuple(spacing) if isinstance(spacing, list) else spacing and (spacing,) * self.rank,
+            interpolation=self.interpolation,
             grey=self.layout.grey,
             volume_fitting=self.fitting,
         )
+
+
+def names_of_channels(suffixes: Sequence[str] | None) -> list[str] | None:
+    """Return the names of channels that files are told by, such as "t1ce" for "_t1ce"; None without any."""
+    return [suffix.strip("_-. ").lower() for suffix in suffixes] if suffixes else None

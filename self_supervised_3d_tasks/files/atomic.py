@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,39 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def atomic_write_files(path: Path) -> Iterator[Path]:
+    """Yield a path in a temporary folder, beside which more files may be written, such as the voxels of a header.
+
+    When the block ends without an error, all files of that folder are moved beside ``path``, ``path`` itself last, and
+    where it existed already with others, it is removed first. A process killed at any moment leaves a ``path`` that
+    belongs to the files beside it, or none.
+
+    Args:
+        path: File that names all of them.
+
+    Yields:
+        Path of the same name to write to. After an error nothing is left of it, and the old files are as they were.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}")
+    folder.mkdir()
+    try:
+        yield folder / path.name
+        others = sorted(file for file in folder.iterdir() if file.name != path.name)
+        for file in (*others, folder / path.name):
+            with open(file, "rb+") as opened:
+                os.fsync(opened.fileno())
+        if others:
+            path.unlink(missing_ok=True)
+            _sync_folder(path.parent)
+        for file in (*others, folder / path.name):
+            os.replace(file, path.with_name(file.name))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     _sync_folder(path.parent)
 
 

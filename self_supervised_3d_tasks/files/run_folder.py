@@ -49,6 +49,7 @@ class RunFolder:
     # Of every run.
     config = _Name("config.json")  # the experiment with all its defaults
     environment = _Name("environment.json")
+    geometry = _Name("geometry.json")  # what its scans are like for the network
     split = _Name("split.json")  # names of the scans in each part
     status = _Name("status.json")
     plots = _Name("plots")

@@ -7,10 +7,11 @@ from self_supervised_3d_tasks import transfer
 from self_supervised_3d_tasks.data import splits
 from self_supervised_3d_tasks.data.cases import Case, Labels, find_cases
 from self_supervised_3d_tasks.data.labels.tables import Classes, LabelTable
+from self_supervised_3d_tasks.data.spacing import warn_of_grids
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.downstream import task_of
 from self_supervised_3d_tasks.downstream.base import DownstreamTask
-from self_supervised_3d_tasks.experiment import build
+from self_supervised_3d_tasks.experiment import build, geometry
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.finetuning import misleading
 from self_supervised_3d_tasks.finetuning.job import Job, steps_per_epoch
@@ -50,8 +51,9 @@ class Plan:
 
     def check_headers(self) -> None:
         """Raise `UserError` for the first scan or mask whose header does not fit; no voxel is read."""
-        for case in dict.fromkeys((*self.cases, *self.test)):
-            self.task.check_header(case)
+        headers = [self.task.check_header(case) for case in dict.fromkeys((*self.cases, *self.test))]
+        warn_of_grids(headers, self.experiment.preprocessing)
+        geometry.warn_of_differences(self.experiment, headers)
 
     def describe(self) -> str:
         """Return the plan as text, with the size of the model, which is built for that."""
@@ -62,7 +64,8 @@ class Plan:
             f"model            {experiment.encoder_name} encoder {encoder.count_params():,} parameters, with "
             f"{experiment.prediction_name} {part} {model.count_params():,}; input {experiment.input_shape}"
         )
-        return f"{size}\n{self.describe_jobs()}"
+        prospects = [f"ceiling          {line}" for line in self.task.prospects(self.test)]
+        return "\n".join([size, *prospects, self.describe_jobs()])
 
     def describe_jobs(self) -> str:
         """Return the scans, epochs and steps of every job as text."""
@@ -132,7 +135,8 @@ def plan(experiment: FinetuneExperiment) -> Plan:
     misleading.warn_of_fractions(jobs)
     labels = {case: [case.label] for case in train_cases if case.label is not None}
     misleading.warn_of_classes(experiment, jobs, labels)
-    return Plan(experiment, jobs)
+    prepared = _unique(case for job in jobs for case in (*job.split.train, *job.split.validation))
+    return Plan(build.settle_spacing(experiment, prepared), jobs)
 
 
 def _find(experiment: FinetuneExperiment, *, test: bool = False) -> list[Case]:

@@ -11,6 +11,7 @@ from absl import logging
 from self_supervised_3d_tasks import plots, training
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.errors import TrainingDiverged
+from self_supervised_3d_tasks.experiment import geometry
 from self_supervised_3d_tasks.files.run_folder import RunFolder, environment
 from self_supervised_3d_tasks.finetuning import misleading
 from self_supervised_3d_tasks.finetuning.baseline import check_baseline, check_labels, take_over
@@ -65,6 +66,8 @@ def _read_scans(plan: Plan, folder: RunFolder) -> VolumeStore:
         recorded = folder.read_json(RunFolder.split)
         check_labels(experiment, str(folder.split), recorded, parts, "start a new run without --resume")
     store = task.read(plan.cases)
+    folder.write_json(RunFolder.geometry, geometry.record(experiment, store.headers))
+    geometry.warn_of_differences(experiment, store.headers)
     task.check_splits(plan.splits, store)
     misleading.warn_of_classes(experiment, plan.jobs, task.classes_in(store))
     folder.pin_json(RunFolder.split, parts | {"skipped": store.skipped})

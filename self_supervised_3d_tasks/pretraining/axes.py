@@ -18,15 +18,19 @@ def unlike_axes(experiment: TrainExperiment, cases: Iterable[Case]) -> tuple[set
     """
     if experiment.foreground_crop != "none" and experiment.fitting == "resize":
         return set(itertools.combinations(range(experiment.rank), 2)), set()  # each box has its own shape
-    pairs, uneven, data_dim = set(), set(), np.array(experiment.input_shape[:-1])
+    pairs, uneven, preprocessing = set(), set(), experiment.preprocessing
+    data_dim = np.array(preprocessing.data_dim)
     for case in cases:
         try:
             header = read_header(case.image, experiment.rank)
+            shape = np.array(header.shape[:-1])
+            size = np.array(preprocessing.size_of(shape, header))
         except UserError:
             continue
-        shape = np.array(header.shape[:-1])
-        enlarged = data_dim / shape if experiment.fitting == "resize" else np.ones(len(shape))
-        missing = np.maximum(0, data_dim - shape) if experiment.fitting == "crop" else np.zeros(len(shape), int)
+        # Not size / shape: whole numbers of voxels are rounded, what is resampled is not.
+        resampled = np.divide(header.spacing, preprocessing.target_spacing or header.spacing)
+        enlarged = data_dim / shape if experiment.fitting == "resize" else resampled
+        missing = np.maximum(0, data_dim - size)
         uneven |= set(np.flatnonzero(missing % 2).tolist())
         for a, b in itertools.combinations(range(len(shape)), 2):
             ratios = (enlarged[a] / enlarged[b], header.spacing[a] / header.spacing[b])

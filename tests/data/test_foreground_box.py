@@ -55,12 +55,13 @@ def test_image_mask_and_prediction_are_of_one_box(tmp_path, fitting):
     labels = np.where(image[..., 0] == 1, 2, (image[..., 0] > 0).astype(int)).astype(np.int32)
     labels[0, 0, 0] = 1  # is cut off
     preprocessing = Preprocessing((12, 12, 12), 1, volume_fitting=fitting, foreground_crop="box")
-    prepared, box = preprocessing.prepare(volume(image, tmp_path))
+    prepared, placement = preprocessing.prepare(volume(image, tmp_path))
+    box = placement.box
     assert box == (slice(2, 8), slice(3, 9), slice(1, 7)) and prepared.shape == (12, 12, 12, 1)
-    mask = preprocessing.mask(volume(labels, tmp_path), 3, box)
+    mask = preprocessing.mask(volume(labels, tmp_path), 3, placement)
     expected = labels[box].repeat(2, 0).repeat(2, 1).repeat(2, 2) if fitting == "resize" else np.pad(labels[box], 3)
     np.testing.assert_array_equal(mask, expected)
     probabilities = np.eye(3, dtype=np.float32)[mask]
-    restored = np.argmax(preprocessing.restore(probabilities, (12, 10, 8), box), axis=-1)
+    restored = np.argmax(preprocessing.restore(probabilities, placement), axis=-1)
     labels[0, 0, 0] = 0
     np.testing.assert_array_equal(restored, labels)

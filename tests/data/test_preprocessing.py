@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.volumes import Volume
+from self_supervised_3d_tasks.data.volumes import Header, Volume
 from self_supervised_3d_tasks.errors import UserError
 
 DRAWS = np.random.default_rng(1)
@@ -65,8 +65,7 @@ def test_resize_and_restore_round_trip() -> None:
     preprocessing = make((16, 12, 20), volume_fitting="resize")
     x, y, z = np.meshgrid(np.linspace(0, 1, 10), np.linspace(0, 1, 12), np.linspace(0, 1, 14), indexing="ij")
     smooth = (x + y * z)[..., None].astype(np.float32)
-    image = preprocessing.image(volume(smooth))
-    restored = preprocessing.restore(image, (10, 12, 14))
+    restored = preprocessing.restore(*preprocessing.prepare(volume(smooth)))
     assert restored.shape == smooth.shape
     np.testing.assert_allclose(restored, smooth / smooth.max(), atol=0.05)
 
@@ -74,11 +73,11 @@ def test_resize_and_restore_round_trip() -> None:
 def test_crop_pads_symmetrically_and_restores_exactly() -> None:
     preprocessing = make((6, 4, 5), volume_fitting="crop", intensity_window=(0, 1))
     array = DRAWS.uniform(size=(3, 7, 4, 1)).astype(np.float32)
-    image = preprocessing.image(volume(array))
-    assert image.shape == (6, 7, 5, 1) == preprocessing.fitted_shape(array.shape, Path("scan"))
+    image, placement = preprocessing.prepare(volume(array))
+    assert image.shape == (6, 7, 5, 1) == preprocessing.fitted_shape(volume(array).header)
     np.testing.assert_array_equal(image[1:4, :, :4], array)
     assert np.count_nonzero(image) == array.size
-    np.testing.assert_array_equal(preprocessing.restore(image, (3, 7, 4)), array)
+    np.testing.assert_array_equal(preprocessing.restore(image, placement), array)
     mask = preprocessing.mask(volume(np.ones((3, 7, 4), np.int32)), 2)
     np.testing.assert_array_equal(mask > 0, image[..., 0] > 0)
 
@@ -86,8 +85,9 @@ def test_crop_pads_symmetrically_and_restores_exactly() -> None:
 def test_exact_refuses_other_shapes_and_changes_nothing() -> None:
     preprocessing = make((3, 4, 5), volume_fitting="exact", intensity_window=(0, 1))
     array = DRAWS.uniform(size=(3, 4, 5, 1)).astype(np.float32)
-    np.testing.assert_array_equal(preprocessing.image(volume(array)), array)
-    np.testing.assert_array_equal(preprocessing.restore(array, (3, 4, 5)), array)
+    image, placement = preprocessing.prepare(volume(array))
+    np.testing.assert_array_equal(image, array)
+    np.testing.assert_array_equal(preprocessing.restore(array, placement), array)
     with pytest.raises(UserError, match=r"scan.npy: has shape \(3, 4, 4\).*data_dim = \(3, 4, 5\)") as error:
         preprocessing.image(volume(array[:, :, :4]))
     assert 'Set volume_fitting to "resize"' in str(error.value)
@@ -142,12 +142,12 @@ def test_shades_of_grey_count_as_one_channel_where_told_so() -> None:
     grey, three = make((1, 2), grey=True, **window), coloured([[51, 51, 51], [255, 255, 255]])
     np.testing.assert_allclose(grey.image(three), [[[0.2], [1]]])
     np.testing.assert_array_equal(grey.image(coloured([[51], [255]])), grey.image(three))
-    assert grey.fitted_shape((1, 2, 3), three.path) == (1, 2, 1)
+    assert grey.fitted_shape(three.header) == (1, 2, 1)
     assert make((1, 2), channels=3, grey=True, **window).image(three).shape == (1, 2, 3)
     with pytest.raises(UserError, match=r"chest\.png: has colours, expected shades of grey"):
         grey.image(coloured([[51, 51, 52], [255, 255, 255]]))
     for other, shape in ((make((1, 2), **window), (1, 2, 3)), (grey, (1, 2, 4))):
         with pytest.raises(UserError, match=f"has {shape[-1]} channels .* expected number_channels = 1"):
-            other.fitted_shape(shape, three.path)
+            other.fitted_shape(Header(shape, three.path))
     with pytest.raises(UserError, match="has 3 channels"):
-        grey.fitted_shape((1, 2, 3), Path("folder/array.npy"))
+        grey.fitted_shape(Header((1, 2, 3), Path("folder/array.npy")))

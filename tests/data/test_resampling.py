@@ -4,43 +4,43 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from self_supervised_3d_tasks.data.resampling import resize_labels, resize_linear
+from self_supervised_3d_tasks.data.resampling import resize, resize_labels
 
 DRAWS = np.random.default_rng(0)
 
 
 def test_doubling_by_hand() -> None:
     array = np.array([[0.0], [4.0]], np.float32)
-    np.testing.assert_allclose(resize_linear(array, (4,))[:, 0], [0, 1, 3, 4], atol=1e-6)
+    np.testing.assert_allclose(resize(array, (4,))[:, 0], [0, 1, 3, 4], atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(11, 26), (20, 21), (33, 13)])
 def test_enlarging_equals_tensorflow(shape: tuple) -> None:
     array = DRAWS.normal(size=(11, 13, 3)).astype(np.float32)
     expected = tf.image.resize(array, shape, "bilinear")
-    np.testing.assert_allclose(resize_linear(array, shape), expected, atol=1e-5)
+    np.testing.assert_allclose(resize(array, shape), expected, atol=1e-5)
 
 
 def test_shrinking_is_smoothed_first() -> None:
     """The finest checkerboard has no representation on half the grid: without smoothing it would alias to 0 or 1."""
     checkerboard = (np.indices((16, 16)).sum(axis=0) % 2).astype(np.float32)[..., None]
-    shrunk = resize_linear(checkerboard, (5, 5))
+    shrunk = resize(checkerboard, (5, 5))
     np.testing.assert_allclose(shrunk, 0.5, atol=0.05)
 
 
 def test_enlarging_and_shrinking_does_not_shift() -> None:
     ramp = np.linspace(0, 1, 12, dtype=np.float32)[:, None]
-    back = resize_linear(resize_linear(ramp, (31,)), (12,))
+    back = resize(resize(ramp, (31,)), (12,))
     np.testing.assert_allclose(back[2:-2], ramp[2:-2], atol=2e-3)
 
 
 def test_linear_stays_in_range_and_keeps_constants() -> None:
     array = DRAWS.uniform(size=(9, 10, 11, 1)).astype(np.float32)
-    resized = resize_linear(array, (4, 25, 11))
+    resized = resize(array, (4, 25, 11))
     assert resized.dtype == np.float32
     assert array.min() - 1e-6 <= resized.min() and resized.max() <= array.max() + 1e-6
-    np.testing.assert_allclose(resize_linear(np.ones_like(array), (4, 25, 7)), 1, rtol=1e-6)
-    assert resize_linear(array, (9, 10, 11)) is array
+    np.testing.assert_allclose(resize(np.ones_like(array), (4, 25, 7)), 1, rtol=1e-6)
+    assert resize(array, (9, 10, 11)) is array
 
 
 def test_labels_by_hand() -> None:
@@ -75,7 +75,7 @@ def test_labels_know_no_first_and_last(shape: tuple[int, ...]) -> None:
 
 def test_a_mask_stays_aligned_with_its_image() -> None:
     ball = np.square(np.indices((24, 24, 24)) - 11.5).sum(axis=0) < 64
-    image = resize_linear(ball.astype(np.float32)[..., None], (12, 12, 12))[..., 0]
+    image = resize(ball.astype(np.float32)[..., None], (12, 12, 12))[..., 0]
     np.testing.assert_array_equal(resize_labels(ball.astype(np.uint8), (12, 12, 12)) == 1, image > 0.5)
 
 

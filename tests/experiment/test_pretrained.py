@@ -247,3 +247,16 @@ def test_weights_that_pretraining_began_with_are_not_taken(run):
     (run / "config.json").write_text(json.dumps(stored | network))
     experiment = finetune(dataset_name="images", data_dim=32, prediction_architecture="softmax", csv_file="t.csv")
     assert (experiment.encoder_name, experiment.pooling, experiment.encoder_weights) == ("densenet121", "avg", None)
+
+
+def test_the_size_of_voxels_is_that_of_the_pretraining(run, caplog):
+    """Taken over where the file is silent, told where it says something else."""
+    spaced = PRETRAINING | {"target_spacing": [1.5, 1.5, 3], "interpolation": "cubic"}
+    Path("train.json").write_text(json.dumps(spaced))
+    (run / "config.json").write_text(load_experiment("train", "train.json").model_dump_json())
+    experiment = finetune()
+    assert (experiment.target_spacing, experiment.interpolation) == ([1.5, 1.5, 3], "cubic")
+    assert experiment.fitting == "crop" and experiment.preprocessing.target_spacing == (1.5, 1.5, 3)
+    assert not caplog.records
+    assert finetune(target_spacing=None).preprocessing.target_spacing is None
+    assert "target_spacing: null, in the pretraining [1.5, 1.5, 3" in caplog.text

@@ -13,6 +13,7 @@ from self_supervised_3d_tasks.pretraining.axes import unlike_axes
 from self_supervised_3d_tasks.pretraining.scans import find_scans
 
 RESIZED, CROPPED, EXACT = ({"volume_fitting": fitting} for fitting in ("resize", "crop", "exact"))
+AT_1_MM = {"target_spacing": 1}
 
 
 @pytest.fixture
@@ -58,6 +59,12 @@ CUBE, FLAT, ONES = (24, 24, 24), (24, 24, 12), (1, 1, 1)
         ([((24, 24, 21), ONES)], CROPPED, {(0, 2), (1, 2)}, {2}),  # one plane before, two behind
         ([((21, 21, 21), ONES)], CROPPED, set(), {0, 1, 2}),
         ([((30, 23, 24), ONES), ((24, 24, 19), ONES)], CROPPED, {(0, 1), (0, 2), (1, 2)}, {1, 2}),
+        ([((48, 48, 48), (0.7, 0.7, 0.7)), ((24, 24, 24), ONES)], AT_1_MM, set(), set()),  # resampled alike
+        ([((35, 36, 37), (0.9, 0.9, 0.9))], AT_1_MM, set(), set()),  # to whole voxels: rounding is no trace
+        ([((30, 30, 10), (1, 1, 3))], AT_1_MM, {(0, 2), (1, 2)}, set()),  # three planes from one
+        ([((40, 40, 40), ONES)], {"target_spacing": [1, 1, 2], "data_dim": [24, 24, 12]}, {(0, 2), (1, 2)}, set()),
+        ([((20, 20, 21), ONES)], {"target_spacing": 0.5, "data_dim": 40}, set(), set()),
+        ([((20, 20, 19), ONES)], {"target_spacing": 0.5, "data_dim": 40}, {(0, 2), (1, 2)}, set()),  # padded to 40
     ],
 )
 def test_pairs_and_uneven_axes(experiment, scans, keys, pairs, uneven):

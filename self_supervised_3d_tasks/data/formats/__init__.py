@@ -11,7 +11,10 @@ A format offers
 - ``read_mask(path, rank)``: a `volumes.Volume` with ``(*spatial)`` int32;
 - ``write_mask(path, mask, reference)``: writes ``(*spatial)``, uint8 or int32, on the grid of the scan with the header
   ``reference``, and raises ValueError for a mask that the format cannot hold;
-- and where they differ from an image's, ``read_mask_header(path, rank)``.
+- where they differ from an image's, ``read_mask_header(path, rank)``;
+- where a scan has more files than the one that names it, ``files_of(path)``, that one first; ``write_mask`` writes them
+  all in the folder of ``path``. ``VOXEL_SUFFIXES`` are endings of such files that no other files have, with those of
+  the files that name them.
 
 Whatever its library raises about a damaged file becomes one message here. A format whose scans are no files of their
 own says by ``is_scan(path)`` which paths are theirs. One whose scans are folders of files also offers
@@ -21,10 +24,11 @@ own says by ``is_scan(path)`` which paths are theirs. One whose scans are folder
   another format to write.
 """
 
+import contextlib
 import functools
 import importlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -33,7 +37,7 @@ import numpy as np
 
 from self_supervised_3d_tasks.data.volumes import Header, Volume, check_same_grid, readable, wrong_rank
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.atomic import atomic_write
+from self_supervised_3d_tasks.files.atomic import atomic_write_files
 
 
 @functools.cache
@@ -75,7 +79,28 @@ def of(path: Path) -> ModuleType:
     for module in known():
         if hasattr(module, "is_scan") and module.is_scan(path):
             return module
+    if header := _header_of(path):
+        raise UserError(f"{path}: holds the voxels of a scan that its header names. Give {header.name}.")
     raise UserError(f"{path}: expected a file that ends in {' or '.join(suffixes())}. Convert the file.")
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """Return the files of a scan, the one that names it first.
+
+    Raises:
+        UserError: One of them does not exist, or the file that names the others cannot be read.
+    """
+    module = of(path)
+    if not hasattr(module, "files_of") or not path.exists():
+        return (path,)
+    with readable(path, suffix_of(path)):
+        files = module.files_of(path)
+    if missing := [file for file in files if not file.exists()]:
+        raise UserError(
+            f"{missing[0]}: does not exist, but {path.name} says that the voxels are there. Copy both files, under the "
+            f"names that they had, or remove {path.name}."
+        )
+    return files
 
 
 def list_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
@@ -90,6 +115,7 @@ def list_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
         raise UserError(f"{folder}: this folder of scans does not exist. Check the path.")
     entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
     visible = [path for path in entries if path.is_file()]
+    _check_headers(visible, suffixes)
     in_folders = [module for module in known() if hasattr(module, "scans_in") and {*module.SUFFIXES} & {*suffixes}]
     single = [suffix for suffix in suffixes if not any(suffix in module.SUFFIXES for module in in_folders)]
     files = [path for path in visible if suffix_of(path) in single]
@@ -115,7 +141,7 @@ def read_header(path: Path, rank: int) -> Header:
     Raises:
         UserError: The file cannot be read or has another rank.
     """
-    with readable(path):
+    with _complete(path):
         return _with_rank(of(path).read_header(path, rank), rank)
 
 
@@ -126,7 +152,7 @@ def read_mask_header(path: Path, rank: int) -> Header:
         UserError: As `read_header`, or the mask has several channels.
     """
     module = of(path)
-    with readable(path):
+    with _complete(path):
         header = _with_rank(getattr(module, "read_mask_header", module.read_header)(path, rank), rank)
     if header.shape[-1] != 1:
         raise UserError(f"{path}: has {header.shape[-1]} channels, expected one integer label per voxel.")
@@ -139,7 +165,7 @@ def read_image(path: Path, rank: int) -> Volume:
     Raises:
         UserError: The file cannot be read, has another rank, or holds NaN or infinite voxels.
     """
-    with readable(path):
+    with _complete(path):
         volume = of(path).read_image(path, rank)
     _with_rank(volume.header, rank)
     bad = volume.array.size - np.count_nonzero(np.isfinite(volume.array))
@@ -173,7 +199,7 @@ def read_mask(path: Path, rank: int) -> Volume:
         UserError: The file cannot be read, has another rank, or holds values that are no labels.
     """
     read_mask_header(path, rank)
-    with readable(path):
+    with _complete(path):
         return of(path).read_mask(path, rank)
 
 
@@ -200,10 +226,34 @@ def write_mask(path: Path, mask: np.ndarray, reference: Path) -> None:
     if of(path) is not source and suffix_of(path) in source.MASK_SUFFIXES and hasattr(source, "on_stored_axes"):
         mask, header = source.on_stored_axes(mask, header)
     try:
-        with atomic_write(path) as temporary:
+        with atomic_write_files(path) as temporary:
             of(path).write_mask(temporary, mask, header)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+@contextlib.contextmanager
+def _complete(path: Path) -> Iterator[None]:
+    """Do what `readable` does, once all files of the scan are there."""
+    files_of(path)
+    with readable(path, suffix_of(path)):
+        yield
+
+
+def _header_of(path: Path) -> Path | None:
+    """Return what names a scan whose voxels are in a file with one of the ``VOXEL_SUFFIXES``."""
+    pairs = {voxels: header for module in known() for voxels, header in getattr(module, "VOXEL_SUFFIXES", {}).items()}
+    ending = next((ending for ending in pairs if path.name.lower().endswith(ending)), None)
+    return ending and path.with_name(f"{path.name[: -len(ending)]}{pairs[ending]}")
+
+
+def _check_headers(files: Sequence[Path], suffixes: Sequence[str]) -> None:
+    """Raise `UserError` where voxels of a pair lie without their header, so that no scan is left out in silence."""
+    there = {path.name.lower() for path in files}
+    for path in sorted(files):
+        header = _header_of(path)
+        if header and suffix_of(header) in suffixes and header.name.lower() not in there:
+            raise UserError(f"{path}: its header {header.name} is missing. Copy both files, or remove this one.")
 
 
 def _with_rank(header: Header, rank: int) -> Header:

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import functools
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +16,11 @@ from absl import logging
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.formats import archives, read_channels, read_header, read_mask, read_mask_header
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
+from self_supervised_3d_tasks.data.spacing import warn_of_grids
 from self_supervised_3d_tasks.data.store import disk
 from self_supervised_3d_tasks.data.store.foreground import Foreground
 from self_supervised_3d_tasks.data.store.threads import map_in_threads
-from self_supervised_3d_tasks.data.volumes import check_same_grid
+from self_supervised_3d_tasks.data.volumes import Header, check_same_grid
 from self_supervised_3d_tasks.errors import UserError
 
 MEMORY_LIMIT = 4 * 2**30  # bytes
@@ -52,6 +54,7 @@ class VolumeStore:
 
     Attributes:
         cases: The usable cases, in the given order.
+        headers: Those of the scans that could be opened.
         skipped: ``{"case": name, "reason": message}`` of the others.
 
     Raises:
@@ -74,12 +77,15 @@ class VolumeStore:
         self._skip = on_bad_file == "skip"
         options = {"preprocessing": preprocessing, "num_classes": num_classes}
         check = functools.partial(_or_error, functools.partial(check_case, **options))
-        shapes = self._keep_good(cases, map(check, cases), max_errors=MAX_REPORTED)
-        folder = _cache_folder(cache, cache_dir, _num_bytes(shapes.values(), num_classes))
+        headers = self._keep_good(cases, map(check, cases), max_errors=MAX_REPORTED)
+        self.headers = list(headers.values())
+        warn_of_grids(self.headers, preprocessing)
+        shapes = map(preprocessing.fitted_shape, headers.values())
+        folder = _cache_folder(cache, cache_dir, _num_bytes(shapes, num_classes))
         load = functools.partial(_or_error, functools.partial(_load, **options, folder=folder))
         try:
-            with contextlib.closing(map_in_threads(load, shapes, "reading scans")) as loaded:
-                self._entries = self._keep_good(shapes, loaded, max_errors=1)
+            with contextlib.closing(map_in_threads(load, headers, "reading scans")) as loaded:
+                self._entries = self._keep_good(headers, loaded, max_errors=1)
         finally:
             archives.release()  # the store holds the scans now
         self.cases = list(self._entries)
@@ -180,8 +186,8 @@ class VolumeStore:
         return self._entries[self.cases[index]]
 
 
-def check_case(case: Case, preprocessing: Preprocessing, num_classes: int | None) -> tuple[int, ...]:
-    """Check the headers of a case and return the shape that its image will have.
+def check_case(case: Case, preprocessing: Preprocessing, num_classes: int | None) -> Header:
+    """Check the headers of a case and return that of the scan, with all its channels.
 
     Raises:
         UserError: Rank, channels, shape or grids are wrong, or the mask is missing.
@@ -197,7 +203,9 @@ def check_case(case: Case, preprocessing: Preprocessing, num_classes: int | None
     for header in (*headers[1:], *masks):
         check_same_grid(headers[0], header)
     channels = sum(header.shape[-1] for header in headers)
-    return preprocessing.fitted_shape((*headers[0].shape[:-1], channels), case.image)
+    header = replace(headers[0], shape=(*headers[0].shape[:-1], channels))
+    preprocessing.fitted_shape(header)
+    return header
 
 
 def _or_error(function: Callable[[Case], Any], case: Case) -> Any:
@@ -210,10 +218,10 @@ def _or_error(function: Callable[[Case], Any], case: Case) -> Any:
 
 def _load(case: Case, preprocessing: Preprocessing, num_classes: int | None, folder: Path | None) -> _Entry:
     def decode() -> list[np.ndarray]:
-        image, box = preprocessing.prepare(read_channels(case.images, preprocessing.rank))
+        image, placement = preprocessing.prepare(read_channels(case.images, preprocessing.rank))
         if num_classes is None:
             return [image]
-        return [image, preprocessing.mask(read_mask(case.mask, preprocessing.rank), num_classes, box)]
+        return [image, preprocessing.mask(read_mask(case.mask, preprocessing.rank), num_classes, placement)]
 
     if folder is None:
         arrays = decode()

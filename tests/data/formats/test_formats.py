@@ -203,7 +203,7 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere.*does not exist"):
         formats.list_files(tmp_path / "nowhere", (".npy",))
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(UserError, match=r"expected a flat folder with .dcm or .nii.*found none \(1 other"):
+    with pytest.raises(UserError, match=r"expected a flat folder with .*\.nii\.gz.*found none \(1 other"):
         formats.list_files(tmp_path, formats.volume_suffixes())
 
 

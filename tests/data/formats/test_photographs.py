@@ -247,6 +247,6 @@ def test_colours_and_greys_do_not_mix(tmp_path: Path) -> None:
     preprocessing = Preprocessing((5, 7), 3, intensity_window=(0, 255))
     grey = formats.read_header(save(tmp_path / "grey.png", GREY), 2)
     with pytest.raises(UserError, match=r"grey.png: has 1 channels.*number_channels = 3"):
-        preprocessing.fitted_shape(grey.shape, grey.path)
+        preprocessing.fitted_shape(grey)
     image = preprocessing.image(formats.read_image(save(tmp_path / "a.png", COLOUR), 2))
     np.testing.assert_allclose(image, COLOUR / 255, atol=1e-6)

@@ -1,0 +1,143 @@
+"""MetaImage files: ``.mha``, or a header ``.mhd``, which names the scan, with its voxels in another file.
+
+ITK reads the headers, once they are complete, since it prints to stderr what it does not like. Voxels are read here,
+unless they are text or a file per slice: ITK takes those of a damaged compressed file, or of one whose header leaves
+out the compressed size, for good.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from self_supervised_3d_tasks.data import simple_itk
+from self_supervised_3d_tasks.data.stored import StoredScan
+from self_supervised_3d_tasks.data.volumes import Header, Volume
+
+SUFFIXES = (".mha", ".mhd")
+MASK_SUFFIXES = (".mha", ".mhd")
+HOLDS_VOLUMES = True
+_IO = "MetaImageIO"
+_DATA, _LOCAL = "ElementDataFile", ("LOCAL", "Local", "local")
+_LONGEST_HEADER = 2**20
+_CHUNK, _ZLIB_OR_GZIP = 2**22, 47
+_TYPES = {"CHAR": "i1", "UCHAR": "u1", "SHORT": "i2", "USHORT": "u2", "INT": "i4", "UINT": "u4", "LONG": "i4"}
+_TYPES |= {"ULONG": "u4", "LONG_LONG": "i8", "ULONG_LONG": "u8", "FLOAT": "f4", "DOUBLE": "f8"}
+# How many numbers a field has, as a power of the number of axes.
+_POWERS = {"DimSize": 1, "ElementSpacing": 1, "ElementSize": 1, "Offset": 1, "Position": 1, "Origin": 1}
+_POWERS |= {"CenterOfRotation": 1, "TransformMatrix": 2, "Rotation": 2, "Orientation": 2}
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """Return the file, and that with the voxels where a header names one."""
+    name = _fields(path)[0].get(_DATA, _LOCAL[0])
+    return (path,) if name in _LOCAL or _is_several(name) else (path, path.parent / name)
+
+
+def read_header(path: Path, rank: int) -> Header:
+    """Return shape and affine on canonical axes."""
+    return _open(path, rank)[0].header(rank)
+
+
+def read_image(path: Path, rank: int) -> Volume:
+    """Read ``(*spatial, channels)`` float32 on canonical axes."""
+    return _open(path, rank)[0].image(rank)
+
+
+def read_mask(path: Path, rank: int) -> Volume:
+    """Read ``(*spatial)`` int32 on canonical axes."""
+    return _open(path, rank)[0].mask(rank)
+
+
+def write_mask(path: Path, mask: np.ndarray, reference: Header) -> None:
+    """Write a mask on the axes of a MetaImage scan; without one, on the canonical axes."""
+    geometry = simple_itk.Geometry.from_affine(reference.affine, mask.ndim)
+    if reference.path.name.lower().endswith(SUFFIXES):
+        scan, geometry = _open(reference.path, mask.ndim)
+        mask = scan.grid(mask.ndim).to_stored(mask)
+    simple_itk.write_mask(path, mask, geometry, _IO)
+
+
+def _open(path: Path, rank: int) -> tuple[StoredScan, simple_itk.Geometry]:
+    fields, end = _fields(path)
+    _check_fields(fields)
+    scan, geometry = simple_itk.open_scan(path, _IO, rank)
+
+    kind = _TYPES.get(fields["ElementType"].removeprefix("MET_").removesuffix("_ARRAY"))
+    if kind is None or _is_several(fields[_DATA]) or not _is_true(fields, "BinaryData"):
+        return scan, geometry
+
+    def decode(dtype: type | None) -> np.ndarray:
+        is_big = _is_true(fields, "BinaryDataByteOrderMSB") or _is_true(fields, "ElementByteOrderMSB")
+        stored = np.dtype(f"{'>' if is_big else '<'}{kind}")
+        content = _voxels(path, fields, end, math.prod(scan.shape) * stored.itemsize)
+        sizes = [int(size) for size in fields["DimSize"].split()]
+        # The channels of a voxel lie side by side, then comes the next voxel along x.
+        array = np.frombuffer(content, stored).reshape(-1, *sizes, order="F")
+        return np.moveaxis(array, 0, -1).reshape(scan.shape)
+
+    return replace(scan, decode=decode), geometry
+
+
+def _fields(path: Path) -> tuple[dict[str, str], int]:
+    """Return the fields of a header and the place of its end, which is the field that says where the voxels are."""
+    fields: dict[str, str] = {}
+    with open(path, "rb") as file:
+        while _DATA not in fields and file.tell() < _LONGEST_HEADER and (line := file.readline(_LONGEST_HEADER)):
+            key, _, value = line.decode("latin-1").partition("=")
+            fields[key.strip()] = value.strip()
+        return fields, file.tell()
+
+
+def _check_fields(fields: dict[str, str]) -> None:
+    if missing := [name for name in ("NDims", "DimSize", "ElementType", _DATA) if name not in fields]:
+        raise ValueError(f"its header has no {missing[0]}")
+    axes = int(fields["NDims"])
+    for name, power in _POWERS.items():
+        numbers = [float(number) for number in fields.get(name, "").split()]
+        if name in fields and len(numbers) != axes**power:
+            raise ValueError(f"its header has {len(numbers)} numbers in {name}, expected {axes**power}")
+
+
+def _voxels(path: Path, fields: dict[str, str], end: int, expected: int) -> bytes:
+    """Return the bytes of the voxels.
+
+    Raises:
+        ValueError: Their number is another.
+        zlib.error: They are compressed, and damaged.
+    """
+    name, skipped = fields[_DATA], int(fields.get("HeaderSize", 0))
+    with open(path if name in _LOCAL else path.parent / name, "rb") as file:
+        if skipped < 0:  # the voxels are at the end, whatever is before
+            skipped = max(file.seek(0, os.SEEK_END) - expected, 0)
+        file.seek(end if name in _LOCAL else skipped)
+        content = _inflated(file, expected) if _is_true(fields, "CompressedData") else file.read(expected)
+    if len(content) != expected:
+        raise ValueError(f"it has {len(content)} bytes of voxels, expected {expected}")
+    return content
+
+
+def _inflated(file: BinaryIO, expected: int) -> bytes:
+    """Return what a compressed stream holds, whose checksum is right; it may hold one byte too much."""
+    stream, content = zlib.decompressobj(_ZLIB_OR_GZIP), bytearray()
+    while not stream.eof and len(content) <= expected:
+        chunk = stream.unconsumed_tail or file.read(_CHUNK)
+        if not chunk:
+            raise ValueError("its compressed voxels end too early")
+        content += stream.decompress(chunk, expected + 1 - len(content))
+    return bytes(content)
+
+
+def _is_true(fields: dict[str, str], name: str) -> bool:
+    return fields.get(name, "").startswith(("T", "t", "1"))
+
+
+def _is_several(name: str) -> bool:
+    """Return whether a header names a file per slice."""
+    return name.startswith("LIST") or "%" in name

@@ -1,0 +1,124 @@
+"""MetaImage and NRRD files by SimpleITK, whose directions are LPS: left, posterior and superior are positive."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.data.stored import StoredScan
+from self_supervised_3d_tasks.data.volumes import check_spacing, wrong_rank
+
+sitk = lazy.load("SimpleITK")
+
+MM = {"": 1.0, "mm": 1.0, "millimeter": 1.0, "um": 0.001, "µm": 0.001, "micron": 0.001, "micrometer": 0.001}
+MM |= {"nm": 1e-6, "cm": 10.0, "centimeter": 10.0, "m": 1000.0, "meter": 1000.0}
+_UNIT = "ITK_VoxelUnits"
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the voxels of an image lie, in ITK's terms.
+
+    Args:
+        spacing: Voxel size along each axis.
+        origin: Place of the first voxel, LPS.
+        direction: ``(rank, rank)``; a column is the direction of an axis, LPS.
+        unit: Of spacing and origin, as the file writes it; empty for mm.
+    """
+
+    spacing: np.ndarray
+    origin: np.ndarray
+    direction: np.ndarray
+    unit: str = ""
+
+    @classmethod
+    def from_affine(cls, affine: np.ndarray | None, rank: int) -> Geometry:
+        """Return the geometry of an affine ``(4, 4)`` in mm; in 2D, where a third axis is left out, that of pixels."""
+        if affine is None or rank == 2:
+            return cls(np.ones(rank), np.zeros(rank), np.eye(rank))
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        return cls(spacing, _LPS_TO_RAS @ affine[:3, 3], _LPS_TO_RAS @ affine[:3, :3] / spacing)
+
+    def affine(self) -> np.ndarray:
+        """Return the affine ``(4, 4)``, voxel index to mm in RAS directions; a plane lies in the first two."""
+        rank, affine = min(len(self.spacing), 3), np.eye(4)
+        affine[:rank, :rank] = self.direction[:rank, :rank] * self.spacing[:rank]
+        affine[:rank, 3] = self.origin[:rank]
+        affine[:3] = _LPS_TO_RAS @ affine[:3]
+        return np.diag([*(MM[self.unit],) * 3, 1]) @ affine
+
+
+def open_scan(path: Path, image_io: str, rank: int, unit: str | None = None) -> tuple[StoredScan, Geometry]:
+    """Open a file; its header is read, its voxels when they are asked for. A fourth axis, or vectors, are channels.
+
+    Args:
+        path: The file.
+        image_io: ITK's reader, such as ``NrrdImageIO``.
+        rank: Number of spatial axes that are expected.
+        unit: A key of `MM`; default: what ITK knows of it.
+
+    Raises:
+        UserError: The file has fewer axes, or voxel sizes that are not positive.
+        ValueError: ITK cannot read the header.
+    """
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK prints to stderr, past every log
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO(image_io)
+    with _one_line_errors():
+        reader.ReadImageInformation()
+    size, channels = reader.GetSize(), reader.GetNumberOfComponents()
+    if len(size) < rank:
+        raise wrong_rank(size, path, rank)
+    check_spacing(reader.GetSpacing(), path, "spacing")
+    if unit is None:
+        unit = reader.GetMetaData(_UNIT) if _UNIT in reader.GetMetaDataKeys() else ""
+    direction = np.reshape(reader.GetDirection(), (len(size), len(size)))
+    unit = unit if unit in MM else ""
+    geometry = Geometry(np.array(reader.GetSpacing()), np.array(reader.GetOrigin()), direction, unit)
+    shape = size if channels == 1 else (*size, *(1,) * (3 - len(size)), channels)
+    is_complex = "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID())
+
+    def decode(dtype: type | None) -> np.ndarray:
+        with _one_line_errors():
+            array = sitk.GetArrayFromImage(reader.Execute())
+        last = array.ndim - (channels > 1)  # where ITK's z, y, x end and the channels begin
+        return array.transpose(*range(last)[::-1], *range(last, array.ndim)).reshape(shape)
+
+    dtype = np.dtype(complex if is_complex else float)  # numbers or none is all that has to be known of it
+    return StoredScan(path, shape, geometry.affine(), dtype, decode), geometry
+
+
+def write_mask(path: Path, mask: np.ndarray, geometry: Geometry, image_io: str) -> None:
+    """Write a mask ``(*spatial)`` as stored, compressed, with the directions, origin, spacing and unit of a scan."""
+    rank = min(len(geometry.spacing), 3)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(mask.reshape(mask.shape[:rank]).T))
+    image.SetSpacing(geometry.spacing[:rank].tolist())
+    image.SetOrigin(geometry.origin[:rank].tolist())
+    image.SetDirection(geometry.direction[:rank, :rank].ravel().tolist())
+    if geometry.unit:
+        image.SetMetaData(_UNIT, geometry.unit)
+    with _one_line_errors():
+        sitk.WriteImage(image, str(path), useCompression=True, imageIO=image_io)
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Turn ITK's reports, which name its source files and addresses in memory, into their last sentence.
+
+    Raises:
+        ValueError: ITK raised an error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        # What the operating system said last, which may have been about anything.
+        lines = [line for line in lines if not line.startswith("Reason:")]
+        raise ValueError(lines[-1].split("): ", 1)[-1]) from None
