@@ -12,6 +12,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', SOURCE, re.MULTILINE)[1]
 README = ROOT / "README.md"
 
 DEMO = ["nilearn>=0.11"]
+DICOM = ["highdicom>=0.28"]
 DEV = [
     "pytest>=8",
     "pytest-xdist",
@@ -22,6 +23,7 @@ DEV = [
     "setuptools>=77",
     "wheel",
     *DEMO,
+    *DICOM,
 ]
 
 setup(
@@ -45,6 +47,7 @@ setup(
         "numpy",
         "pillow>=10.1",
         "pydantic>=2.10",
+        "pydicom>=3",
         "scikit-image",
         "scikit-learn",
         "scipy",
@@ -53,5 +56,5 @@ setup(
         "tensorflow>=2.21,<2.22",
         "tqdm",
     ],
-    extras_require={"demo": DEMO, "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"], "dev": DEV},
+    extras_require={"demo": DEMO, "dicom": DICOM, "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"], "dev": DEV},
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import warnings
 from pathlib import Path
 
 import numpy as np
 
-from self_supervised_3d_tasks import __version__, lazy
+from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.data import dicom_pixels, dicom_series
 from self_supervised_3d_tasks.data.dicom_slices import Slice, Stack, stack
 from self_supervised_3d_tasks.errors import UserError
@@ -15,7 +17,7 @@ highdicom = lazy.load("highdicom")
 pydicom = lazy.load("pydicom")
 
 _NAME = "self_supervised_3d_tasks"
-_SERIES_NUMBER = 300  # among the numbers that viewers expect of derived series
+_SERIES_NUMBER = 300  # behind those of a scanner
 
 
 def is_segmentation(path: Path) -> bool:
@@ -87,31 +89,42 @@ def write(path: Path, mask: np.ndarray, scan: Stack) -> None:
     if scan.places[0][1] is not None:  # the frames of the file in their own order
         planes = planes[np.argsort([frame for _, frame in scan.places])]
     try:
-        segmentation(
-            source_images=[dicom_series.read(file, stop_before_pixels=True) for file in files],
-            pixel_array=planes,
-            segmentation_type="BINARY",
-            segment_descriptions=[_description(label) for label in range(1, max(1, int(mask.max(initial=0))) + 1)],
-            series_instance_uid=pydicom.uid.generate_uid(),
-            series_number=_SERIES_NUMBER,
-            sop_instance_uid=pydicom.uid.generate_uid(),
-            instance_number=1,
-            manufacturer=_NAME,
-            manufacturer_model_name=_NAME,
-            software_versions=__version__,
-            device_serial_number="none",
-            omit_empty_frames=False,
-        ).save_as(path)
+        with warnings.catch_warnings():
+            # The pseudonym of an anonymized patient has one part.
+            warnings.filterwarnings("ignore", message=".*unlikely to represent the intended person name")
+            segmentation(
+                source_images=[dicom_series.read(file, stop_before_pixels=True) for file in files],
+                pixel_array=planes,
+                segmentation_type="BINARY",
+                segment_descriptions=[_description(label) for label in range(1, max(1, int(mask.max(initial=0))) + 1)],
+                series_instance_uid=pydicom.uid.generate_uid(),
+                series_number=_SERIES_NUMBER,
+                sop_instance_uid=pydicom.uid.generate_uid(),
+                instance_number=1,
+                manufacturer=_NAME,
+                manufacturer_model_name=_NAME,
+                software_versions=_version(),
+                device_serial_number="none",
+                omit_empty_frames=False,
+            ).save_as(path)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(
             f"no DICOM segmentation can refer to the slices of {files[0].parent} ({error}). Write .nii.gz."
         ) from error
 
 
+def _version() -> str:
+    """Return the version of this package, which a checkout that is not installed does not have."""
+    try:
+        return importlib.metadata.version(_NAME)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
 def _description(label: int) -> highdicom.seg.SegmentDescription:
     tissue = pydicom.sr.codedict.codes.SCT.Tissue
     algorithm = highdicom.AlgorithmIdentificationSequence(
-        name=_NAME, version=__version__, family=pydicom.sr.codedict.codes.DCM.ArtificialIntelligence
+        name=_NAME, version=_version(), family=pydicom.sr.codedict.codes.DCM.ArtificialIntelligence
     )
     return highdicom.seg.SegmentDescription(
         segment_number=label,

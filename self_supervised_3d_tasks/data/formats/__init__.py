@@ -85,13 +85,14 @@ def of(path: Path) -> ModuleType:
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """Return the files of a scan, the one that names it first.
+    """Return the files of a scan, the one that names it first; of a folder of slices, all of them.
 
     Raises:
         UserError: One of them does not exist, or the file that names the others cannot be read.
     """
     module = of(path)
-    if not hasattr(module, "files_of") or not path.exists():
+    is_there = path.exists() or (hasattr(module, "is_scan") and module.is_scan(path))
+    if not hasattr(module, "files_of") or not is_there:
         return (path,)
     with readable(path, suffix_of(path)):
         files = module.files_of(path)

@@ -51,9 +51,11 @@ def masks_in(folder: Path) -> list[Path]:
     return dicom_series.contents(folder).masks
 
 
-def files_of(path: Path) -> list[Path]:
+def files_of(path: Path) -> tuple[Path, ...]:
     """Return the files that hold the slices of a scan, in their order in space."""
-    return list(dict.fromkeys(file for file, _ in dicom_series.find(path).places))
+    if dicom_seg.is_segmentation(path):
+        return (path,)
+    return tuple(dict.fromkeys(file for file, _ in dicom_series.find(path).places))
 
 
 def read_header(path: Path, rank: int) -> Header:

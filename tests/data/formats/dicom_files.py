@@ -17,6 +17,8 @@ DIRECTIONS = {
     "sagittal": (0, 1, 0, 0, 0, -1),
     "coronal": (1, 0, 0, 0, 0, -1),
     "feet_first": (-1, 0, 0, 0, 1, 0),
+    "prone": (-1, 0, 0, 0, -1, 0),
+    "rows_and_columns_exchanged": (0, 1, 0, 1, 0, 0),
     "oblique": (0.96, 0.28, 0, -0.224, 0.768, -0.6),
 }
 

@@ -91,14 +91,8 @@ CASES = {
     "shifted slice": (change(2, ImagePositionPatient=[-10, 21, 10]), "lies 1 mm beside the line"),
     "tilted gantry": (tilted(), "sheared.*tilted gantry"),
     "localizer": (change(0, ImageOrientationPatient=[0, 1, 0, 0, 0, -1]), "orientation.*localizer"),
-    "other spacing": (
-        change(1, PixelSpacing=[0.8, 0.5]),
-        r"pixel spacing \(0.5, 0.\d+\), but im\d+.dcm \(0.5, 0.\d+\)",
-    ),
-    "other size": (
-        of_size(5, (5, 5)),
-        r"size \(columns, rows\) \(4, 5\), but im\d+.dcm \(5, 5\)|\(5, 5\), but.*\(4, 5\)",
-    ),
+    "other spacing": (change(1, PixelSpacing=[0.8, 0.5]), r"pixel spacing \(0.5, 0.\d+\), but .*\(0.5, 0.\d+\)"),
+    "other size": (of_size(5, (5, 5)), r"size \(columns, rows\) \([45], 5\), but .* \([45], 5\)"),
     "zero spacing": (change(1, PixelSpacing=[0, 0.5]), r"PixelSpacing is \[0.0, 0.5\], expected positive"),
     "negative spacing": (change(1, PixelSpacing=[-1, 0.5]), "expected positive"),
     "no position": (change(1, ImagePositionPatient=None), "ImagePositionPatient is absent.*Export the series again"),
@@ -149,9 +143,8 @@ def test_rounded_positions_are_no_gaps(tmp_path: Path, digits: int) -> None:
     datasets = slices(directions=DIRECTIONS["oblique"], spacing=spacing)
     for ds in datasets:
         ds.ImagePositionPatient = np.round(np.array(ds.ImagePositionPatient, float), digits).tolist()
-    assert formats.read_header(save(datasets, tmp_path / "scan"), 3).spacing == pytest.approx(
-        (0.5, 0.75, 0.625), rel=0.02
-    )
+    found = formats.read_header(save(datasets, tmp_path / "scan"), 3)
+    np.testing.assert_allclose(found.spacing, spacing, rtol=0.02)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +215,7 @@ PYDICOM = {
     "MR_truncated": "pixels cannot be decoded",
     "MR_small.*": (64, 64, 1),
     "examples_overlay": (484, 300, 1),
-    "(ExplVR_.*|no|rtstruct)(_?)(NoMeta|meta|)": "has no DICOM header|colour image",
+    "ExplVR_.*NoMeta|no_meta|rtstruct": "has no DICOM header",
     "(SC_|GDCMJ2K|examples_|ExplVR).*": "is a colour image",
     "JPEG.*|JPGExtended|image_dfl": NO_POSITION,
     "rtdose.*|badVR": "no scan but RT Dose Storage",
@@ -232,7 +225,7 @@ PYDICOM = {
     "waveform.*": "no scan but 12-lead ECG",
     "UN_sequence|priv_SQ|no_meta_group_length": r"has no pixels \((CT|MR|RT) Image Storage\)",
     "empty_charset.*|meta_missing.*|nested_priv.*": "no scan but of unknown kind",
-    "dicomdirtests/.*DICOMDIR.*": "no scan but Media Storage Directory Storage",
+    "dicomdirtests|dicomdirtests/TINY_ALPHA|dicomdirtests/.*DICOMDIR.*": "no scan but Media Storage Directory Storage",
     "dicomdirtests/TINY_ALPHA/.*": r"has no pixels \(CT Image Storage\)",
     "dicomdirtests/.*/CR.": "ImagePositionPatient is absent",
     "dicomdirtests/.*/CR./.*": "ImagePositionPatient is absent",
