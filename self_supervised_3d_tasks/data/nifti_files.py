@@ -27,8 +27,7 @@ _HEADER_BYTES = 540  # of NIfTI-2, the longest
 
 # nibabel prints what it repairs, such as a bit count that was never filled in.
 _QUIET = standard_logging.getLogger(f"{__name__}.quiet")
-_QUIET.addHandler(standard_logging.NullHandler())
-_QUIET.propagate = False
+_QUIET.setLevel(standard_logging.CRITICAL + 1)
 
 
 @dataclass(frozen=True)
