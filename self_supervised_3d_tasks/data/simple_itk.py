@@ -123,8 +123,10 @@ def write_mask(path: Path, mask: np.ndarray, geometry: Geometry, image_io: str) 
     image.SetDirection(geometry.direction[:rank, :rank].ravel().tolist())
     if geometry.unit:
         image.SetMetaData(_UNIT, geometry.unit)
+    written = path.with_suffix(path.suffix.lower())  # ITK does not know .MHA, and takes another name
     with _one_line_errors():
-        sitk.WriteImage(image, str(path), useCompression=True, imageIO=image_io)
+        sitk.WriteImage(image, str(written), useCompression=True, imageIO=image_io)
+    written.replace(path)
 
 
 @contextlib.contextmanager
