@@ -209,7 +209,8 @@ def write_mask(path: Path, mask: np.ndarray, reference: Path) -> None:
 def _complete(path: Path) -> Iterator[None]:
     """Do what `readable` does, once all files of the scan are there."""
     files_of(path)
-    with readable(path, suffix_of(path)):
+    # Numbers of a damaged header overflow; what comes of them is refused.
+    with readable(path, suffix_of(path)), np.errstate(all="ignore"):
         yield
 
 
