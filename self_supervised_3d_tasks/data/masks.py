@@ -83,7 +83,7 @@ def in_folder(
         label_stem: What the stem of a mask has more.
         suffixes: Endings of masks.
     """
-    masks = trees.walk(folder, suffixes, endings=(label_stem,)).files
+    masks = trees.walk(folder, suffixes, endings=(label_stem,), masks=True).files
     stems = Counter(place.stem for place in masks)
     alone = {place.stem: path for place, path in masks.items() if stems[place.stem] == 1}
     prefix = () if below == os.curdir else tuple(Path(below).parts)

@@ -69,7 +69,14 @@ class Tree:
             logging.info("%s: %d scans; left out: %s.", self.root, count, ", ".join(texts))
 
 
-def walk(root: Path, suffixes: Sequence[str], *, endings: Sequence[str] = ("",), apart: Sequence[Path] = ()) -> Tree:
+def walk(
+    root: Path,
+    suffixes: Sequence[str],
+    *,
+    endings: Sequence[str] = ("",),
+    apart: Sequence[Path] = (),
+    masks: bool = False,
+) -> Tree:
     """Search a folder and its sub-folders, one listing each and no look at any file but links.
 
     Args:
@@ -77,6 +84,7 @@ def walk(root: Path, suffixes: Sequence[str], *, endings: Sequence[str] = ("",),
         suffixes: Endings of the files that are looked for.
         endings: What their stems end in, any of them.
         apart: Folders inside that are not searched.
+        masks: Whether it is a folder of masks, in which formats of folders of files may have others than of scans.
 
     Raises:
         UserError: ``root`` does not exist; or something that is no file, as a link that leads
@@ -84,7 +92,7 @@ def walk(root: Path, suffixes: Sequence[str], *, endings: Sequence[str] = ("",),
     """
     if not root.is_dir():
         raise UserError(f"{root}: this folder of scans does not exist. Check the path.")
-    search = _Search(Tree(root), frozenset(suffixes), tuple(endings), frozenset(map(os.fspath, apart)))
+    search = _Search(Tree(root), frozenset(suffixes), tuple(endings), frozenset(map(os.fspath, apart)), masks)
     search.enter(os.fspath(root), "")
     tree = search.tree
     if search.dangling:
@@ -101,8 +109,10 @@ def walk(root: Path, suffixes: Sequence[str], *, endings: Sequence[str] = ("",),
 class _Search:
     """One walk: what was found so far, and the linked folders that were entered."""
 
-    def __init__(self, tree: Tree, suffixes: frozenset[str], endings: tuple[str, ...], apart: frozenset[str]) -> None:
-        self.tree, self.endings, self.apart = tree, endings, apart
+    def __init__(
+        self, tree: Tree, suffixes: frozenset[str], endings: tuple[str, ...], apart: frozenset[str], masks: bool
+    ) -> None:
+        self.tree, self.endings, self.apart, self.masks = tree, endings, apart, masks
         self.series = [
             module for module in formats.known() if hasattr(module, "scans_in") and suffixes & set(module.SUFFIXES)
         ]
@@ -126,6 +136,7 @@ class _Search:
                 self._leave(entry.path, HIDDEN)
             elif not self._takes(entry, place) and not entry.is_dir():
                 others.append(entry.path)
+        formats.check_headers([Path(entry.path) for entry in entries if not entry.is_dir()], self.suffixes)
         taken = self._series_of(folder, place, others)
         for path in others if not taken else [path for path in others if path not in taken]:
             self._leave(path, OTHER)
@@ -171,6 +182,8 @@ class _Search:
         if not self.series or not candidates:
             return set()
         scans = [scan for module in self.series for scan in module.scans_in(Path(folder))]
+        if self.masks and not scans:
+            scans = [mask for module in self.series for mask in module.masks_in(Path(folder))]
         for scan in scans:
             stem = formats.stem_of(scan)
             if stem.endswith(self.endings):

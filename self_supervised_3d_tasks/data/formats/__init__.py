@@ -28,7 +28,7 @@ import contextlib
 import functools
 import importlib
 import pkgutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -221,8 +221,13 @@ def _header_of(path: Path) -> Path | None:
     return ending and path.with_name(f"{path.name[: -len(ending)]}{pairs[ending]}")
 
 
-def _check_headers(files: Sequence[Path], suffixes: Sequence[str]) -> None:
-    """Raise `UserError` where voxels of a pair lie without their header, so that no scan is left out in silence."""
+def check_headers(files: Sequence[Path], suffixes: Collection[str]) -> None:
+    """Raise `UserError` where voxels of a pair lie without their header, so that no scan is left out in silence.
+
+    Args:
+        files: Of one folder.
+        suffixes: Endings of the scans that are looked for.
+    """
     there = {path.name.lower() for path in files}
     for path in sorted(files):
         header = _header_of(path)
