@@ -1,7 +1,9 @@
 """What happens to every scan once, before training: intensities to [0, 1], borders off, grid to the model's shape."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -137,11 +139,22 @@ class Preprocessing:
         box = foreground_box(scaled, self.foreground_crop, name)
         if self.volume_fitting == "resize":
             return FittedScan(resize_linear(scaled[box], self.data_dim), box)
-        inner = array[box].shape[:-1]
-        padding = tuple(_padding(inner, self._fitted(inner)))
+        padding = self.padding(array[box].shape[:-1])
         kept = as_integers(array[box])
-        # Fractions take as much place scaled as they do unscaled.
-        return FittedScan(scaled[box], box, padding) if kept is None else FittedScan(kept, box, padding, intensities)
+        if kept is None:  # fractions take as much place scaled as they do unscaled
+            return FittedScan(np.ascontiguousarray(scaled[box]), box, padding)
+        return FittedScan(kept, box, padding, intensities)
+
+    def padding(self, shape: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """Return the voxels that are added before and after each axis of a cropped scan ``(*spatial)``."""
+        return tuple(_padding(shape, self._fitted(shape)))
+
+    @property
+    def of_scans(self) -> Preprocessing:
+        """The settings with everything left out that does not change the array of a `FittedScan`."""
+        is_resized = self.volume_fitting == "resize"
+        shape = self.data_dim if is_resized else (0,) * self.rank
+        return replace(self, data_dim=shape, volume_fitting="resize" if is_resized else "crop", label_map={})
 
     def _checked(self, volume: Volume) -> np.ndarray:
         """Return the voxels ``(*spatial, number_channels)``, see `fit`."""

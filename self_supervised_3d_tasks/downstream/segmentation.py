@@ -66,7 +66,7 @@ class SegmentationTask(DownstreamTask):
 
     def classes_in(self, store: VolumeStore) -> dict[Case, set[int]]:
         """Return the classes in the mask of each stored case; `UserError` where all masks are of one class."""
-        classes = {case: classes_of(store.mask(index)) for index, case in enumerate(store.cases)}
+        classes = {case: store.classes(index) for index, case in enumerate(store.cases)}
         if len(found := set().union(*classes.values())) == 1:
             raise UserError(
                 f"{store.cases[0].mask.parent}, label_map: all {len(classes)} masks for training and validation hold "
