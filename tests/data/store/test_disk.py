@@ -26,6 +26,7 @@ SHAPES = [(9 + i, 8, 7, 2) for i in range(3)]
 IMAGES = [DRAWS.integers(-900, 2000, shape).astype(np.int16) for shape in SHAPES]
 MASKS = [DRAWS.integers(0, 3, shape[:-1]) for shape in SHAPES]
 DIM = (5, 8, 10)
+ROOT = Path(__file__).parents[3]
 
 
 def files_of(folder: Path) -> dict[Path, int]:
@@ -289,7 +290,7 @@ def test_two_runs_at_once_share_a_cache(on_disk, tmp_path: Path) -> None:
     for path in (tmp_path / "cache").iterdir():
         path.unlink()
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
-    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(2)]
     sums = [float(run.communicate(timeout=120)[0].splitlines()[-1]) for run in runs]
     assert sums == [expected, expected]
     assert len(files_of(tmp_path / "cache")) == 12
