@@ -4,13 +4,17 @@ import contextlib
 import functools
 import logging as standard_logging
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import joblib
 from absl import logging
 from tqdm import tqdm
 
+from self_supervised_3d_tasks.errors import UserError
+
 MAX_PROCESSES = 8
+IDLE_SECONDS = 5
 
 
 def count() -> int:
@@ -28,15 +32,26 @@ def map_in_processes(function: Callable[[Any], Any], scans: Collection[Any], tit
         function: Can be sent to another process, as what it returns.
         scans: What it is called with.
         title: What the progress bar says.
+
+    Raises:
+        UserError: A process was ended from outside.
     """
-    # loky, joblib's usual way, starts fresh processes that do not run the caller's script.
-    parallel = joblib.Parallel(count(), return_as="generator", batch_size=1)
+    # loky starts fresh processes that do not run the caller's script, and that end when they have had nothing to do.
+    parallel = joblib.Parallel(
+        count(), backend="loky", return_as="generator", batch_size=1, idle_worker_timeout=IDLE_SECONDS
+    )
     work = joblib.delayed(functools.partial(_with_warnings, function))
-    with contextlib.closing(parallel(map(work, scans))) as results:
-        for result, records in tqdm(results, title, len(scans), unit="scan", disable=None):
-            for level, message in records:
-                logging.log(level, "%s", message)
-            yield result
+    try:
+        with contextlib.closing(parallel(map(work, scans))) as results:
+            for result, records in tqdm(results, title, len(scans), unit="scan", disable=None):
+                for level, message in records:
+                    logging.log(level, "%s", message)
+                yield result
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"{title}: one of {count()} processes was ended from outside, as a rule because the memory ran out. What "
+            "was finished is kept: start again, with LOKY_MAX_CPU_COUNT=1 in the environment for a single process."
+        ) from error
 
 
 class _Collector(standard_logging.Handler):

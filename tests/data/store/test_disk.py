@@ -313,3 +313,9 @@ def test_processes_give_what_threads_give(on_disk, tmp_path: Path, monkeypatch, 
     np.save(tmp_path / "scans" / "case02.npy", np.full(SHAPES[2], np.nan))
     with pytest.raises(UserError, match=r"case02.npy: .* voxels are NaN"):
         VolumeStore(store.cases, store.preprocessing, cache="disk", cache_dir=tmp_path / "cache")
+
+
+def test_a_process_that_is_killed_is_told(monkeypatch) -> None:
+    monkeypatch.setattr(processes.joblib, "cpu_count", lambda: 2)
+    with pytest.raises(UserError, match=r"reading scans: one of 2 processes was ended .* LOKY_MAX_CPU_COUNT=1"):
+        list(processes.map_in_processes(os._exit, [3, 3], "reading scans"))
