@@ -1,8 +1,8 @@
 """Work on the scans of a cohort in several processes, for what Python's threads would do one after the other."""
 
-import contextlib
 import functools
 import logging as standard_logging
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -41,17 +41,23 @@ def map_in_processes(function: Callable[[Any], Any], scans: Collection[Any], tit
         count(), backend="loky", return_as="generator", batch_size=1, idle_worker_timeout=IDLE_SECONDS
     )
     work = joblib.delayed(functools.partial(_with_warnings, function))
+    results = parallel(map(work, scans))
     try:
-        with contextlib.closing(parallel(map(work, scans))) as results:
-            for result, records in tqdm(results, title, len(scans), unit="scan", disable=None):
+        with tqdm(desc=title, total=len(scans), unit="scan", disable=None) as bar:
+            for result, records in results:
                 for level, message in records:
                     logging.log(level, "%s", message)
+                bar.update()
                 yield result
     except BrokenProcessPool as error:
         raise UserError(
             f"{title}: one of {count()} processes was ended from outside, as a rule because the memory ran out. What "
             "was finished is kept: start again, with LOKY_MAX_CPU_COUNT=1 in the environment for a single process."
         ) from error
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # joblib regrets the work that is given up
+            results.close()
 
 
 class _Collector(standard_logging.Handler):

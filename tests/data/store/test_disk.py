@@ -6,6 +6,7 @@ import functools
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -319,3 +320,12 @@ def test_a_process_that_is_killed_is_told(monkeypatch) -> None:
     monkeypatch.setattr(processes.joblib, "cpu_count", lambda: 2)
     with pytest.raises(UserError, match=r"reading scans: one of 2 processes was ended .* LOKY_MAX_CPU_COUNT=1"):
         list(processes.map_in_processes(os._exit, [3, 3], "reading scans"))
+
+
+def test_processes_stop_when_nobody_wants_their_results(monkeypatch) -> None:
+    monkeypatch.setattr(processes.joblib, "cpu_count", lambda: 2)
+    began = time.monotonic()
+    results = processes.map_in_processes(time.sleep, [0.1] * 1000, "sleeping")
+    assert next(results) is None
+    results.close()
+    assert time.monotonic() - began < 30
