@@ -8,10 +8,10 @@ import pytest
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.volumes import Volume
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.inference import (
+from self_supervised_3d_tasks.inference.scans import predict_case
+from self_supervised_3d_tasks.inference.windows import (
     blending_weights,
     gaussian_weights,
-    predict_case,
     predictor,
     sliding_window,
     window_starts,

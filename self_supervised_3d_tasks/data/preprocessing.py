@@ -10,6 +10,7 @@ from absl import logging
 from self_supervised_3d_tasks.data.foreground_box import ForegroundCrop, foreground_box
 from self_supervised_3d_tasks.data.formats import photographs
 from self_supervised_3d_tasks.data.resampling import resize_labels, resize_linear
+from self_supervised_3d_tasks.data.resized_rows import resize_rows
 from self_supervised_3d_tasks.data.scaling import Scaling, bounds
 from self_supervised_3d_tasks.data.volumes import Volume
 from self_supervised_3d_tasks.errors import UserError
@@ -182,7 +183,11 @@ class Preprocessing:
         return np.pad(labels, _padding(labels.shape, self._fitted(labels.shape)))
 
     def restore(
-        self, probabilities: np.ndarray, shape: Sequence[int], box: tuple[slice, ...] | None = None
+        self,
+        probabilities: np.ndarray,
+        shape: Sequence[int],
+        box: tuple[slice, ...] | None = None,
+        rows: slice | None = None,
     ) -> np.ndarray:
         """Undo the fitting and the crop of a prediction; what was cut off is background, class 0.
 
@@ -190,24 +195,42 @@ class Preprocessing:
             probabilities: ``(*spatial, num_classes)`` on the fitted grid.
             shape: Spatial shape of the scan before `prepare`.
             box: The box that the image shows; None: all of it.
+            rows: Part of the first axis of the scan, with start and stop, that is returned; None: all of it.
 
         Returns:
-            ``(*shape, num_classes)``, float32.
+            ``(rows, *shape[1:], num_classes)``, float32.
         """
         box = box or tuple(slice(0, size) for size in shape)
-        inner = tuple(side.stop - side.start for side in box)
-        if self.volume_fitting == "resize":
-            restored = resize_linear(probabilities, inner)
-        else:
-            padding = _padding(inner, probabilities.shape[:-1])
-            inside = tuple(slice(before, before + size) for (before, _), size in zip(padding, inner, strict=True))
-            restored = probabilities[inside]
-        if inner == tuple(shape):
-            return restored
-        whole = np.zeros((*shape, restored.shape[-1]), np.float32)
+        rows = rows or slice(0, shape[0])
+        whole = np.zeros((rows.stop - rows.start, *shape[1:], probabilities.shape[-1]), np.float32)
         whole[..., 0] = 1.0
-        whole[box] = restored
+        first, last = max(rows.start, box[0].start), min(rows.stop, box[0].stop)
+        if first >= last:
+            return whole
+        inner = tuple(side.stop - side.start for side in box)
+        wanted = slice(first - box[0].start, last - box[0].start)
+        shift = self.shift(box, probabilities.shape[:-1])
+        if shift is None:
+            restored = resize_rows(probabilities, inner, wanted)
+        else:
+            inside = [slice(side.start - by, side.stop - by) for side, by in zip(box, shift, strict=True)]
+            restored = probabilities[slice(first - shift[0], last - shift[0]), *inside[1:]]
+        whole[slice(first - rows.start, last - rows.start), *box[1:]] = restored
         return whole
+
+    def shift(self, box: Sequence[slice], fitted_shape: Sequence[int]) -> tuple[int, ...] | None:
+        """Return what is added to the number of a fitted voxel along each axis to have that of the scan's own voxel.
+
+        None: both grids have voxels of different sizes.
+
+        Args:
+            box: The box of the scan that the image shows.
+            fitted_shape: ``(*spatial)`` of the image.
+        """
+        if self.volume_fitting == "resize":
+            return None
+        padding = _padding([side.stop - side.start for side in box], fitted_shape)
+        return tuple(side.start - before for side, (before, _) in zip(box, padding, strict=True))
 
 
 def _padding(shape: Sequence[int], padded_shape: Sequence[int]) -> list[tuple[int, int]]:

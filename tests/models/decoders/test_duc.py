@@ -11,7 +11,7 @@ import pytest
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build, registry
 from self_supervised_3d_tasks.experiment.load import load_experiment
-from self_supervised_3d_tasks.inference import predictor, sliding_window
+from self_supervised_3d_tasks.inference.windows import predictor, sliding_window
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.decoders.duc import duc
 from self_supervised_3d_tasks.models.decoders.unet import unet
