@@ -25,7 +25,7 @@ PLACE = {part: number for number, part in enumerate(ORDER)}
 ALLOWED = {
     "tensorflow": {"lazy", "ops", "data", "algorithms", "training"},
     "matplotlib": {"plots"},
-    "nibabel": {"data/formats/nifti.py", "data/grid.py", "preparation"},
+    "nibabel": {"data/formats/nifti.py", "data/grid.py", "prediction/probabilities.py", "preparation"},
     "pickle": set(),
     "dill": set(),
     "cloudpickle": set(),

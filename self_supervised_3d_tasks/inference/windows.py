@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import chain, islice, product
 
 import numpy as np
@@ -106,15 +107,21 @@ def sliding_pieces(
     padded, inside = _pad(image, window)
     axes = [_axis_windows(*axis, overlap) for axis in zip(padded.shape[:-1], window, strict=True)]
     order = sorted(range(len(axes)), key=lambda axis: axes[axis][0].carried / padded.shape[axis])
-    # In the order in which the blend asks for them.
-    places = product(*(axes[axis] for axis in order))
-    regions = (tuple(place[order.index(axis)].region for axis in range(len(axes))) for place in places)
+    # In the order in which the blend asks for them; each place has one window per axis, in the order of the axes.
+    places = [
+        tuple(place[order.index(axis)] for axis in range(len(axes)))
+        for place in product(*(axes[axis] for axis in order))
+    ]
     batches = predict_in_batches(
         lambda batch: _call(predict, batch, num_classes),
-        (padded[region] for region in regions),
-        min(batch_size, int(np.prod([len(windows) for windows in axes]))),
+        (padded[tuple(each.region for each in place)] for place in places),
+        min(batch_size, len(places)),
     )
-    blend = _Blend(axes, order, chain.from_iterable(batches), num_classes)
+    weighted = (
+        reduce(np.multiply.outer, [each.weights for each in place])[..., None] * values
+        for place, values in zip(places, chain.from_iterable(batches), strict=True)
+    )
+    blend = _Blend(axes, order, weighted, num_classes)
     back = [-part.start for part in inside]
     bounds = [slice(0, size) for size in image.shape[:-1]]
     for piece in blend.pieces():
@@ -145,7 +152,7 @@ class _Blend:
     Attributes:
         axes: The windows along each axis.
         order: The axes, the outermost loop first: the one along which windows share the smallest part of the image.
-        values: Predictions ``(*window, num_classes)`` of all windows, in that order; they are overwritten.
+        values: Weighted predictions ``(*window, num_classes)`` of all windows, in that order; they are overwritten.
         num_classes: Channels of the predictions.
     """
 
@@ -161,20 +168,16 @@ class _Blend:
             return
         axis = self.order[level]
         windows = self.axes[axis]
-        shape = [1] * len(self.order) + [1]
-        shape[axis] = -1
         carry = np.empty(self._carry_shape(level), np.float32)
         arrived = 0  # voxels of the window that the one before has begun
         for window in windows:
             left = len(window.weights) - window.finished
             for place, values in self.pieces(level + 1):
-                if len(windows) > 1:
-                    values *= window.weights.reshape(shape)
-                values[along(axis, slice(0, arrived))] += carry[_at(place, axis, slice(0, arrived))]
-                carry[_at(place, axis, slice(0, left))] = values[along(axis, slice(window.finished, None))]
+                values[_along(axis, slice(0, arrived))] += carry[_at(place, axis, slice(0, arrived))]
+                carry[_at(place, axis, slice(0, left))] = values[_along(axis, slice(window.finished, None))]
                 first = window.region.start
                 done = _at(place, axis, slice(first, first + window.finished))
-                yield done, values[along(axis, slice(0, window.finished))]
+                yield done, values[_along(axis, slice(0, window.finished))]
             arrived = left
 
     def _carry_shape(self, level: int) -> tuple[int, ...]:
@@ -186,7 +189,7 @@ class _Blend:
         return (*shape, self.num_classes)
 
 
-def along(axis: int, part: slice) -> tuple[slice, ...]:
+def _along(axis: int, part: slice) -> tuple[slice, ...]:
     """Return the index that takes a part of one axis and all of the others."""
     return (*(slice(None),) * axis, part)
 
@@ -253,7 +256,7 @@ def _axis_windows(length: int, window: int, overlap: float) -> list[_Window]:
 
 
 def _call(predict: Predict, windows: np.ndarray, num_classes: int) -> np.ndarray:
-    probabilities = np.array(predict(windows), np.float32)  # a copy, which the blend overwrites
+    probabilities = np.asarray(predict(windows), np.float32)
     expected = (*windows.shape[:-1], num_classes)
     if probabilities.shape != expected:
         raise ValueError(f"predict returned shape {probabilities.shape} for {windows.shape}, expected {expected}.")
