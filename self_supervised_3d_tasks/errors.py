@@ -28,10 +28,10 @@ class ScansFailed(RuntimeError):
         reasons: File and reason of each of them.
     """
 
-    def __init__(self, reasons: Sequence[str]):
+    def __init__(self, reasons: Sequence[str], what: str = "predicted"):
         self.reasons = list(reasons)
         count = f"{len(reasons)} scan{'s' * (len(reasons) > 1)}"
-        super().__init__("\n  ".join([f"{count} could not be predicted; repair, and go on with --resume:", *reasons]))
+        super().__init__("\n  ".join([f"{count} could not be {what}; repair, and go on with --resume:", *reasons]))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -11,14 +11,14 @@ listed at the end, the exit code is 1, and --resume tries them again.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import flags, logging
 
 from self_supervised_3d_tasks import commands
 from self_supervised_3d_tasks.errors import ScansFailed
-from self_supervised_3d_tasks.prediction import Scoring, load_predictor
+from self_supervised_3d_tasks.prediction import Predictor, Scoring, load_predictor
 
 USAGE = (
     "RUN_DIR INPUT OUTPUT [--job NAME | --ensemble all|best|NAME,NAME] [--also RUN_DIR] [--mirror AXES] "
@@ -78,28 +78,35 @@ def execute(run: str, source: str, target: str) -> None:
     scoring = None
     if given.scores is not None:
         scoring = Scoring.of(predictor, source, target, Path(given.scores), resume=given.resume)
-    failed = []
-    try:
-        if given.dry_run:
-            plan = predictor.plan(source, target, resume=given.resume)
-            for case, written in plan.jobs:
-                print(f"{case.image} -> {written}")
-            plan.failures.tell()
-            return
-        options = {name: getattr(given, name) for name in ("overlay", "probabilities", "resume")}
-        for written in predictor.predict_path(source, target, **options):
-            print(written)
-    except ScansFailed as error:
-        failed.append(error)
-    try:
-        for line in scoring.write() if scoring and not given.dry_run else ():
-            print(line)
-    except ScansFailed as error:
-        failed.append(error)
-    for error in failed:
-        print(f"error: {error}", file=sys.stderr)
+    failed = False
+    for lines in (_predicted(predictor, source, target), _scored(scoring)):
+        try:
+            for line in lines:
+                print(line, flush=True)
+        except ScansFailed as error:
+            failed = True
+            print(f"error: {error}", file=sys.stderr)
     if failed:
         sys.exit(1)
+
+
+def _predicted(predictor: Predictor, source: Path, target: Path) -> Iterator[str | Path]:
+    """Predict, and yield what was written; or with ``--dry_run`` what would be."""
+    given = flags.FLAGS
+    if given.dry_run:
+        plan = predictor.plan(source, target, resume=given.resume)
+        yield from (f"{case.image} -> {written}" for case, written in plan.jobs)
+        plan.failures.tell()
+    else:
+        options = {name: getattr(given, name) for name in ("overlay", "probabilities", "resume")}
+        yield from predictor.predict_path(source, target, **options)
+
+
+def _scored(scoring: Scoring | None) -> Iterator[str]:
+    """Score what was predicted, where that was asked for, and yield the means."""
+    if scoring and not flags.FLAGS.dry_run:
+        yield from scoring.write()
+        scoring.failures.tell()
 
 
 if __name__ == "__main__":

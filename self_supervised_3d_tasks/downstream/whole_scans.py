@@ -98,7 +98,7 @@ class WholeScanTask(DownstreamTask):
 
         return predict
 
-    def outputs(self, predict: inference.Predict, images: Iterable[np.ndarray]) -> np.ndarray:
+    def activated(self, predict: inference.Predict, images: Iterable[np.ndarray]) -> np.ndarray:
         """Return the activated outputs for some images, ``(n, num_outputs)``.
 
         Args:
@@ -111,7 +111,7 @@ class WholeScanTask(DownstreamTask):
         """Score the test cases as one set, and keep what was predicted for each as ``predictions.csv``."""
         part = store.subset(cases)
         prediction, probabilities = self.decode(
-            self.outputs(self.predictor(model), (part.image(index) for index in range(len(part))))
+            self.activated(self.predictor(model), (part.image(index) for index in range(len(part))))
         )
         found = Predictions(np.array([case.label for case in part.cases]), prediction, probabilities)
         names = [(case.name, case.subject) for case in part.cases]

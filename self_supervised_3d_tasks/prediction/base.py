@@ -107,13 +107,14 @@ class Predictor(ABC):
         """
 
     @abstractmethod
-    def scores(self, cases: Sequence[Case], source: Path, target: Path) -> list[CaseScore]:
+    def scores(self, cases: Sequence[Case], source: Path, target: Path, failures: Failures) -> list[CaseScore]:
         """Return the scores of what was predicted for some scans; those without a prediction are left out.
 
         Args:
             cases: Scans of ``source`` with what is true of them.
             source: What was predicted.
             target: Where the predictions are.
+            failures: Takes up the scans whose masks cannot be compared.
         """
 
     def is_many(self, source: Path) -> bool:

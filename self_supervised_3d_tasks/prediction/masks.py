@@ -91,11 +91,10 @@ class MaskPredictor(Predictor):
             raise UserError(f"{target}: the mask of {case.image.name} is a {' or '.join(allowed)} file; change OUTPUT")
         return [(case, target)]
 
-    def scores(self, cases: Sequence[Case], source: Path, target: Path) -> list[CaseScore]:
+    def scores(self, cases: Sequence[Case], source: Path, target: Path, failures: Failures) -> list[CaseScore]:
         """Compare each mask with that of the case, both on the grid of the scan."""
         masks = {case.name: path for case, path in self.outputs(source, target)}
-        rank, failures = self.experiment.rank, Failures(many=True)
-        fitting = []
+        rank, fitting = self.experiment.rank, []
         for case in cases:
             if masks[case.name].exists():
                 with failures.of(case):
@@ -107,7 +106,6 @@ class MaskPredictor(Predictor):
                 formats.read_mask(case.mask, rank), self.experiment.num_classes
             )
             rows += self.task.case_scores(case, truth, formats.read_mask(masks[case.name], rank).array, occurring)
-        failures.tell()
         return rows
 
     def _predict(self, case: Case, path: Path, overlay: bool, probabilities: bool) -> None:

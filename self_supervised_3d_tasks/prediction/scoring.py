@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from self_supervised_3d_tasks.data.cases import Case, Labels
@@ -11,6 +11,7 @@ from self_supervised_3d_tasks.data.labels.tables import Classes, LabelTable
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.tables import number, write_table
 from self_supervised_3d_tasks.prediction.base import Predictor
+from self_supervised_3d_tasks.prediction.failures import Failures
 from self_supervised_3d_tasks.scores.base import mean_of_defined
 
 
@@ -23,12 +24,14 @@ class Scoring:
         source: The scans.
         target: The predictions.
         cases: The scans with their masks or labels.
+        failures: Scans whose masks cannot be compared, once `write` has run.
     """
 
     predictor: Predictor
     source: Path
     target: Path
     cases: Sequence[Case]
+    failures: Failures = field(default_factory=lambda: Failures(many=True, what="scored"))
 
     @classmethod
     def of(cls, predictor: Predictor, source: Path, target: Path, labels: Path, *, resume: bool = False) -> Scoring:
@@ -68,7 +71,7 @@ class Scoring:
 
     def write(self) -> list[str]:
         """Write a row per case, or one of the whole set, and return the mean of each score as a line of text."""
-        rows = self.predictor.scores(self.cases, self.source, self.target)
+        rows = self.predictor.scores(self.cases, self.source, self.target, self.failures)
         names = list(self.predictor.task.scores())
         values: dict[str, dict[str, float]] = {}
         for row in rows:
@@ -78,5 +81,6 @@ class Scoring:
             ["case", *names],
             ([case, *(number(scores[name]) for name in names)] for case, scores in values.items()),
         )
-        of = f"{len(values)} of {len(self.cases)} scans" if self.predictor.experiment.task == "segmentation" else "all"
+        is_per_case = self.predictor.experiment.task == "segmentation"
+        of = f"{len(values)} of {len(self.cases)} scans" if is_per_case else "the set as a whole"
         return [f"{name} {mean_of_defined(scores[name] for scores in values.values()):.3f} ({of})" for name in names]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -51,7 +50,7 @@ class TablePredictor(Predictor):
         """Return each image with the path of the table."""
         return [(case, target) for case in self.cases(source)]
 
-    def scores(self, cases: Sequence[Case], source: Path, target: Path) -> list[CaseScore]:
+    def scores(self, cases: Sequence[Case], source: Path, target: Path, failures: Failures) -> list[CaseScore]:
         """Score all lines together, as a test set."""
         columns = self.task.columns
         lines = {row[0]: row[1:] for row in self._rows(target)}
@@ -70,7 +69,8 @@ class TablePredictor(Predictor):
 
     def _new_rows(self, cases: Sequence[Case], failures: Failures) -> Iterator[list[str]]:
         """Yield a line per image that can be read; images are read one batch at a time, and once for all models."""
-        for batch in itertools.batched(cases, self.experiment.batch_size):
+        size = self.experiment.batch_size
+        for batch in (cases[first : first + size] for first in range(0, len(cases), size)):
             names: list[str] = []
             images: list[list[np.ndarray]] = [[] for _ in self.groups]
             for case in batch:
@@ -82,7 +82,7 @@ class TablePredictor(Predictor):
                         seen.append(image)
             if names:
                 outputs = sum(
-                    group.weight * self.task.outputs(group.predict, seen)
+                    group.weight * self.task.activated(group.predict, seen)
                     for group, seen in zip(self.groups, images, strict=True)
                 )
                 prediction, probabilities = self.task.decode(outputs)
