@@ -117,11 +117,7 @@ def sliding_pieces(
         (padded[tuple(each.region for each in place)] for place in places),
         min(batch_size, len(places)),
     )
-    weighted = (
-        reduce(np.multiply.outer, [each.weights for each in place])[..., None] * values
-        for place, values in zip(places, chain.from_iterable(batches), strict=True)
-    )
-    blend = _Blend(axes, order, weighted, num_classes)
+    blend = _Blend(axes, order, _weighted(places, chain.from_iterable(batches), num_classes), num_classes)
     back = [-part.start for part in inside]
     bounds = [slice(0, size) for size in image.shape[:-1]]
     for piece in blend.pieces():
@@ -187,6 +183,16 @@ class _Blend:
             shape[axis] = len(self.axes[axis][0].weights)
         shape[self.order[level]] = self.axes[self.order[level]][0].carried
         return (*shape, self.num_classes)
+
+
+def _weighted(
+    places: Sequence[Sequence[_Window]], predictions: Iterator[np.ndarray], num_classes: int
+) -> Iterator[np.ndarray]:
+    """Yield the weighted prediction of each place, always in the same array: two fewer of them in memory at once."""
+    weighted = np.empty((*(len(each.weights) for each in places[0]), num_classes), np.float32)
+    for place in places:
+        weights = reduce(np.multiply.outer, [each.weights for each in place])
+        yield np.multiply(weights[..., None], next(predictions), out=weighted)
 
 
 def _along(axis: int, part: slice) -> tuple[slice, ...]:

@@ -10,7 +10,6 @@ from absl import logging
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.errors import ScansFailed, UserError
 
-
 _OF_TRAINING = re.compile(r',?(?: or)? set on_bad_file to "skip"')  # a remedy that has no effect here
 
 

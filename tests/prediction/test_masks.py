@@ -1,8 +1,7 @@
-"""Prediction of new scans with the run folder of a finetuning."""
+"""Masks of new scans with the run folder of a finetuning."""
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import nibabel as nib
@@ -12,47 +11,15 @@ from PIL import Image
 
 from self_supervised_3d_tasks.data.formats import read_image, read_mask
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import build
-from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.atomic import read_json, write_json
-from self_supervised_3d_tasks.files.models import save_model
 from self_supervised_3d_tasks.prediction import load_predictor
 
-EXPERIMENT = {
-    "algorithm": "rotation",
-    "dataset_name": "nifti",
-    "data_dir_train": "scans",
-    "data_dim": 16,
-    "num_classes": 2,
-    "enc_filters": 2,
-    "num_layers": 1,
-    "pooling": "none",
-    "epochs_initialized": 0,
-    "epochs_frozen": 0,
-}
-# Validation loss of each job; None is a job that has not finished.
-JOBS = {"050_random_0": 0.1, "100_frozen_0": 0.5, "100_initialized_1": 0.3, "100_random_0": None}
 SHAPE = (14, 20, 10)
 SPACING = (0.8, 1.25, 3.0)
 
 
-def write_run(folder, **keys):
-    """Make the run folder of a finetuning, with a model that has never been trained."""
-    (folder / "experiment.json").write_text(json.dumps(EXPERIMENT | keys))
-    experiment = load_experiment("finetune", folder / "experiment.json")
-    write_json(folder / "config.json", experiment.model_dump(mode="json"))
-    _, model = build.make_model(experiment, seed=3)
-    save_model(model, folder / "model.keras")
-    for job, loss in JOBS.items():
-        (folder / "jobs" / job).mkdir(parents=True)
-        if loss is not None:
-            shutil.copy(folder / "model.keras", folder / "jobs" / job)
-            write_json(folder / "jobs" / job / "scores.json", {"best_val_loss": loss, "scores": []})
-    return folder
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, write_run):
     return write_run(tmp_path_factory.mktemp("finetuning"))
 
 
@@ -124,7 +91,7 @@ def test_an_unknown_job_names_the_nearest(run):
         load_predictor(run, job="050_randm_0")
 
 
-def test_a_model_that_was_pretrained_on_other_intensities_says_so(tmp_path, caplog):
+def test_a_model_that_was_pretrained_on_other_intensities_says_so(tmp_path, write_run, caplog):
     pretraining = tmp_path / "pretrained"
     pretraining.mkdir()
     run = write_run(tmp_path, model_checkpoint=str(pretraining))
@@ -220,13 +187,13 @@ def test_crops_predict_a_scan_by_sliding_windows(run, folder, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def of_photographs(tmp_path_factory):
+def of_photographs(tmp_path_factory, write_run):
     keys = {"dataset_name": "images", "data_dim": [16, 24], "number_channels": 3, "num_classes": 3}
     return load_predictor(write_run(tmp_path_factory.mktemp("photographs"), **keys))
 
 
 @pytest.fixture(scope="module")
-def of_slices(tmp_path_factory):
+def of_slices(tmp_path_factory, write_run):
     keys = {"dataset_name": "pancreas2d", "data_dim": [16, 24], "num_classes": 3}
     return load_predictor(write_run(tmp_path_factory.mktemp("slices"), **keys))
 
@@ -295,7 +262,7 @@ def test_arrays_become_arrays(of_slices, tmp_path):
     assert alone.read_bytes() == written[0].read_bytes()
 
 
-def test_a_model_of_arrays_takes_nifti_scans_with_a_warning(tmp_path, caplog):
+def test_a_model_of_arrays_takes_nifti_scans_with_a_warning(tmp_path, write_run, caplog):
     (tmp_path / "run").mkdir()
     predictor = load_predictor(write_run(tmp_path / "run", dataset_name="npy", volume_fitting="resize"))
     (tmp_path / "in").mkdir()
