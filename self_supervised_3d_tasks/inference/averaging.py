@@ -1,6 +1,6 @@
 """Averages of predictions: over models, and over a scan and its mirror images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, combinations
 
 import numpy as np
@@ -12,7 +12,7 @@ def mean_of(predicts: Sequence[Predict]) -> Predict:
     """Return the function that gives the mean of what several functions predict of a batch."""
 
     def predict(batch: np.ndarray) -> np.ndarray:
-        return _mean([each(batch) for each in predicts])
+        return _mean((each(batch) for each in predicts), len(predicts))
 
     return predict if len(predicts) > 1 else predicts[0]
 
@@ -30,7 +30,8 @@ def mirrored(
     """
 
     def average(batch: np.ndarray) -> np.ndarray:
-        return _mean([_unmirrored(predict, batch, flips, swaps, left_right_axis) for flips in every])
+        found = (_unmirrored(predict, batch, flips, swaps, left_right_axis) for flips in every)
+        return _mean(found, len(every))
 
     every = list(chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1)))
     return average if axes else predict
@@ -51,8 +52,10 @@ def _unmirrored(
     return values
 
 
-def _mean(values: Sequence[np.ndarray]) -> np.ndarray:
-    total = np.array(values[0], np.float32)
-    for each in values[1:]:
+def _mean(values: Iterator[np.ndarray], count: int) -> np.ndarray:
+    """Return the mean of as many arrays, two of which exist at once."""
+    total = np.array(next(values), np.float32)
+    for each in values:
         total += each
-    return total / np.float32(len(values))
+    total /= np.float32(count)
+    return total

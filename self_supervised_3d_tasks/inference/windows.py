@@ -10,7 +10,7 @@ from itertools import chain, islice, product
 import numpy as np
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.inference.pieces import Piece, cover, moved
+from self_supervised_3d_tasks.inference.pieces import Piece, moved
 from self_supervised_3d_tasks.lazy import keras
 
 # (batch, *window, channels) -> probabilities (batch, *window, num_classes)
@@ -49,21 +49,6 @@ def blending_weights(starts: Sequence[int], window: int) -> np.ndarray:
     for start in starts:
         total[start : start + window] += profile
     return np.stack([profile / total[start : start + window] for start in starts]).astype(np.float32)
-
-
-def sliding_window(
-    predict: Predict,
-    image: np.ndarray,
-    window: Sequence[int],
-    *,
-    num_classes: int,
-    overlap: float = 0.5,
-    batch_size: int = 1,
-) -> np.ndarray:
-    """Predict an image of any size, as `sliding_pieces` does, and return the whole ``(*spatial, num_classes)``."""
-    settings = {"num_classes": num_classes, "overlap": overlap, "batch_size": batch_size}
-    whole = np.empty((*image.shape[:-1], num_classes), np.float32)
-    return cover(whole, sliding_pieces(predict, image, window, **settings))
 
 
 def sliding_pieces(

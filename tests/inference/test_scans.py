@@ -14,7 +14,7 @@ from self_supervised_3d_tasks.data.resampling import resize_linear
 from self_supervised_3d_tasks.data.volumes import Volume
 from self_supervised_3d_tasks.inference import PreparedScan, labels_of, mean_pieces, pieces, scans
 from self_supervised_3d_tasks.inference.pieces import cover
-from self_supervised_3d_tasks.inference.windows import sliding_window
+from self_supervised_3d_tasks.inference.windows import sliding_pieces
 
 RNG = np.random.default_rng(5)
 
@@ -35,7 +35,9 @@ def predict(batch):
 
 def whole(scan):
     """The probabilities on the scan's own grid by one resize of all of them, or by cutting the padding off."""
-    fitted = sliding_window(predict, scan.image, scan.preprocessing.data_dim, num_classes=3)
+    settings = {"num_classes": 3, "overlap": 0.5}
+    fitted = np.zeros((*scan.image.shape[:-1], 3), np.float32)
+    cover(fitted, sliding_pieces(predict, scan.image, scan.preprocessing.data_dim, **settings))
     result = np.zeros((*scan.shape, 3), np.float32)
     result[..., 0] = 1
     inner = tuple(side.stop - side.start for side in scan.box)
