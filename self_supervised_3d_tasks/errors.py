@@ -1,7 +1,7 @@
 """The exceptions that users are meant to see."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(ValueError):
@@ -17,6 +17,21 @@ class TrainingDiverged(RuntimeError):
 
     Commands print the message, which names the epoch, without a traceback and exit with code 1.
     """
+
+
+class ScansFailed(RuntimeError):
+    """Some scans of a folder cannot be used; what came of the others is complete.
+
+    Commands print the message, a line per scan, without a traceback and exit with code 1.
+
+    Attributes:
+        reasons: File and reason of each of them.
+    """
+
+    def __init__(self, reasons: Sequence[str], what: str = "predicted"):
+        self.reasons = list(reasons)
+        count = f"{len(reasons)} scan{'s' * (len(reasons) > 1)}"
+        super().__init__("\n  ".join([f"{count} could not be {what}; repair, and go on with --resume:", *reasons]))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

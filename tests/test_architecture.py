@@ -32,6 +32,7 @@ ALLOWED = {
         "data/formats/nifti_pairs.py",
         "data/formats/freesurfer.py",
         "data/grid.py",
+        "prediction/probabilities.py",
         "preparation",
     },
     "pydicom": {"data/dicom_series.py", "data/dicom_pixels.py", "data/dicom_seg.py"},

@@ -4,24 +4,50 @@ INPUT is a scan, or a folder of scans, like those that the model was trained on;
 model of masks writes NIfTI masks for NIfTI scans, which a model of .npy arrays takes too, .npy masks for .npy arrays,
 and PNG masks for photographs, OUTPUT being a file or a folder; a model of classes writes a CSV file, OUTPUT, with one
 line per scan.
+
+Of several models the probabilities are averaged: of jobs of RUN_DIR (--ensemble) and of further runs (--also), each
+with its own preparation of scans. A scan of a folder that cannot be predicted does not stop the others; such scans are
+listed at the end, the exit code is 1, and --resume tries them again.
 """
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import flags, logging
 
 from self_supervised_3d_tasks import commands
-from self_supervised_3d_tasks.prediction import Predictor
+from self_supervised_3d_tasks.errors import ScansFailed
+from self_supervised_3d_tasks.prediction import Predictor, Scoring, load_predictor
 
-USAGE = "RUN_DIR INPUT OUTPUT [--job NAME] [--set key=value] [--overlay] [--resume] [--dry_run]"
+USAGE = (
+    "RUN_DIR INPUT OUTPUT [--job NAME | --ensemble all|best|NAME,NAME] [--also RUN_DIR] [--mirror AXES] "
+    "[--largest_component all|CLASSES] [--probabilities] [--overlay] [--scores LABELS] [--set key=value] [--resume] "
+    "[--dry_run]"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    flags.DEFINE_string("job", None, "Folder name under RUN_DIR/jobs; default: most labels, then best validation.")
-    flags.DEFINE_multi_string("set", [], "key=value: overrides a key of the run, such as overlap; repeatable.")
+    flags.DEFINE_string(
+        "job",
+        None,
+        "Folder name under RUN_DIR/jobs; default: most labels, then best validation, and pretrained where it is close.",
+    )
+    flags.DEFINE_string(
+        "ensemble", None, "Average jobs: all, best (all repetitions of the default job's mode), or NAME,NAME."
+    )
+    flags.DEFINE_multi_string("also", [], "Average with the models of this run folder too; repeatable.")
+    flags.DEFINE_list(
+        "mirror", [], "Average over all flips along these axes: x,y,z (x is left-right), of photographs rows,columns."
+    )
+    flags.DEFINE_string("largest_component", None, "all, or classes as 1,2: keep the largest component of each; masks.")
+    flags.DEFINE_bool("probabilities", False, "Also write the probabilities of all classes beside each mask.")
     flags.DEFINE_bool("overlay", False, "Also write a picture of the mask on the scan beside each mask; masks only.")
+    flags.DEFINE_string(
+        "scores", None, "Folder of true masks, or table of labels: write scores.csv into OUTPUT and print the means."
+    )
+    flags.DEFINE_multi_string("set", [], "key=value: overrides a key of the run, such as overlap; repeatable.")
     flags.DEFINE_bool("resume", False, "Leave out scans whose mask, or whose line of the table, exists already.")
     flags.DEFINE_bool("dry_run", False, "Check model and headers, print what would be written, and stop.")
     commands.run(execute, usage=USAGE, example="runs/cpc_demo_test demo_data/test masks --overlay", argv=argv)
@@ -36,17 +62,51 @@ def execute(run: str, source: str, target: str) -> None:
         target: The output, a file or a folder, and for classes a CSV file.
 
     Raises:
-        UserError: The run is not finished, or an input cannot be read.
+        UserError: The run is not finished, or the only input cannot be read.
     """
-    run, source, target = (Path(item).expanduser() for item in (run, source, target))
-    predictor = Predictor.load(run, job=flags.FLAGS.job, overrides=flags.FLAGS["set"].value)
-    logging.info("model: %s", predictor.name)
-    if flags.FLAGS.dry_run:
-        for case, written in predictor.plan(source, target, resume=flags.FLAGS.resume):
-            print(f"{case.image} -> {written}")
-        return
-    for written in predictor.predict_path(source, target, overlay=flags.FLAGS.overlay, resume=flags.FLAGS.resume):
-        print(written)
+    given = flags.FLAGS
+    runs, (source, target) = [run, *given.also], (Path(item).expanduser() for item in (source, target))
+    predictor = load_predictor(
+        *(Path(item).expanduser() for item in runs),
+        job=given.job,
+        ensemble=given.ensemble,
+        mirror=given.mirror,
+        largest_component=given.largest_component,
+        overrides=given["set"].value,
+    )
+    logging.info("%s", predictor.describe())
+    scoring = None
+    if given.scores is not None:
+        scoring = Scoring.of(predictor, source, target, Path(given.scores), resume=given.resume)
+    failed = False
+    for lines in (_predicted(predictor, source, target), _scored(scoring)):
+        try:
+            for line in lines:
+                print(line, flush=True)
+        except ScansFailed as error:
+            failed = True
+            print(f"error: {error}", file=sys.stderr)
+    if failed:
+        sys.exit(1)
+
+
+def _predicted(predictor: Predictor, source: Path, target: Path) -> Iterator[str | Path]:
+    """Predict, and yield what was written; or with ``--dry_run`` what would be."""
+    given = flags.FLAGS
+    if given.dry_run:
+        plan = predictor.plan(source, target, resume=given.resume)
+        yield from (f"{case.image} -> {written}" for case, written in plan.jobs)
+        plan.failures.tell()
+    else:
+        options = {name: getattr(given, name) for name in ("overlay", "probabilities", "resume")}
+        yield from predictor.predict_path(source, target, **options)
+
+
+def _scored(scoring: Scoring | None) -> Iterator[str]:
+    """Score what was predicted, where that was asked for, and yield the means."""
+    if scoring and not flags.FLAGS.dry_run:
+        yield from scoring.write()
+        scoring.failures.tell()
 
 
 if __name__ == "__main__":

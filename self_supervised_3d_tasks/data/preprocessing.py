@@ -255,24 +255,6 @@ class Preprocessing:
         size = self.size_of(shape, replace(volume.header, shape=(*shape, 1)))
         return Placement(shape, tuple(slice(0, length) for length in shape), size)
 
-    def restore(self, probabilities: np.ndarray, placement: Placement) -> np.ndarray:
-        """Undo the fitting and the crop of a prediction; what was cut off is background, class 0.
-
-        Args:
-            probabilities: ``(*spatial, num_classes)`` on the fitted grid.
-            placement: What the image shows, from `prepare`.
-
-        Returns:
-            ``(*shape, num_classes)`` on the scan's own grid, float32.
-        """
-        restored = resize(probabilities[placement.inside(probabilities.shape[:-1])], placement.box_shape)
-        if placement.box_shape == placement.shape:
-            return restored
-        whole = np.zeros((*placement.shape, restored.shape[-1]), np.float32)
-        whole[..., 0] = 1.0
-        whole[placement.box] = restored
-        return whole
-
 
 def millimetres(spacing: Sequence[float]) -> str:
     """Return a voxel size for people, such as "0.7 × 0.7 × 2.5 mm"."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from self_supervised_3d_tasks import losses, scores
+from self_supervised_3d_tasks import inference, losses, scores
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
@@ -132,6 +132,10 @@ class DownstreamTask(ABC):
     @abstractmethod
     def dataset(self, store: VolumeStore, position: Position) -> Any:
         """Return a ``tf.data.Dataset`` of batches ``(image, label)``; images are ``(batch, *spatial, channels)``."""
+
+    @abstractmethod
+    def predictor(self, model: keras.Model) -> inference.Predict:
+        """Return the function from a batch of prepared images to probabilities, given a model of logits."""
 
     @abstractmethod
     def score(self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, job: RunFolder) -> list[CaseScore]:

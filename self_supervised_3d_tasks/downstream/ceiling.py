@@ -47,5 +47,5 @@ def _round_trip(experiment: FinetuneExperiment, case: Case) -> tuple[np.ndarray,
     _, placement = preprocessing.prepare(formats.read_channels(case.images, experiment.rank))
     mask = formats.read_mask(case.mask, experiment.rank)
     prepared = preprocessing.mask(mask, num_classes, placement)
-    restored = preprocessing.restore(np.eye(num_classes, dtype=np.float32)[prepared], placement)
+    restored = placement.restore(np.eye(num_classes, dtype=np.float32)[prepared])
     return preprocessing.labels(mask, num_classes), np.argmax(restored, axis=-1)

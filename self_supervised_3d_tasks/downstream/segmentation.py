@@ -99,6 +99,10 @@ class SegmentationTask(DownstreamTask):
             position=position,
         )
 
+    def predictor(self, model: keras.Model) -> inference.Predict:
+        """Return the function from a batch of prepared images to class probabilities."""
+        return inference.predictor(model)
+
     def predict(self, model: keras.Model, volume: Volume) -> np.ndarray:
         """Return the mask ``(*spatial)`` uint8 of a scan on its own grid.
 
@@ -125,15 +129,26 @@ class SegmentationTask(DownstreamTask):
 
     def score(self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, job: RunFolder) -> list[CaseScore]:
         """Score every test case on its own grid, and draw the first one beside its reference."""
-        scores, rows, occurring = self.scores(), [], self.occurring(cases)
+        rows, occurring = [], self.occurring(cases)
         for case in cases:
             volume, truth = self._read_labelled(case)
             mask = self.predict(model, volume)
             if case is cases[0]:
                 self.draw(job.first_test_case, volume, mask, f"{case.name}, {job.path.name}", truth)
-            found = Predictions(truth, mask, occurring=occurring)
-            rows += [CaseScore(case.name, name, score(found)) for name, score in scores.items()]
+            rows += self.case_scores(case, truth, mask, occurring)
         return rows
+
+    def case_scores(self, case: Case, truth: np.ndarray, mask: np.ndarray, occurring: Sequence[int]) -> list[CaseScore]:
+        """Return the scores of one case.
+
+        Args:
+            case: The case.
+            truth: Its labels ``(*spatial)``.
+            mask: The predicted ones.
+            occurring: The foreground classes in the truth of any case.
+        """
+        found = Predictions(truth, mask, occurring=occurring)
+        return [CaseScore(case.name, name, score(found)) for name, score in self.scores().items()]
 
     def _read_labelled(self, case: Case) -> tuple[Volume, np.ndarray]:
         """Return a scan and its labels ``(*spatial)``, both on the scan's own grid.

@@ -84,28 +84,44 @@ class WholeScanTask(DownstreamTask):
             position=position,
         )
 
-    def predict(self, model: keras.Model, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Return what `decode` makes of the outputs for some images.
+    def predictor(self, model: keras.Model) -> inference.Predict:
+        """Return the function from a batch of prepared images to activated outputs ``(batch, num_outputs)``.
 
         Args:
-            model: Images to logits ``(batch, num_outputs)``.
-            images: Prepared images ``(*spatial, channels)``, at least one; they are read one batch at a time.
+            model: It gives logits.
         """
         # The loss says what the logits are: of a sigmoid each, or of one softmax.
         activate = keras.ops.sigmoid if self.experiment.loss == "binary_crossentropy" else keras.ops.softmax
-        batches = inference.predict_in_batches(model.predict_on_batch, images, self.experiment.batch_size)
-        outputs = [keras.ops.convert_to_numpy(activate(keras.ops.cast(logits, "float32"))) for logits in batches]
-        return self.decode(np.concatenate(outputs))
+
+        def predict(batch: np.ndarray) -> np.ndarray:
+            return keras.ops.convert_to_numpy(activate(keras.ops.cast(model.predict_on_batch(batch), "float32")))
+
+        return predict
+
+    def activated(self, predict: inference.Predict, images: Iterable[np.ndarray]) -> np.ndarray:
+        """Return the activated outputs for some images, ``(n, num_outputs)``.
+
+        Args:
+            predict: From `predictor`, or several averaged.
+            images: Prepared images ``(*spatial, channels)``, at least one; they are read one batch at a time.
+        """
+        return np.concatenate(list(inference.predict_in_batches(predict, images, self.experiment.batch_size)))
 
     def score(self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, job: RunFolder) -> list[CaseScore]:
         """Score the test cases as one set, and keep what was predicted for each as ``predictions.csv``."""
         part = store.subset(cases)
-        prediction, probabilities = self.predict(model, (part.image(index) for index in range(len(part))))
+        prediction, probabilities = self.decode(
+            self.activated(self.predictor(model), (part.image(index) for index in range(len(part))))
+        )
         found = Predictions(np.array([case.label for case in part.cases]), prediction, probabilities)
         names = [(case.name, case.subject) for case in part.cases]
         # The prediction is kept where the table has a column for it; else it is read off the probabilities.
         labels = np.column_stack([found.truth, found.prediction])[:, : len(self.columns.labels)]
         write_predictions(job.predictions, self.columns, names, labels, probabilities)
+        return self.set_scores(found)
+
+    def set_scores(self, found: Predictions) -> list[CaseScore]:
+        """Return the scores of all cases of a set together."""
         return [CaseScore(WHOLE_SET, name, score(found)) for name, score in self.scores().items()]
 
     def predictions(self, job: RunFolder) -> Predictions:

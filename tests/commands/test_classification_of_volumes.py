@@ -22,7 +22,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.finetuning import sweep as finetune_sweep
-from self_supervised_3d_tasks.prediction import Predictor
+from self_supervised_3d_tasks.prediction import load_predictor
 from self_supervised_3d_tasks.scores.report import read_long
 
 MODES = ("frozen", "initialized", "random")
@@ -159,7 +159,7 @@ def test_parts_are_apart(finished):
 
 
 def test_what_was_tested_is_predicted_the_same(finished, tmp_path):
-    predictor = Predictor.load(finished.run.path, job="100_initialized_0")
+    predictor = load_predictor(finished.run.path, job="100_initialized_0")
     assert list(predictor.predict_path(finished.source, tmp_path / "classes.csv")) == [tmp_path / "classes.csv"]
     with open(tmp_path / "classes.csv", newline="", encoding="utf-8") as file:
         rows = {row["image"].removesuffix(".nii.gz"): row for row in csv.DictReader(file)}
@@ -172,10 +172,10 @@ def test_what_was_tested_is_predicted_the_same(finished, tmp_path):
 
 @of_an_archive
 def test_a_table_of_one_part_goes_on_with_another(finished, tmp_path):
-    predictor, target = Predictor.load(finished.run.path), tmp_path / "classes.csv"
+    predictor, target = load_predictor(finished.run.path), tmp_path / "classes.csv"
     list(predictor.predict_path(Path("organ.npz/val"), target))
-    assert predictor.plan(Path("organ.npz/val"), target, resume=True) == []
-    assert len(predictor.plan(Path("organ.npz/train"), target, resume=True)) == 24
+    assert predictor.plan(Path("organ.npz/val"), target, resume=True).jobs == []
+    assert len(predictor.plan(Path("organ.npz/train"), target, resume=True).jobs) == 24
 
 
 @of_an_archive
@@ -189,7 +189,7 @@ def test_a_table_of_one_part_goes_on_with_another(finished, tmp_path):
 )
 def test_what_is_no_part_is_not_predicted(finished, tmp_path, source, message):
     with pytest.raises(UserError, match=message):
-        Predictor.load(finished.run.path).plan(Path(source), tmp_path / "classes.csv")
+        load_predictor(finished.run.path).plan(Path(source), tmp_path / "classes.csv")
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,6 @@ def test_image_mask_and_prediction_are_of_one_box(tmp_path, fitting):
     expected = labels[box].repeat(2, 0).repeat(2, 1).repeat(2, 2) if fitting == "resize" else np.pad(labels[box], 3)
     np.testing.assert_array_equal(mask, expected)
     probabilities = np.eye(3, dtype=np.float32)[mask]
-    restored = np.argmax(preprocessing.restore(probabilities, placement), axis=-1)
+    restored = np.argmax(placement.restore(probabilities), axis=-1)
     labels[0, 0, 0] = 0
     np.testing.assert_array_equal(restored, labels)

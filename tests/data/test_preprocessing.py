@@ -65,7 +65,8 @@ def test_resize_and_restore_round_trip() -> None:
     preprocessing = make((16, 12, 20), volume_fitting="resize")
     x, y, z = np.meshgrid(np.linspace(0, 1, 10), np.linspace(0, 1, 12), np.linspace(0, 1, 14), indexing="ij")
     smooth = (x + y * z)[..., None].astype(np.float32)
-    restored = preprocessing.restore(*preprocessing.prepare(volume(smooth)))
+    image, placement = preprocessing.prepare(volume(smooth))
+    restored = placement.restore(image)
     assert restored.shape == smooth.shape
     np.testing.assert_allclose(restored, smooth / smooth.max(), atol=0.05)
 
@@ -77,7 +78,7 @@ def test_crop_pads_symmetrically_and_restores_exactly() -> None:
     assert image.shape == (6, 7, 5, 1) == preprocessing.fitted_shape(volume(array).header)
     np.testing.assert_array_equal(image[1:4, :, :4], array)
     assert np.count_nonzero(image) == array.size
-    np.testing.assert_array_equal(preprocessing.restore(image, placement), array)
+    np.testing.assert_array_equal(placement.restore(image), array)
     mask = preprocessing.mask(volume(np.ones((3, 7, 4), np.int32)), 2)
     np.testing.assert_array_equal(mask > 0, image[..., 0] > 0)
 
@@ -87,7 +88,7 @@ def test_exact_refuses_other_shapes_and_changes_nothing() -> None:
     array = DRAWS.uniform(size=(3, 4, 5, 1)).astype(np.float32)
     image, placement = preprocessing.prepare(volume(array))
     np.testing.assert_array_equal(image, array)
-    np.testing.assert_array_equal(preprocessing.restore(array, placement), array)
+    np.testing.assert_array_equal(placement.restore(array), array)
     with pytest.raises(UserError, match=r"scan.npy: has shape \(3, 4, 4\).*data_dim = \(3, 4, 5\)") as error:
         preprocessing.image(volume(array[:, :, :4]))
     assert 'Set volume_fitting to "resize"' in str(error.value)

@@ -99,7 +99,7 @@ def test_a_mask_comes_back_to_the_scans_own_grid(spacing, crop):
     preprocessing = resampling((1, 1, 1), (40, 20, 20), foreground_crop=crop)
     _, placement = preprocessing.prepare(volume((labels > 0)[..., None].astype(np.float32), spacing))
     mask = preprocessing.mask(volume(labels, spacing), 3, placement)
-    restored = np.argmax(preprocessing.restore(np.eye(3, dtype=np.float32)[mask], placement), axis=-1)
+    restored = np.argmax(placement.restore(np.eye(3, dtype=np.float32)[mask]), axis=-1)
     assert restored.shape == labels.shape
     for label in (1, 2):
         found, truth = restored == label, labels == label

@@ -26,7 +26,7 @@ from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.finetuning import job as finetuning
 from self_supervised_3d_tasks.finetuning import sweep as finetune_sweep
 from self_supervised_3d_tasks.finetuning.baseline import check_baseline
-from self_supervised_3d_tasks.prediction import Predictor
+from self_supervised_3d_tasks.prediction import load_predictor
 from self_supervised_3d_tasks.scores.report import read_long
 from self_supervised_3d_tasks.scores.statistics import WHOLE_SET
 
@@ -445,9 +445,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_new_photographs_become_a_table(photographs, tmp_path):
-    predictor = Predictor.load(photographs.folder.path)
+    predictor = load_predictor(photographs.folder.path)
     source, target = Path(photographs.experiment.data_dir_train), tmp_path / "deep" / "classes.csv"
-    assert [case.name for case, _ in predictor.plan(source, target)] == [f"eye{number:02}" for number in range(20)]
+    assert [case.name for case, _ in predictor.plan(source, target).jobs] == [f"eye{number:02}" for number in range(20)]
     assert list(predictor.predict_path(source, target)) == [target]
     rows = {Path(row["image"]).stem: row for row in read_rows(target)}
     assert len(rows) == 20
@@ -460,13 +460,13 @@ def test_new_photographs_become_a_table(photographs, tmp_path):
 
 
 def test_a_table_is_not_overwritten_and_resume_adds_to_it(photographs, tmp_path):
-    predictor = Predictor.load(photographs.folder.path)
+    predictor = load_predictor(photographs.folder.path)
     source, target = Path(photographs.experiment.data_dir_train), tmp_path / "classes.csv"
     list(predictor.predict_path(source / "eye03.png", target))
     (first,) = target.read_text().splitlines()[1:]
     with pytest.raises(UserError, match=r"classes\.csv: exists already; .*--resume"):
         list(predictor.predict_path(source, target))
-    assert len(predictor.plan(source, target, resume=True)) == 19
+    assert len(predictor.plan(source, target, resume=True).jobs) == 19
     list(predictor.predict_path(source, target, resume=True))
     lines = target.read_text().splitlines()[1:]
     assert lines[0] == first
@@ -476,7 +476,7 @@ def test_a_table_is_not_overwritten_and_resume_adds_to_it(photographs, tmp_path)
 
 
 def test_what_a_table_of_classes_cannot_be(photographs, tmp_path):
-    predictor = Predictor.load(photographs.folder.path)
+    predictor = load_predictor(photographs.folder.path)
     source = Path(photographs.experiment.data_dir_train)
     with pytest.raises(UserError, match="--overlay: this model gives one class per scan"):
         list(predictor.predict_path(source, tmp_path / "classes.csv", overlay=True))
@@ -494,7 +494,7 @@ def test_what_a_table_of_classes_cannot_be(photographs, tmp_path):
 
 
 def test_volumes_are_predicted_with_the_names_of_their_classes(volumes, tmp_path):
-    predictor = Predictor.load(volumes.folder.path, job="100_random_0")
+    predictor = load_predictor(volumes.folder.path, job="100_random_0")
     list(predictor.predict_path(Path(volumes.experiment.data_dir_train), tmp_path / "classes.csv"))
     rows = read_rows(tmp_path / "classes.csv")
     assert [row["image"] for row in rows] == [f"scan{number:02}.npy" for number in range(16)]

@@ -22,7 +22,7 @@ from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.models import load_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.finetuning import sweep as finetune_sweep
-from self_supervised_3d_tasks.prediction import Predictor
+from self_supervised_3d_tasks.prediction import load_predictor
 from self_supervised_3d_tasks.pretraining.run import plan as plan_pretraining
 from self_supervised_3d_tasks.scores.report import read_long
 from self_supervised_3d_tasks.scores.statistics import WHOLE_SET
@@ -164,7 +164,7 @@ def test_logits_are_independent_and_colours_of_grey_are_grey(finished):
     model = load_model(finished.path / "jobs" / "100_random_0" / "model.keras")
     assert model.output_shape == (None, 14)
     target = finished.path / "table.csv"
-    predictor = Predictor.load(finished.path)
+    predictor = load_predictor(finished.path)
     assert list(predictor.predict_path(Path(finished.experiment.data_dir_train), target)) == [target]
     rows = rows_of(target)
     assert list(rows[0]) == ["image", *(f"probability_{finding}" for finding in NIH_FINDINGS)]
@@ -181,10 +181,10 @@ def test_logits_are_independent_and_colours_of_grey_are_grey(finished):
 
 
 def test_a_table_of_predictions_is_continued_and_has_no_pictures(finished, tmp_path):
-    predictor = Predictor.load(finished.path)
+    predictor = load_predictor(finished.path)
     source, target = Path(finished.experiment.data_dir_train), tmp_path / "table.csv"
     list(predictor.predict_path(source / "00000003_001.png", target))
-    assert len(predictor.plan(source, target, resume=True)) == 23
+    assert len(predictor.plan(source, target, resume=True).jobs) == 23
     with pytest.raises(UserError, match="--overlay: this model gives findings of whole scans"):
         list(predictor.predict_path(source, target, overlay=True, resume=True))
     with pytest.raises(UserError, match=r"masks: this model gives findings of whole scans; .*\.csv"):

@@ -11,7 +11,8 @@ import pytest
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build, registry
 from self_supervised_3d_tasks.experiment.load import load_experiment
-from self_supervised_3d_tasks.inference import predictor, sliding_window
+from self_supervised_3d_tasks.inference.pieces import cover
+from self_supervised_3d_tasks.inference.windows import predictor, sliding_pieces
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.decoders.duc import duc
 from self_supervised_3d_tasks.models.decoders.unet import unet
@@ -156,11 +157,11 @@ def test_an_experiment_chooses_it_and_windows_cover_a_larger_scan(tmp_path):
     assert experiment.task == "segmentation"
     assert model.get_layer("decoder_conv").filters == 3
     assert all(layer in model.layers for layer in encoder.layers if layer.weights)
-    probabilities = sliding_window(predictor(model), images((11, 8, 5, 1), 1)[0], (8, 8, 4), num_classes=3)
-    assert probabilities.shape == (11, 8, 5, 3)
+    pieces = sliding_pieces(predictor(model), images((11, 8, 5, 1), 1)[0], (8, 8, 4), num_classes=3)
+    probabilities = cover(np.zeros((11, 8, 5, 3)), pieces)
     np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=1e-5)
     x = images((8, 8, 4, 1), 1)
-    one_window = sliding_window(predictor(model), x[0], (8, 8, 4), num_classes=3)
+    ((_, one_window),) = sliding_pieces(predictor(model), x[0], (8, 8, 4), num_classes=3)
     np.testing.assert_allclose(one_window, keras.ops.softmax(model(x))[0], atol=1e-5)
 
 

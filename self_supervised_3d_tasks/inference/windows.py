@@ -1,16 +1,16 @@
-"""Dense prediction for images of any size: sliding windows, Gaussian blending, masks on the scan's grid."""
+"""Dense prediction for images of any size: sliding windows, blended with Gaussian weights and given piece by piece."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from itertools import chain, islice, product
 
 import numpy as np
 
-from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.volumes import Volume
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.inference.pieces import Piece, moved
 from self_supervised_3d_tasks.lazy import keras
 
 # (batch, *window, channels) -> probabilities (batch, *window, num_classes)
@@ -51,7 +51,7 @@ def blending_weights(starts: Sequence[int], window: int) -> np.ndarray:
     return np.stack([profile / total[start : start + window] for start in starts]).astype(np.float32)
 
 
-def sliding_window(
+def sliding_pieces(
     predict: Predict,
     image: np.ndarray,
     window: Sequence[int],
@@ -59,23 +59,25 @@ def sliding_window(
     num_classes: int,
     overlap: float = 0.5,
     batch_size: int = 1,
-) -> np.ndarray:
-    """Predict an image of any size by overlapping windows with Gaussian-weighted blending.
+) -> Iterator[Piece]:
+    """Predict an image of any size by overlapping windows with Gaussian-weighted blending, piece by piece.
 
-    Memory beside the image: one accumulator of the result's size and one batch of windows.
+    A piece is given as soon as no further window touches it. Memory beside the image: what the next windows along the
+    first axis of the order share with the last ones, some rows of windows, and one batch of them.
 
     Args:
         predict: Function from ``(batch, *window, channels)`` to probabilities ``(batch, *window, num_classes)``.
         image: Image ``(*spatial, channels)`` of any rank. Where it is smaller than the window it is zero-padded
-            on both sides; the result has the image's shape again.
+            on both sides; the pieces cover the image's own voxels.
         window: Shape of the window in voxels, one number per spatial axis.
         num_classes: Channels of the result.
         overlap: Share of a window that its neighbour covers too, in [0, 1).
         batch_size: Windows per call of ``predict``. The last batch is filled with zeros, so that every call
             has the same shape and nothing is compiled twice.
 
-    Returns:
-        Probabilities ``(*spatial, num_classes)``, float32.
+    Yields:
+        Pieces of probabilities, float32; each voxel is in one of them. A piece is overwritten when the next is asked
+        for.
 
     Raises:
         UserError: The window has another rank than the image, or overlap or batch size is out of range.
@@ -88,19 +90,104 @@ def sliding_window(
             f"{window}, batch size {batch_size} and overlap {overlap}."
         )
     padded, inside = _pad(image, window)
-    if padded.shape[:-1] == window:
-        return _call(predict, padded[None], num_classes)[0][inside]
-
     axes = [_axis_windows(*axis, overlap) for axis in zip(padded.shape[:-1], window, strict=True)]
-    places = [tuple(zip(*place, strict=True)) for place in product(*axes)]
-    windows = (padded[region] for region, _ in places)
-    blended = np.zeros((*padded.shape[:-1], num_classes), np.float32)
+    order = sorted(range(len(axes)), key=lambda axis: axes[axis][0].carried / padded.shape[axis])
+    # In the order in which the blend asks for them; each place has one window per axis, in the order of the axes.
+    places = [
+        tuple(place[order.index(axis)] for axis in range(len(axes)))
+        for place in product(*(axes[axis] for axis in order))
+    ]
     batches = predict_in_batches(
-        lambda batch: _call(predict, batch, num_classes), windows, min(batch_size, len(places))
+        lambda batch: _call(predict, batch, num_classes),
+        (padded[tuple(each.region for each in place)] for place in places),
+        min(batch_size, len(places)),
     )
-    for (region, weights), values in zip(places, chain.from_iterable(batches), strict=True):
-        blended[region] += reduce(np.multiply.outer, weights)[..., None] * values
-    return blended[inside]
+    blend = _Blend(axes, order, _weighted(places, chain.from_iterable(batches), num_classes), num_classes)
+    back = [-part.start for part in inside]
+    bounds = [slice(0, size) for size in image.shape[:-1]]
+    for piece in blend.pieces():
+        yield from moved(piece, back, bounds)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A window along one axis.
+
+    Attributes:
+        region: Its voxels.
+        weights: ``(window,)``, see `blending_weights`.
+        finished: Voxels from its first one on that no further window touches.
+        carried: The most voxels that a window of this axis leaves to the next one.
+    """
+
+    region: slice
+    weights: np.ndarray
+    finished: int
+    carried: int
+
+
+@dataclass(frozen=True)
+class _Blend:
+    """The blend of all windows, axis after axis.
+
+    Attributes:
+        axes: The windows along each axis.
+        order: The axes, the outermost loop first: the one along which windows share the smallest part of the image.
+        values: Weighted predictions ``(*window, num_classes)`` of all windows, in that order; they are overwritten.
+        num_classes: Channels of the predictions.
+    """
+
+    axes: Sequence[Sequence[_Window]]
+    order: Sequence[int]
+    values: Iterator[np.ndarray]
+    num_classes: int
+
+    def pieces(self, level: int = 0) -> Iterator[Piece]:
+        """Yield what is finished, in voxels of the image along the axes from ``level`` on, of a window along others."""
+        if level == len(self.order):
+            yield (slice(None),) * level, next(self.values)
+            return
+        axis = self.order[level]
+        windows = self.axes[axis]
+        carry = np.empty(self._carry_shape(level), np.float32)
+        arrived = 0  # voxels of the window that the one before has begun
+        for window in windows:
+            left = len(window.weights) - window.finished
+            for place, values in self.pieces(level + 1):
+                values[_along(axis, slice(0, arrived))] += carry[_at(place, axis, slice(0, arrived))]
+                carry[_at(place, axis, slice(0, left))] = values[_along(axis, slice(window.finished, None))]
+                first = window.region.start
+                done = _at(place, axis, slice(first, first + window.finished))
+                yield done, values[_along(axis, slice(0, window.finished))]
+            arrived = left
+
+    def _carry_shape(self, level: int) -> tuple[int, ...]:
+        """Return the shape of what windows along an axis leave to the next one: a window along the axes before it."""
+        shape = [self.axes[axis][-1].region.stop for axis in range(len(self.axes))]
+        for axis in self.order[:level]:
+            shape[axis] = len(self.axes[axis][0].weights)
+        shape[self.order[level]] = self.axes[self.order[level]][0].carried
+        return (*shape, self.num_classes)
+
+
+def _weighted(
+    places: Sequence[Sequence[_Window]], predictions: Iterator[np.ndarray], num_classes: int
+) -> Iterator[np.ndarray]:
+    """Yield the weighted prediction of each place, always in the same array: two fewer of them in memory at once."""
+    weighted = np.empty((*(len(each.weights) for each in places[0]), num_classes), np.float32)
+    for place in places:
+        weights = reduce(np.multiply.outer, [each.weights for each in place])
+        yield np.multiply(weights[..., None], next(predictions), out=weighted)
+
+
+def _along(axis: int, part: slice) -> tuple[slice, ...]:
+    """Return the index that takes a part of one axis and all of the others."""
+    return (*(slice(None),) * axis, part)
+
+
+def _at(place: tuple[slice, ...], axis: int, part: slice) -> tuple[slice, ...]:
+    """Return a place with another part of one axis."""
+    return (*place[:axis], part, *place[axis + 1 :])
 
 
 def predict_in_batches(
@@ -139,39 +226,6 @@ def predictor(model: keras.Model) -> Predict:
     return predict
 
 
-def predict_case(
-    model: keras.Model | Predict,
-    volume: Volume,
-    preprocessing: Preprocessing,
-    *,
-    num_classes: int,
-    overlap: float = 0.5,
-    batch_size: int = 1,
-) -> np.ndarray:
-    """Predict the integer mask of one scan on the scan's own voxel grid.
-
-    "resize" and "exact" take one forward pass over the whole image, "crop" slides a window of ``data_dim``
-    over it. Probabilities, not labels, are brought back to the scan's grid: borders are rounded once.
-
-    Args:
-        model: Model that gives logits, or a function from a batch of images to probabilities.
-        volume: Scan as it was read; its array is ``(*spatial, channels)``.
-        preprocessing: Preprocessing that the model was trained with.
-        num_classes: Classes including background.
-        overlap: Share of a window that its neighbour covers too, in [0, 1).
-        batch_size: Windows per call of the model.
-
-    Returns:
-        Mask ``(*spatial)``, uint8, labels 0 to ``num_classes - 1``.
-    """
-    predict = predictor(model) if hasattr(model, "predict_on_batch") else model
-    settings = {"num_classes": num_classes, "overlap": overlap, "batch_size": batch_size}
-    image, placement = preprocessing.prepare(volume)
-    probabilities = sliding_window(predict, image, preprocessing.data_dim, **settings)
-    restored = preprocessing.restore(probabilities, placement)
-    return np.argmax(restored, axis=-1).astype(np.uint8)
-
-
 def _pad(image: np.ndarray, window: tuple[int, ...]) -> tuple[np.ndarray, tuple[slice, ...]]:
     """Zero-pad symmetrically up to the window; return the image and the slices that undo it."""
     missing = [max(0, size - length) for length, size in zip(image.shape[:-1], window, strict=True)]
@@ -183,10 +237,13 @@ def _pad(image: np.ndarray, window: tuple[int, ...]) -> tuple[np.ndarray, tuple[
     return np.pad(image, [*widths, (0, 0)]), inside
 
 
-def _axis_windows(length: int, window: int, overlap: float) -> list[tuple[slice, np.ndarray]]:
+def _axis_windows(length: int, window: int, overlap: float) -> list[_Window]:
     starts = window_starts(length, window, overlap)
+    finished = [following - start for start, following in zip(starts, [*starts[1:], length], strict=True)]
+    carried = max(window - count for count in finished)
+    weights = blending_weights(starts, window)
     regions = [slice(start, start + window) for start in starts]
-    return list(zip(regions, blending_weights(starts, window), strict=True))
+    return [_Window(*each, carried) for each in zip(regions, weights, finished, strict=True)]
 
 
 def _call(predict: Predict, windows: np.ndarray, num_classes: int) -> np.ndarray:

@@ -8,17 +8,24 @@ import pytest
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.volumes import Volume
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.inference import (
+from self_supervised_3d_tasks.inference.pieces import cover
+from self_supervised_3d_tasks.inference.scans import predict_case
+from self_supervised_3d_tasks.inference.windows import (
     blending_weights,
     gaussian_weights,
-    predict_case,
     predictor,
-    sliding_window,
+    sliding_pieces,
     window_starts,
 )
 
 # image shape, window: both ranks, odd sizes, an axis smaller than the window, one that fits exactly
 CASES = [((11,), (4,)), ((9, 13), (4, 6)), ((5, 13), (8, 6)), ((9, 8, 11), (4, 4, 4)), ((3, 8, 11), (4, 8, 5))]
+
+
+def sliding_window(predict, image, window, *, num_classes, **options):
+    """Return the whole of the pieces, ``(*spatial, num_classes)``."""
+    whole = np.full((*image.shape[:-1], num_classes), np.nan, np.float32)
+    return cover(whole, sliding_pieces(predict, image, window, num_classes=num_classes, **options))
 
 
 @pytest.mark.parametrize(

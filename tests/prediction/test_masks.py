@@ -1,8 +1,7 @@
-"""Prediction of new scans with the run folder of a finetuning."""
+"""Masks of new scans with the run folder of a finetuning."""
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import nibabel as nib
@@ -12,53 +11,21 @@ from PIL import Image
 
 from self_supervised_3d_tasks.data.formats import read_image, read_mask
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import build
-from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.atomic import read_json, write_json
-from self_supervised_3d_tasks.files.models import save_model
-from self_supervised_3d_tasks.prediction import Predictor
+from self_supervised_3d_tasks.prediction import load_predictor
 
-EXPERIMENT = {
-    "algorithm": "rotation",
-    "dataset_name": "nifti",
-    "data_dir_train": "scans",
-    "data_dim": 16,
-    "num_classes": 2,
-    "enc_filters": 2,
-    "num_layers": 1,
-    "pooling": "none",
-    "epochs_initialized": 0,
-    "epochs_frozen": 0,
-}
-# Validation loss of each job; None is a job that has not finished.
-JOBS = {"050_random_0": 0.1, "100_frozen_0": 0.5, "100_initialized_1": 0.3, "100_random_0": None}
 SHAPE = (14, 20, 10)
 SPACING = (0.8, 1.25, 3.0)
 
 
-def write_run(folder, **keys):
-    """Make the run folder of a finetuning, with a model that has never been trained."""
-    (folder / "experiment.json").write_text(json.dumps(EXPERIMENT | keys))
-    experiment = load_experiment("finetune", folder / "experiment.json")
-    write_json(folder / "config.json", experiment.model_dump(mode="json"))
-    _, model = build.make_model(experiment, seed=3)
-    save_model(model, folder / "model.keras")
-    for job, loss in JOBS.items():
-        (folder / "jobs" / job).mkdir(parents=True)
-        if loss is not None:
-            shutil.copy(folder / "model.keras", folder / "jobs" / job)
-            write_json(folder / "jobs" / job / "scores.json", {"best_val_loss": loss, "scores": []})
-    return folder
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, write_run):
     return write_run(tmp_path_factory.mktemp("finetuning"))
 
 
 @pytest.fixture(scope="module")
 def predictor(run):
-    return Predictor.load(run)
+    return load_predictor(run)
 
 
 def scan(shape=SHAPE, seed=0):
@@ -115,25 +82,25 @@ def test_a_file_goes_to_a_file_or_into_a_folder(folder, predictor):
 
 
 def test_the_default_job_has_most_labels_then_the_lowest_validation_loss(run, predictor):
-    assert predictor.name == "100_initialized_1"
-    assert Predictor.load(run, job="050_random_0").name == "050_random_0"
+    assert predictor.members[0].name == "100_initialized_1"
+    assert load_predictor(run, job="050_random_0").members[0].name == "050_random_0"
 
 
 def test_an_unknown_job_names_the_nearest(run):
     with pytest.raises(UserError, match=r"--job: .*050_randm_0 holds no model\.keras\. Did you mean '050_random_0'\?"):
-        Predictor.load(run, job="050_randm_0")
+        load_predictor(run, job="050_randm_0")
 
 
-def test_a_model_that_was_pretrained_on_other_intensities_says_so(tmp_path, caplog):
+def test_a_model_that_was_pretrained_on_other_intensities_says_so(tmp_path, write_run, caplog):
     pretraining = tmp_path / "pretrained"
     pretraining.mkdir()
     run = write_run(tmp_path, model_checkpoint=str(pretraining))
     write_json(run / "status.json", {"status": "finished"})
-    Predictor.load(run)
+    load_predictor(run)
     assert caplog.text == ""
     stored = read_json(run / "config.json")
     write_json(pretraining / "config.json", stored | {"intensity_window": [-100, 240]})
-    Predictor.load(run)
+    load_predictor(run)
     (record,) = caplog.records
     assert record.getMessage().startswith(f"{run}: the scans are prepared otherwise")
     assert record.getMessage().endswith(":\n  intensity_window: null, in the pretraining [-100, 240]")
@@ -141,17 +108,17 @@ def test_a_model_that_was_pretrained_on_other_intensities_says_so(tmp_path, capl
 
 def test_folders_that_cannot_predict_are_named(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path}: not the run folder of a finetuning"):
-        Predictor.load(tmp_path)
+        load_predictor(tmp_path)
     (tmp_path / "jobs").mkdir()
     with pytest.raises(UserError, match=r"config\.json: no such"):
-        Predictor.load(tmp_path)
+        load_predictor(tmp_path)
 
 
 def test_without_a_finished_job_the_remedy_is_told(run, tmp_path):
     shutil.copy(run / "config.json", tmp_path)
     (tmp_path / "jobs" / "100_random_0").mkdir(parents=True)
     with pytest.raises(UserError, match=r"no job has finished; run finetune\.py with --resume"):
-        Predictor.load(tmp_path)
+        load_predictor(tmp_path)
 
 
 def test_nothing_is_overwritten_and_resume_goes_on_behind_it(folder, predictor):
@@ -192,21 +159,21 @@ def test_a_damaged_model_is_named(run, tmp_path):
     model = copied / "jobs" / "100_frozen_0" / "model.keras"
     model.write_bytes(model.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"100_frozen_0/model\.keras: truncated"):
-        Predictor.load(copied, job="100_frozen_0")
+        load_predictor(copied, job="100_frozen_0")
 
 
 def test_crops_predict_a_scan_by_sliding_windows(run, folder, monkeypatch):
-    predictor = Predictor.load(run, overrides=["volume_fitting=crop", "overlap=0.5"])
+    predictor = load_predictor(run, overrides=["volume_fitting=crop", "overlap=0.5"])
     image = scan((24, 16, 12))
     nib.save(turned(image), folder / "long.nii.gz")
     windows = []
-    predict_on_batch = predictor.model.predict_on_batch
+    predict_on_batch = predictor.members[0].model.predict_on_batch
 
     def watched(batch):
         windows.append(batch.copy())
         return predict_on_batch(batch)
 
-    monkeypatch.setattr(predictor.model, "predict_on_batch", watched)
+    monkeypatch.setattr(predictor.members[0].model, "predict_on_batch", watched)
     (written,) = predictor.predict_path(folder / "long.nii.gz", folder / "out")
     fitted = predictor.experiment.preprocessing.image(read_image(folder / "long.nii.gz", 3))
     assert fitted.shape == (24, 16, 16, 1)
@@ -220,21 +187,21 @@ def test_crops_predict_a_scan_by_sliding_windows(run, folder, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def of_photographs(tmp_path_factory):
+def of_photographs(tmp_path_factory, write_run):
     keys = {"dataset_name": "images", "data_dim": [16, 24], "number_channels": 3, "num_classes": 3}
-    return Predictor.load(write_run(tmp_path_factory.mktemp("photographs"), **keys))
+    return load_predictor(write_run(tmp_path_factory.mktemp("photographs"), **keys))
 
 
 @pytest.fixture(scope="module")
-def of_slices(tmp_path_factory):
+def of_slices(tmp_path_factory, write_run):
     keys = {"dataset_name": "pancreas2d", "data_dim": [16, 24], "num_classes": 3}
-    return Predictor.load(write_run(tmp_path_factory.mktemp("slices"), **keys))
+    return load_predictor(write_run(tmp_path_factory.mktemp("slices"), **keys))
 
 
 def expected_mask(predictor, path):
     """What the model says of an image that has its size."""
     image = predictor.experiment.preprocessing.image(read_image(path, 2))
-    return np.argmax(predictor.model.predict_on_batch(image[np.newaxis])[0], axis=-1)
+    return np.argmax(predictor.members[0].model.predict_on_batch(image[np.newaxis])[0], axis=-1)
 
 
 def test_photographs_become_png_masks(of_photographs, tmp_path, caplog):
@@ -252,7 +219,7 @@ def test_photographs_become_png_masks(of_photographs, tmp_path, caplog):
     pictures = set((tmp_path / "out").iterdir()) - set(written)
     assert pictures == {path.with_name(f"{path.stem}_overlay.png") for path in written}
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
-    assert of_photographs.plan(tmp_path / "in", tmp_path / "out", resume=True) == []
+    assert of_photographs.plan(tmp_path / "in", tmp_path / "out", resume=True).jobs == []
     (alone,) = of_photographs.predict_path(tmp_path / "in" / "eye1.jpg", tmp_path / "alone.png")
     assert alone.read_bytes() == written[0].read_bytes()
 
@@ -295,9 +262,9 @@ def test_arrays_become_arrays(of_slices, tmp_path):
     assert alone.read_bytes() == written[0].read_bytes()
 
 
-def test_a_model_of_arrays_takes_nifti_scans_with_a_warning(tmp_path, caplog):
+def test_a_model_of_arrays_takes_nifti_scans_with_a_warning(tmp_path, write_run, caplog):
     (tmp_path / "run").mkdir()
-    predictor = Predictor.load(write_run(tmp_path / "run", dataset_name="npy", volume_fitting="resize"))
+    predictor = load_predictor(write_run(tmp_path / "run", dataset_name="npy", volume_fitting="resize"))
     (tmp_path / "in").mkdir()
     np.save(tmp_path / "in" / "array.npy", np.random.default_rng(0).normal(size=SHAPE))
     (written,) = predictor.predict_path(tmp_path / "in", tmp_path / "out", overlay=True)

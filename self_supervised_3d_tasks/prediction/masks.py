@@ -1,0 +1,178 @@
+"""Scans in, masks on the original grid out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from self_supervised_3d_tasks import inference
+from self_supervised_3d_tasks.data import formats
+from self_supervised_3d_tasks.data.cases import Case
+from self_supervised_3d_tasks.data.formats import npy
+from self_supervised_3d_tasks.data.volumes import Header, Volume, check_same_grid
+from self_supervised_3d_tasks.downstream.base import CaseScore
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.files.scratch import scratch
+from self_supervised_3d_tasks.prediction import probabilities as probability_files
+from self_supervised_3d_tasks.prediction.base import Plan, Predictor
+from self_supervised_3d_tasks.prediction.components import keep_largest
+from self_supervised_3d_tasks.prediction.failures import Failures
+
+
+@dataclass(frozen=True)
+class MaskPredictor(Predictor):
+    """A file into a file or folder, a folder into a folder.
+
+    Each mask has the format of its scan, and that of a photograph is a PNG file.
+
+    Attributes:
+        largest: Classes of which a mask keeps the largest connected component.
+    """
+
+    largest: Sequence[int] = ()
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Those of the layout; a model of arrays takes every volume format."""
+        suffixes = super().suffixes
+        return formats.volume_suffixes() if suffixes == npy.SUFFIXES else suffixes
+
+    def predict_path(
+        self, source: Path, target: Path, *, overlay: bool = False, probabilities: bool = False, resume: bool = False
+    ) -> Iterator[Path]:
+        """Write one mask per scan, with ``overlay`` also a picture of it on the scan.
+
+        The picture is ``<name>.png``, or ``<name>_overlay.png`` where the mask has that name; ``probabilities`` are
+        ``<name>_probabilities`` and written before the mask, so that a mask says that its scan is done.
+        """
+        plan = self.plan(source, target, resume=resume)
+        masks = {path for _, path in self.outputs(source, target)}
+        if overlay:
+            _check_free("--overlay", "picture", masks, map(_picture, masks))
+        if probabilities:
+            files = [probability_files.path_of(path, self._header(case)) for case, path in plan.jobs]
+            _check_free("--probabilities", "file of probabilities", masks, files)
+            if not resume and (existing := [path for path in files if path.exists()]):
+                raise UserError(f"{existing[0]}: exists already; choose another OUTPUT, or write it anew with --resume")
+        self._say_what_masks_hold([case for case, _ in plan.jobs])
+        for case, path in plan.jobs:
+            done = False
+            with plan.failures.of(case):
+                self._predict(case, path, overlay, probabilities)
+                done = True
+            if done:
+                yield path
+        plan.failures.tell()
+
+    def plan(self, source: Path, target: Path, *, resume: bool = False) -> Plan:
+        """Return each scan with the path of its mask."""
+        jobs = self.outputs(source, target)
+        for case, path in jobs:
+            if path.exists() and any(path.samefile(image) for image in case.images):
+                raise UserError(f"{path}: is the scan itself; choose another OUTPUT for its mask")
+        existing = [path for _, path in jobs if path.exists()]
+        if existing and not resume:
+            raise UserError(f"{existing[0]}: exists already; choose another OUTPUT, or go on behind it with --resume")
+        return self.checked([(case, path) for case, path in jobs if path not in existing], source)
+
+    def outputs(self, source: Path, target: Path) -> list[tuple[Case, Path]]:
+        """Return each scan with the path of its mask."""
+        cases = self.cases(source)
+        given = formats.suffix_of(target)
+        if source.is_dir() or target.is_dir() or not given:
+            return [(case, target / f"{case.name}{formats.of(case.image).MASK_SUFFIXES[0]}") for case in cases]
+        (case,) = cases
+        allowed = formats.of(case.image).MASK_SUFFIXES
+        if given not in allowed:
+            raise UserError(f"{target}: the mask of {case.image.name} is a {' or '.join(allowed)} file; change OUTPUT")
+        return [(case, target)]
+
+    def scores(self, cases: Sequence[Case], source: Path, target: Path, failures: Failures) -> list[CaseScore]:
+        """Compare each mask with that of the case, both on the grid of the scan."""
+        masks = {case.name: path for case, path in self.outputs(source, target)}
+        rank, fitting = self.experiment.rank, []
+        for case in cases:
+            if masks[case.name].exists():
+                with failures.of(case):
+                    check_same_grid(formats.read_mask_header(masks[case.name], rank), self._mask_header(case))
+                    fitting.append(case)
+        occurring, rows = self.task.occurring(fitting), []
+        for case in fitting:
+            truth = self.experiment.preprocessing.labels(
+                formats.read_mask(case.mask, rank), self.experiment.num_classes
+            )
+            rows += self.task.case_scores(case, truth, formats.read_mask(masks[case.name], rank).array, occurring)
+        return rows
+
+    def _predict(self, case: Case, path: Path, overlay: bool, probabilities: bool) -> None:
+        volume = self._read(case)
+        header = volume.header
+        scans = [inference.PreparedScan.of(volume, group.experiment.preprocessing) for group in self.groups]
+        del volume  # a large one takes as much memory as what the model sees of it
+        shape, num_classes = header.shape[:-1], self.experiment.num_classes
+        pieces = self._pieces(scans)
+        if probabilities:
+            with scratch((*shape, num_classes)) as kept:
+                mask = inference.labels_of(_copied(pieces, kept), shape)
+                probability_files.write_probabilities(probability_files.path_of(path, header), kept, header)
+        else:
+            mask = inference.labels_of(pieces, shape)
+        if self.largest:
+            mask = keep_largest(mask, self.largest)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        formats.write_mask(path, mask, reference=header.path)
+        if overlay:
+            self.task.draw(_picture(path), self._read(case), mask, case.name)
+
+    def _pieces(self, scans: Sequence[inference.PreparedScan]) -> Iterator[inference.Piece]:
+        """Yield the mean probabilities of all models, given a scan as each group of them sees it."""
+        num_classes = self.experiment.num_classes
+        predictions = [
+            (group.weight, scan.predict(group.predict, num_classes=num_classes, overlap=group.experiment.overlap))
+            for group, scan in zip(self.groups, scans, strict=True)
+        ]
+        if len(predictions) == 1:
+            return predictions[0][1]
+        return inference.mean_pieces(predictions, scans[0].shape, num_classes)
+
+    def _read(self, case: Case) -> Volume:
+        return formats.read_channels(case.images, self.experiment.rank)
+
+    def _header(self, case: Case) -> Header:
+        return formats.read_header(case.image, self.experiment.rank)
+
+    def _mask_header(self, case: Case) -> Header:
+        return formats.read_mask_header(case.mask, self.experiment.rank)
+
+    def _say_what_masks_hold(self, cases: Sequence[Case]) -> None:
+        if super().suffixes == npy.SUFFIXES and any(self._header(case).affine is not None for case in cases):
+            logging.warning(
+                "trained on .npy arrays, whose axes have no directions. A scan is turned to RAS axes before it is "
+                "predicted: check that the arrays were stored in that order."
+            )
+        if self.experiment.label_map:
+            logging.info(
+                "masks hold classes, not the labels they were made from: label_map %s", self.experiment.label_map
+            )
+
+
+def _check_free(flag: str, noun: str, masks: set[Path], others: Iterator[Path] | Sequence[Path]) -> None:
+    if taken := sorted(masks.intersection(others)):
+        raise UserError(f"{flag}: {taken[0]} is a mask, so that no {noun} can have that name; rename its scan")
+
+
+def _copied(pieces: Iterator[inference.Piece], array: np.ndarray) -> Iterator[inference.Piece]:
+    """Yield pieces and write each to its place in an array."""
+    for place, values in pieces:
+        array[place] = values
+        yield place, values
+
+
+def _picture(mask: Path) -> Path:
+    """Return where a mask is drawn on its scan."""
+    ending = "_overlay.png" if formats.suffix_of(mask) == ".png" else ".png"
+    return mask.with_name(f"{formats.stem_of(mask)}{ending}")
