@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import locale
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -127,8 +129,16 @@ def test_compressed_slices(tmp_path: Path, compression: str) -> None:
     np.testing.assert_array_equal(array[::-1, ::-1, :, 0], voxels((32, 40, 3)) * 2.0 - 1024)
 
 
+@pytest.fixture
+def kept_locale() -> Iterator[None]:
+    """Undo what SimpleITK's writer of DICOM does to the process, which then reads files as ASCII."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    yield
+    locale.setlocale(locale.LC_CTYPE, before)
+
+
 @pytest.mark.parametrize("compression", ["JPEG", "JPEG2000"])
-def test_slices_that_simpleitk_compressed(tmp_path: Path, compression: str) -> None:
+def test_slices_that_simpleitk_compressed(kept_locale, tmp_path: Path, compression: str) -> None:
     """Lossless JPEG, the usual compression of archives, is decoded without a further package."""
     stored = voxels((32, 40, 3))
     folder = save(slices(stored), tmp_path / "scan", shuffled=False)
