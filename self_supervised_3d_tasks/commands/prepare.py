@@ -16,7 +16,7 @@ from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.experiment.load import override
 
 DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, bool: flags.DEFINE_bool}
-USAGE, EXAMPLE = "NAME --output DIR [--flag value]", "demo --output demo_data"
+USAGE, EXAMPLE = "NAME --output PATH [--flag value]", "demo --output demo_data"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if name in known():
         module = importlib.import_module(f"{preparation.__name__}.{name}")
         define_flags(module.Options)
-        usage, main = USAGE.replace("NAME", name), functools.partial(execute, module, program)
+        usage, main = _usage(name, module), functools.partial(execute, module, program)
         commands.run(main, usage=usage, text=module.__doc__, example=EXAMPLE, argv=argv)
     else:
         # The flags belong to the data set, so that without one none of them can be parsed.
@@ -43,7 +43,7 @@ def known() -> list[str]:
 
 def define_flags(options: type[BaseModel]) -> None:
     """Define ``--output`` and one flag per field of a preparation's options."""
-    flags.DEFINE_string("output", None, "folder to make")
+    flags.DEFINE_string("output", None, "folder or file to make")
     flags.DEFINE_multi_string("set", [], "key=value: another way to give an option below; repeatable")
     flags.DEFINE_bool("dry_run", False, "print the options and stop")
     for name, field in options.model_fields.items():
@@ -56,14 +56,18 @@ def execute(module: ModuleType, program: str, *names: str) -> None:
     Args:
         module: A module of `self_supervised_3d_tasks.preparation`.
         program: The name of the program, for messages.
-        names: The positional arguments, of which the preparation's name should be the only one.
+        names: The positional arguments: the preparation's name, and its source where it has one.
 
     Raises:
-        UserError: A flag is missing or out of range, or the preparation refuses.
+        UserError: An argument or flag is missing or out of range, or the preparation refuses.
     """
-    usage = commands.usage_line(program, USAGE)
-    if len(names) > 1:
-        raise UserError(f"unexpected argument {names[1]!r}; {usage}")
+    usage = commands.usage_line(program, _usage("NAME", module))
+    name, *sources = names
+    expected = 1 if hasattr(module, "SOURCE") else 0
+    if len(sources) > expected:
+        raise UserError(f"unexpected argument {sources[expected]!r}; {usage}")
+    if len(sources) < expected:
+        raise UserError(f"{module.SOURCE} is missing; {commands.usage_line(program, _usage(name, module))}")
     if not flags.FLAGS["output"].value:
         raise UserError(f"--output is missing; {usage}")
     values = {name: flags.FLAGS[name].value for name in module.Options.model_fields}
@@ -77,10 +81,22 @@ def execute(module: ModuleType, program: str, *names: str) -> None:
         raise UserError(f"--{first['loc'][0]}: {first['msg']}, received {first['input']!r}.{hint}") from error
     output = Path(flags.FLAGS["output"].value)
     if flags.FLAGS.dry_run:
-        print("\n".join([f"output {output}", *(f"{name} {value}" for name, value in options)]))
+        print(
+            "\n".join(
+                [
+                    *(f"source {source}" for source in sources),
+                    f"output {output}",
+                    *(f"{name} {value}" for name, value in options),
+                ]
+            )
+        )
         return
-    module.prepare(output, options)
+    module.prepare(*map(Path, sources), output, options)
     logging.info("ready: %s", output)
+
+
+def _usage(name: str, module: ModuleType) -> str:
+    return USAGE.replace("NAME", f"{name} {module.SOURCE}" if hasattr(module, "SOURCE") else name)
 
 
 def _refuse(usage: str, name: str | None = None) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.data.dicom_headers import SUFFIX, read
+from self_supervised_3d_tasks.data.simple_itk import locale_kept
 from self_supervised_3d_tasks.data.volumes import readable
 from self_supervised_3d_tasks.errors import UserError
 
@@ -99,7 +100,8 @@ def _has_decoder(image: pydicom.Dataset) -> bool:
 def _by_simpleitk(file: Path, image: pydicom.Dataset) -> np.ndarray:
     """Return the pixels of one slice, which SimpleITK rescales itself."""
     try:
-        decoded = sitk.GetArrayFromImage(sitk.ReadImage(str(file), imageIO="GDCMImageIO"))
+        with locale_kept():
+            decoded = sitk.GetArrayFromImage(sitk.ReadImage(str(file), imageIO="GDCMImageIO"))
     except RuntimeError as error:
         raise _no_decoder(file, image) from error
     return decoded.reshape(decoded.shape[-2:]).astype(np.float32)

@@ -55,10 +55,12 @@ class Grid:
         if not has_rank or sum(size > 1 for size in others) > 1 or min(padded) < 1:
             raise wrong_rank(tuple(shape), path, rank)
         finite = np.isfinite(affine).all()
-        orientation = nib.io_orientation(affine) if finite else np.full((3, 2), np.nan)
-        if np.isnan(orientation).any():
+        with np.errstate(all="ignore"):  # an axis of length 0, or one too long to be squared
+            orientation = nib.io_orientation(affine) if finite else np.full((3, 2), np.nan)
+            shear = _shear(affine)
+        if np.isnan(orientation).any() or np.isnan(shear):
             raise UserError(f"{path}: its affine is degenerate; expected three independent axes. Repair the header.")
-        if (shear := _shear(affine)) > LARGEST_SHEAR:
+        if shear > LARGEST_SHEAR:
             raise UserError(
                 f"{path}: its axes are sheared (the cosine of the angle between two is {shear:.3f}, as a tilted "
                 "gantry makes it); expected axes at right angles. Resample the scan onto a straight grid."
@@ -100,6 +102,6 @@ class Grid:
 
 
 def _shear(affine: np.ndarray) -> float:
-    """Return the largest absolute cosine of the angle between two axes of an affine of full rank."""
+    """Return the largest absolute cosine of the angle between two axes of an affine, NaN for an axis of no length."""
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     return float(np.abs(np.triu(axes.T @ axes, 1)).max())

@@ -25,7 +25,8 @@ class Layout:
             layouts have the predecessor's.
         labels: ``"masks"``, one file per scan; ``"table"``, a CSV file with the name of a scan and its class in the
             first two columns; ``"any"``, masks or a table with named columns; ``"findings"``, a table with named
-            columns and any number of findings per scan; ``"archive"``, classes in the file of the scans; ``"none"``.
+            columns and any number of findings per scan; ``"archive"``, classes in the file of the scans; ``"index"``,
+            masks or classes in the file that names the scans; ``"none"``.
         columns: Defaults of the experiment's ``image_column``, ``label_column`` and ``subject_column``.
         findings: Default of the experiment's ``class_names``.
         grey: See `preprocessing.Preprocessing`.
@@ -40,7 +41,7 @@ class Layout:
     num_classes: int = 3
     intensity_window: tuple[float, float] | None = None
     intensity_scaling: Scaling = "percentiles"
-    labels: Literal["masks", "table", "any", "findings", "archive", "none"] = "masks"
+    labels: Literal["masks", "table", "any", "findings", "archive", "index", "none"] = "masks"
     columns: tuple[str | None, str | None, str | None] = (None, None, None)
     findings: tuple[str, ...] = ()
     grey: bool = False
@@ -65,6 +66,7 @@ LAYOUTS = {
     "volumes": Layout(None, formats.volume_suffixes(), "resize", "", labels="any"),
     "nifti": Layout(3, nifti.SUFFIXES, "resize", "", labels="any"),
     "npy": Layout(None, npy.SUFFIXES, "exact", "", labels="any"),
+    "index": Layout(None, formats.suffixes(), "resize", "", labels="index", rows_first=True),
     "medmnist": Layout(None, (), "exact", "", labels="archive", rows_first=True),
 }
 

@@ -27,8 +27,7 @@ _HEADER_BYTES = 540  # of NIfTI-2, the longest
 
 # nibabel prints what it repairs, such as a bit count that was never filled in.
 _QUIET = standard_logging.getLogger(f"{__name__}.quiet")
-_QUIET.addHandler(standard_logging.NullHandler())
-_QUIET.propagate = False
+_QUIET.setLevel(standard_logging.CRITICAL + 1)
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ def _analyze_affine(header: Any, kind: Any, path: Path) -> np.ndarray:
         holders = {name: nib.FileHolder(filename=str(file)) for name, file in files.items()}
         return kind.from_file_map(holders).affine
     tell_once(
-        f"{path}: an Analyze header does not tell left from right; its first axis is taken to run from right to left, "
-        "as SPM and FSL do. Convert the scan to NIfTI to be sure."
+        f"{path.parent}: Analyze headers here do not tell left from right; the first axis is taken to run from right "
+        "to left, as SPM and FSL do. Convert the scans to NIfTI to be sure."
     )
     return header.get_best_affine()

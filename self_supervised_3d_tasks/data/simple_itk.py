@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import locale
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +12,12 @@ import numpy as np
 
 from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.data.stored import StoredScan
-from self_supervised_3d_tasks.data.volumes import check_spacing, wrong_rank
+from self_supervised_3d_tasks.data.volumes import check_numbers, check_spacing, wrong_rank
 
 sitk = lazy.load("SimpleITK")
 
-MM = {"": 1.0, "mm": 1.0, "millimeter": 1.0, "um": 0.001, "µm": 0.001, "micron": 0.001, "micrometer": 0.001}
-MM |= {"nm": 1e-6, "cm": 10.0, "centimeter": 10.0, "m": 1000.0, "meter": 1000.0}
+MM = {"um": 0.001, "µm": 0.001, "micron": 0.001, "micrometer": 0.001, "nm": 1e-6}
+MM |= {"cm": 10.0, "centimeter": 10.0, "m": 1000.0, "meter": 1000.0}
 _UNIT = "ITK_VoxelUnits"
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
@@ -29,7 +30,7 @@ class Geometry:
         spacing: Voxel size along each axis.
         origin: Place of the first voxel, LPS.
         direction: ``(rank, rank)``; a column is the direction of an axis, LPS.
-        unit: Of spacing and origin, as the file writes it; empty for mm.
+        unit: Of spacing and origin, as the file writes it; one that `MM` does not have is taken for mm.
     """
 
     spacing: np.ndarray
@@ -51,20 +52,44 @@ class Geometry:
         affine[:rank, :rank] = self.direction[:rank, :rank] * self.spacing[:rank]
         affine[:rank, 3] = self.origin[:rank]
         affine[:3] = _LPS_TO_RAS @ affine[:3]
-        return np.diag([*(MM[self.unit],) * 3, 1]) @ affine
+        return np.diag([*(MM.get(self.unit, 1.0),) * 3, 1]) @ affine
+
+
+def scan_of(
+    path: Path, size: Sequence[int], channels: int, geometry: Geometry, rank: int, decode: Callable[[], np.ndarray]
+) -> StoredScan:
+    """Return the scan of an image; a fourth axis, or several channels in a voxel, are its channels.
+
+    Args:
+        path: The file.
+        size: Length of each axis, (x, y), (x, y, z) or (x, y, z, t).
+        channels: How many there are in a voxel.
+        geometry: Where the voxels lie.
+        rank: Number of spatial axes that are expected.
+        decode: Gives the voxels ``(*size, channels)``.
+
+    Raises:
+        UserError: There are fewer axes, or voxel sizes that are not positive.
+    """
+    if len(size) < rank:
+        raise wrong_rank(tuple(size), path, rank)
+    check_spacing(geometry.spacing, path, "spacing")
+    shape = tuple(size) if channels == 1 else (*size, *(1,) * (3 - len(size)), channels)
+    # Numbers or none is all that has to be known of the voxels' type.
+    return StoredScan(path, shape, geometry.affine(), np.dtype(float), lambda dtype: decode().reshape(shape))
 
 
 def open_scan(path: Path, image_io: str, rank: int, unit: str | None = None) -> tuple[StoredScan, Geometry]:
-    """Open a file; its header is read, its voxels when they are asked for. A fourth axis, or vectors, are channels.
+    """Open a file; its header is read, its voxels when they are asked for.
 
     Args:
         path: The file.
         image_io: ITK's reader, such as ``NrrdImageIO``.
         rank: Number of spatial axes that are expected.
-        unit: A key of `MM`; default: what ITK knows of it.
+        unit: Of lengths; default: what ITK knows of it.
 
     Raises:
-        UserError: The file has fewer axes, or voxel sizes that are not positive.
+        UserError: As `scan_of`, or the voxels are complex numbers.
         ValueError: ITK cannot read the header.
     """
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK prints to stderr, past every log
@@ -73,26 +98,21 @@ def open_scan(path: Path, image_io: str, rank: int, unit: str | None = None) -> 
     reader.SetImageIO(image_io)
     with _one_line_errors():
         reader.ReadImageInformation()
-    size, channels = reader.GetSize(), reader.GetNumberOfComponents()
-    if len(size) < rank:
-        raise wrong_rank(size, path, rank)
-    check_spacing(reader.GetSpacing(), path, "spacing")
     if unit is None:
         unit = reader.GetMetaData(_UNIT) if _UNIT in reader.GetMetaDataKeys() else ""
+    size, channels = reader.GetSize(), reader.GetNumberOfComponents()
     direction = np.reshape(reader.GetDirection(), (len(size), len(size)))
-    unit = unit if unit in MM else ""
     geometry = Geometry(np.array(reader.GetSpacing()), np.array(reader.GetOrigin()), direction, unit)
-    shape = size if channels == 1 else (*size, *(1,) * (3 - len(size)), channels)
-    is_complex = "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID())
+    if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
+        check_numbers(np.dtype(complex), path)
 
-    def decode(dtype: type | None) -> np.ndarray:
+    def decode() -> np.ndarray:
         with _one_line_errors():
             array = sitk.GetArrayFromImage(reader.Execute())
-        last = array.ndim - (channels > 1)  # where ITK's z, y, x end and the channels begin
-        return array.transpose(*range(last)[::-1], *range(last, array.ndim)).reshape(shape)
+        array = array.reshape(*size[::-1], channels)
+        return array.transpose(*range(len(size))[::-1], len(size))
 
-    dtype = np.dtype(complex if is_complex else float)  # numbers or none is all that has to be known of it
-    return StoredScan(path, shape, geometry.affine(), dtype, decode), geometry
+    return scan_of(path, size, channels, geometry, rank, decode), geometry
 
 
 def write_mask(path: Path, mask: np.ndarray, geometry: Geometry, image_io: str) -> None:
@@ -104,8 +124,20 @@ def write_mask(path: Path, mask: np.ndarray, geometry: Geometry, image_io: str) 
     image.SetDirection(geometry.direction[:rank, :rank].ravel().tolist())
     if geometry.unit:
         image.SetMetaData(_UNIT, geometry.unit)
+    written = path.with_suffix(path.suffix.lower())  # ITK does not know .MHA, and takes another name
     with _one_line_errors():
-        sitk.WriteImage(image, str(path), useCompression=True, imageIO=image_io)
+        sitk.WriteImage(image, str(written), useCompression=True, imageIO=image_io)
+    written.replace(path)
+
+
+@contextlib.contextmanager
+def locale_kept() -> Iterator[None]:
+    """Undo what GDCM does to the locale: after JPEG slices, files of the whole process would be read as ASCII."""
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        yield
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
 
 
 @contextlib.contextmanager

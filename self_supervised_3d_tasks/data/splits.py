@@ -19,7 +19,9 @@ import numpy as np
 from absl import logging
 
 from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.data import subjects as subject_names
 from self_supervised_3d_tasks.data.cases import Case
+from self_supervised_3d_tasks.data.formats import stem_of
 from self_supervised_3d_tasks.data.labels.tables import Label
 from self_supervised_3d_tasks.errors import UserError
 
@@ -120,6 +122,17 @@ def finetuning_split(
     return Split(_of_subjects(cases, pool[:num_train]), validation, test)
 
 
+def warn_of_lookalikes(splits: Iterable[Iterable[Sequence[Case]]]) -> None:
+    """Warn, once, of cases that look like one person's in two parts of a split.
+
+    Args:
+        splits: Each with its parts.
+    """
+    for parts in splits:
+        if subject_names.warn_of_lookalikes([(case.name, stem_of(case.image)) for case in part] for part in parts):
+            return
+
+
 def balanced(cases: Sequence[Case]) -> list[Case]:
     """Return the cases, sorted by name, with those of smaller classes repeated until all classes are as large.
 
@@ -212,6 +225,10 @@ def _rounded(value: float) -> int:
     return math.floor(value + 0.5 + 1e-9)
 
 
+def _subject(case: Case) -> str:
+    return case.subject
+
+
 def _check_apart(cases: Sequence[Case], test_cases: Sequence[Case]) -> None:
     if not test_cases:
         raise UserError("The test set is empty: expected at least 1 case. Check the key for the test folder.")
@@ -219,6 +236,15 @@ def _check_apart(cases: Sequence[Case], test_cases: Sequence[Case]) -> None:
     if shared:
         raise UserError(f"{min(shared)}: is a training file and a test file; expected separate scans.")
     subjects = {case.subject for case in cases} & {case.subject for case in test_cases}
+    if subjects:
+        rows = [
+            min((case for case in side if case.subject in subjects), key=_subject).row for side in (cases, test_cases)
+        ]
+        if all(rows):
+            raise UserError(
+                f"{' and '.join(rows)}: a scan of subject {min(subjects)!r} trains and one tests ({len(subjects)} such "
+                "subjects); expected each in one index. Move the rows, or rename where one name stands for two people."
+            )
     if any(case.subject in subjects and case.subject != case.name for case in (*cases, *test_cases)):
         raise UserError(
             f"{len(subjects)} subjects have scans in the training and in the test set, the first {min(subjects)!r}; "

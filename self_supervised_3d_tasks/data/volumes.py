@@ -128,8 +128,9 @@ def readable(path: Path, suffix: str | None = None) -> Iterator[None]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: this file does not exist. Check the path.") from error
     except Exception as error:
+        reason = " ".join(str(error).split())  # some libraries write several lines
         raise UserError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}). Expected a complete "
+            f"{path}: cannot be read ({type(error).__name__}: {reason}). Expected a complete "
             f'{suffix or path.suffix.lower()} file: copy it again, remove it, or set on_bad_file to "skip".'
         ) from error
 

@@ -6,12 +6,15 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import augmentation_checks, finetuning_checks
 from self_supervised_3d_tasks.experiment.keys import Experiment, FinetuneExperiment, TrainExperiment
 
+_OF_FOLDERS = ("channel_suffixes", "label_stem")  # keys that say which files of a folder are what
+
 
 def check(experiment: Experiment) -> None:
     """Raise `UserError` for the first contradiction among the keys, and warn of keys that go badly together."""
     finetuning = isinstance(experiment, FinetuneExperiment)
     own = finetuning_checks.mistakes if finetuning else _mistakes_of_background
-    for find in (_mistakes, _mistakes_of_preparation, _mistakes_of_optimizer, augmentation_checks.mistakes, own):
+    finders = (_mistakes, _mistakes_of_preparation, _mistakes_of_files, _mistakes_of_optimizer)
+    for find in (*finders, augmentation_checks.mistakes, own):
         for mistake in find(experiment):
             raise UserError(mistake)
     if finetuning:
@@ -22,8 +25,6 @@ def _mistakes(experiment: Experiment) -> Iterator[str]:
     layout, name = experiment.layout, experiment.dataset_name
     if layout.rank and experiment.rank != layout.rank:
         yield f"data_is_3D: the scans of dataset_name {name!r} are {layout.rank}D; remove the key or use another layout"
-    if experiment.channel_suffixes and layout.labels == "archive":
-        yield f"channel_suffixes: the channels of {name!r} are the last axis of the archive's arrays; remove the key"
     if experiment.patches_per_scan > 1 and experiment.fitting != "crop":
         yield 'patches_per_scan: only crops can be drawn several times; set volume_fitting to "crop", or 1'
     if experiment.clipnorm and experiment.clipvalue:
@@ -48,6 +49,17 @@ def _mistakes_of_preparation(experiment: Experiment) -> Iterator[str]:
         )
     if experiment.foreground_crop != "none" and experiment.fitting == "exact":
         yield 'foreground_crop, volume_fitting: "exact" scans have their size already; use "resize" or "crop"'
+
+
+def _mistakes_of_files(experiment: Experiment) -> Iterator[str]:
+    """A layout has its own keys for which files are scans, channels and masks."""
+    labels, name = experiment.layout.labels, experiment.dataset_name
+    if experiment.channel_suffixes and labels == "archive":
+        yield f"channel_suffixes: the channels of {name!r} are the last axis of the archive's arrays; remove the key"
+    if labels == "index" and (given := [key for key in _OF_FOLDERS if getattr(experiment, key) is not None]):
+        yield f"{', '.join(given)}: {name!r} names the files itself; remove, and choose channels by channel_columns"
+    if experiment.channel_columns and labels != "index":
+        yield f"channel_columns: columns of an index, but dataset_name is {name!r}; use channel_suffixes, or an index"
 
 
 def _mistakes_of_optimizer(experiment: Experiment) -> Iterator[str]:

@@ -49,6 +49,8 @@ def _of_labels(experiment: FinetuneExperiment, labels: str, network: str) -> Ite
 def _of_segmentation(experiment: FinetuneExperiment, decoder: str) -> Iterator[str]:
     if given := _given(experiment, _OF_CLASSIFICATION):
         yield f'{given}: for a class per scan, but {decoder} learns from masks; remove, or use "simple_multiclass"'
+    if experiment.layout.labels == "index" and (given := _given(experiment, ("label_dir_train", "label_dir_test"))):
+        yield f"{given}: the masks of {experiment.dataset_name!r} are in its column mask; remove them"
     if experiment.pool_bins > 1 or experiment.global_pooling != "avg":
         yield f"global_pooling, pool_bins: for a class per scan, but {decoder} gives a mask; remove them"
     if experiment.augment_zoom_only:
@@ -57,9 +59,9 @@ def _of_segmentation(experiment: FinetuneExperiment, decoder: str) -> Iterator[s
 
 def _of_tables(experiment: FinetuneExperiment, labels: str, head: str) -> Iterator[str]:
     """Labels of whole scans stand in a table, and those of test scans in a folder of their own in a second one."""
-    if labels == "archive":
+    if labels in ("archive", "index"):
         if given := _given(experiment, _OF_TABLES):
-            yield f"{given}: the labels of {experiment.dataset_name!r} are in the archive; remove them"
+            yield f"{given}: the labels of {experiment.dataset_name!r} are in the {labels}; remove them"
         return
     if experiment.csv_file is None:
         masks = ', or use a decoder such as "unet" for masks' if labels == "any" else ""

@@ -26,7 +26,7 @@ class TrainExperiment(Experiment):
     """Keys of pretraining: ``python train.py FILE.json``.
 
     Args:
-        data_dir: Folder of unlabelled scans, or <archive>.npz/<part>.
+        data_dir: Folder of unlabelled scans, with its sub-folders; or an index; or <archive>.npz/<part>.
         epochs: Number of epochs.
         train_val_split: Share of the subjects that trains; the rest validates.
         restoration_picture_every_n_epochs: Draw restored validation scans every n epochs; for tasks with a decoder.
@@ -52,11 +52,11 @@ class FinetuneExperiment(Experiment):
     Args:
         model_checkpoint: Run folder of the pretraining, or a .keras file; the pretext task and the keys of the encoder
             come from the config.json there.
-        data_dir_train: Folder of labelled scans, or <archive>.npz/<part>.
+        data_dir_train: Folder of labelled scans, with its sub-folders; or an index; or <archive>.npz/<part>.
         data_dir_test: Folder of labelled test scans; default: test_split takes them from data_dir_train.
-        label_dir_train: Folder of the masks; default: <data_dir_train>_labels.
-        label_dir_test: Folder of the test masks; default: <data_dir_test>_labels.
-        label_stem: What the name of a mask has more than that of its scan; default: as the layout has.
+        label_dir_train: Folder of the masks; default: <data_dir_train>_labels, labelsTr beside imagesTr, or, with a
+            label_stem, the folders of the scans.
+        label_dir_test: Folder of the test masks; default: as label_dir_train.
         csv_file: Table of the labels of whole scans.
         csv_file_test: Table of the test scans; they lie in data_dir_test or, without it, in data_dir_train.
         image_column: Column of the scans' files.
@@ -78,7 +78,7 @@ class FinetuneExperiment(Experiment):
         epochs_random: Epochs from scratch.
         epochs_frozen: Epochs with the pretrained encoder frozen throughout; 0: no such training.
         epochs_warmup: First epochs of initialized with the encoder frozen.
-        val_split: Share of the training folder's subjects that validates.
+        val_split: Share of the training folder's subjects that validates; 0: the training scans do.
         test_split: Share of the subjects that tests, without data_dir_test.
         foreground_fraction: Share of the crops centred on a foreground voxel, of every class that the scan has alike.
         augment_swap_labels: Pairs of classes that augment exchanges in a mask whose left-right axis it flips, as
@@ -102,7 +102,6 @@ class FinetuneExperiment(Experiment):
     data_dir_test: str | None = None
     label_dir_train: str | None = None
     label_dir_test: str | None = None
-    label_stem: str | None = None
     csv_file: str | None = None
     csv_file_test: str | None = None
     image_column: str | None = defaults.of_layout(lambda layout: layout.columns[0])
@@ -124,7 +123,7 @@ class FinetuneExperiment(Experiment):
     epochs_random: Count = 5
     epochs_frozen: Count = 0
     epochs_warmup: Count = 2
-    val_split: OpenShare = 0.1
+    val_split: Annotated[float, Field(ge=0, lt=1)] = 0.1
     test_split: OpenShare = 0.2
     foreground_fraction: Share = 0.0
     augment_swap_labels: list[tuple[PositiveInt, PositiveInt]] | None = None
@@ -185,7 +184,7 @@ class FinetuneExperiment(Experiment):
 
     def label_key(self, *, test: bool = False) -> str:
         """Return the key that says where the classes of whole scans are, for messages."""
-        if self.layout.labels == "archive":
+        if self.layout.labels in ("archive", "index"):
             return "data_dir_test" if test and self.data_dir_test else "data_dir_train"
         return "csv_file_test" if test and self.csv_file_test else "csv_file"
 

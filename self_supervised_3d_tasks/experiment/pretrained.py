@@ -20,12 +20,12 @@ WITHOUT_TENSORS = frozenset({"dropout", "dropout_change_per_layer", "pooling", "
 # Keys that say what a scan looks like when it reaches the encoder, beside those that `_preparation` derives.
 PREPARATION = (
     *("intensity_window", "intensity_scaling", "foreground_crop", "number_channels"),
-    *("target_spacing", "interpolation", "channel_suffixes", "normalization"),
+    *("target_spacing", "interpolation", "channel_suffixes", "channel_columns", "normalization"),
 )
 # Of these, what a finetuning takes over where its file is silent: voxels of the size that the encoder knows.
 _TAKEN_OVER = ("target_spacing", "interpolation")
 # Of these keys null says nothing: the order of channels is then the file's, the normalization the encoder's own.
-_UNSAID_BY_NULL = ("channel_suffixes", "normalization")
+_UNSAID_BY_NULL = ("channel_suffixes", "channel_columns", "normalization")
 # Where a pretraining begins; a finetuning begins with what came out of it.
 _OF_PRETRAINING = frozenset({"encoder_weights"})
 

@@ -66,8 +66,13 @@ class Experiment(BaseModel):
             the predecessor's, and 0 in 2D. For anatomy that is always scanned upright, 10 to 30.
         augment_zoom_only: Whether training scans are zoomed only, instead of augment.
         steps_per_epoch: Steps per epoch; default: every scan once.
-        channel_suffixes: One file per channel: <case><suffix>.nii.gz.
-        subject_pattern: Regular expression with one group, searched in a scan's name: the group is the subject.
+        channel_suffixes: One file per channel: <case><suffix>.nii.gz; files with none of these endings are no scans.
+        channel_columns: Columns of an index that hold the files of the channels, in their order; default: image, or
+            every column of scans.
+        label_stem: What the name of a mask has more than that of its scan; default: as the layout has. Masks beside
+            their scans are no scans.
+        subject_pattern: Regular expression with one group, searched in a scan's name, or else in its path below the
+            folder: the group is the subject. Default: sub-…, a folder per subject, or the scan's name.
         on_bad_file: Whether a scan that cannot be read stops the run, or is skipped and noted in the run folder.
         cache: Where prepared scans are kept; auto chooses by their size.
         cache_dir: Folder of the disk cache, which runs can share; default: <base_workspace>/cache.
@@ -112,6 +117,8 @@ class Experiment(BaseModel):
     augment_zoom_only: bool = False
     steps_per_epoch: PositiveInt | None = None
     channel_suffixes: list[str] | None = None
+    channel_columns: list[str] | None = None
+    label_stem: str | None = None
     subject_pattern: str | None = None
     on_bad_file: Literal["stop", "skip"] = "stop"
     cache: Literal["auto", "memory", "disk"] = "auto"
@@ -144,7 +151,7 @@ class Experiment(BaseModel):
     @property
     def channel_names(self) -> list[str] | None:
         """What the channels are called, in their order, without the marks around: "t1w" for "_T1w"; None: nothing."""
-        return names_of_channels(self.channel_suffixes)
+        return names_of_channels(self.channel_suffixes or self.channel_columns)
 
     @property
     def fitting(self) -> str:

@@ -20,6 +20,15 @@ def warn_of_epochs(experiment: FinetuneExperiment) -> None:
         logging.warning("%s: a difference between the modes is one between their epochs too; make them equal", keys)
 
 
+def warn_of_validation(experiment: FinetuneExperiment) -> None:
+    """Warn of trainings whose epoch is chosen by the scans that they train on."""
+    if not experiment.val_split:
+        logging.warning(
+            "val_split: 0, so that the epoch is chosen by the loss of the training scans themselves; use it only where "
+            "there are too few subjects"
+        )
+
+
 def warn_of_fractions(jobs: Iterable[Job]) -> None:
     """Warn of label fractions that come to the same subset of a small training set."""
     percents = defaultdict(dict)

@@ -1,7 +1,7 @@
 """What a downstream sweep will do, known before any voxel is read."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from self_supervised_3d_tasks import transfer
 from self_supervised_3d_tasks.data import splits
@@ -131,7 +131,11 @@ def plan(experiment: FinetuneExperiment) -> Plan:
                 folds=experiment.repetitions if experiment.do_cross_val else None,
             )
             jobs += [Job(percent, mode, repetition, epochs, split) for mode, epochs in experiment.modes()]
+    splits.warn_of_lookalikes((job.split.train, job.split.validation, job.split.test) for job in jobs)
+    if not experiment.val_split:
+        jobs = [replace(job, split=replace(job.split, validation=job.split.train)) for job in jobs]
     misleading.warn_of_epochs(experiment)
+    misleading.warn_of_validation(experiment)
     misleading.warn_of_fractions(jobs)
     labels = {case: [case.label] for case in train_cases if case.label is not None}
     misleading.warn_of_classes(experiment, jobs, labels)
@@ -145,7 +149,7 @@ def _find(experiment: FinetuneExperiment, *, test: bool = False) -> list[Case]:
     table_options = experiment.label_table_options(test=test)
     labels = Labels(
         table_options and LabelTable(**table_options),
-        Classes(experiment.num_classes, experiment.label_map),
+        None if experiment.task == "segmentation" else Classes(experiment.num_classes, experiment.label_map),
         experiment.label_dir_test if own_folder else experiment.label_dir_train,
     )
     return find_cases(
@@ -155,6 +159,7 @@ def _find(experiment: FinetuneExperiment, *, test: bool = False) -> list[Case]:
         label_stem=experiment.label_stem,
         subject_pattern=experiment.subject_pattern,
         channel_suffixes=experiment.channel_suffixes,
+        channel_columns=experiment.channel_columns,
     )
 
 

@@ -83,6 +83,7 @@ def plan(experiment: TrainExperiment) -> Plan:
         keras_applications.check_weight_file(weights)
     cases = find_scans(experiment, experiment.data_dir)
     parts = splits.pretraining_split(cases, experiment.train_val_split, experiment.seed)
+    splits.warn_of_lookalikes([parts.values()])
     experiment = build.settle_spacing(experiment, parts["train"])
     algorithm = build.make_algorithm(experiment)
     if isinstance(algorithm, TurningAlgorithm):

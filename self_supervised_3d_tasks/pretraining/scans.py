@@ -24,8 +24,10 @@ def find_scans(experiment: TrainExperiment, folder: str) -> list[Case]:
     return find_cases(
         experiment.dataset_name,
         folder,
+        label_stem=experiment.label_stem,
         subject_pattern=experiment.subject_pattern,
         channel_suffixes=experiment.channel_suffixes,
+        channel_columns=experiment.channel_columns,
     )
 
 

@@ -113,6 +113,7 @@ def test_upstream_layouts() -> None:
         "images": (2, "resize", ""),
         "chestxray": (2, "resize", ""),
         "volumes": (None, "resize", ""),
+        "index": (None, "resize", ""),
         "nifti": (3, "resize", ""),
         "npy": (None, "exact", ""),
         "medmnist": (None, "exact", ""),

@@ -28,7 +28,7 @@ import contextlib
 import functools
 import importlib
 import pkgutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -100,34 +100,6 @@ def files_of(path: Path) -> tuple[Path, ...]:
         raise UserError(
             f"{missing[0]}: does not exist, but {path.name} says that the voxels are there. Copy both files, under the "
             f"names that they had, or remove {path.name}."
-        )
-    return files
-
-
-def list_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """Return the files of a flat folder with one of the suffixes, sorted by name; hidden files are ignored.
-
-    Of formats whose scans are folders of files, those of the folder itself and of the folders in it are returned.
-
-    Raises:
-        UserError: The folder does not exist or holds no such file.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: this folder of scans does not exist. Check the path.")
-    entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    visible = [path for path in entries if path.is_file()]
-    _check_headers(visible, suffixes)
-    in_folders = [module for module in known() if hasattr(module, "scans_in") and {*module.SUFFIXES} & {*suffixes}]
-    single = [suffix for suffix in suffixes if not any(suffix in module.SUFFIXES for module in in_folders)]
-    files = [path for path in visible if suffix_of(path) in single]
-    for module in in_folders:
-        files += module.scans_in(folder) or module.masks_in(folder)
-        files += [scan for path in entries if path.is_dir() for scan in module.scans_in(path)]
-    files.sort()
-    if not files:
-        raise UserError(
-            f"{folder}: expected a flat folder with {' or '.join(suffixes)} files, found none "
-            f"({len(visible)} other files; sub-folders are not searched)."
         )
     return files
 
@@ -237,7 +209,8 @@ def write_mask(path: Path, mask: np.ndarray, reference: Path) -> None:
 def _complete(path: Path) -> Iterator[None]:
     """Do what `readable` does, once all files of the scan are there."""
     files_of(path)
-    with readable(path, suffix_of(path)):
+    # Numbers of a damaged header overflow; what comes of them is refused.
+    with readable(path, suffix_of(path)), np.errstate(all="ignore"):
         yield
 
 
@@ -248,8 +221,13 @@ def _header_of(path: Path) -> Path | None:
     return ending and path.with_name(f"{path.name[: -len(ending)]}{pairs[ending]}")
 
 
-def _check_headers(files: Sequence[Path], suffixes: Sequence[str]) -> None:
-    """Raise `UserError` where voxels of a pair lie without their header, so that no scan is left out in silence."""
+def check_headers(files: Sequence[Path], suffixes: Collection[str]) -> None:
+    """Raise `UserError` where voxels of a pair lie without their header, so that no scan is left out in silence.
+
+    Args:
+        files: Of one folder.
+        suffixes: Endings of the scans that are looked for.
+    """
     there = {path.name.lower() for path in files}
     for path in sorted(files):
         header = _header_of(path)

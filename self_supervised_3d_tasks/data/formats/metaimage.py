@@ -1,8 +1,7 @@
 """MetaImage files: ``.mha``, or a header ``.mhd``, which names the scan, with its voxels in another file.
 
-ITK reads the headers, once they are complete, since it prints to stderr what it does not like. Voxels are read here,
-unless they are text or a file per slice: ITK takes those of a damaged compressed file, or of one whose header leaves
-out the compressed size, for good.
+They are read here, unless the voxels are text or a file per slice: ITK takes the voxels of a damaged compressed file,
+or of one whose header leaves out the compressed size, for good, and prints to stderr what it does not like.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import zlib
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,14 +22,16 @@ SUFFIXES = (".mha", ".mhd")
 MASK_SUFFIXES = (".mha", ".mhd")
 HOLDS_VOLUMES = True
 _IO = "MetaImageIO"
-_DATA, _LOCAL = "ElementDataFile", ("LOCAL", "Local", "local")
+_CHANNELS, _DATA, _LOCAL = "ElementNumberOfChannels", "ElementDataFile", ("LOCAL", "Local", "local")
 _LONGEST_HEADER = 2**20
-_CHUNK, _ZLIB_OR_GZIP = 2**22, 47
+_CHUNK, _ZLIB_OR_GZIP, _BLANKS = 2**22, 47, " \t\r\n"
 _TYPES = {"CHAR": "i1", "UCHAR": "u1", "SHORT": "i2", "USHORT": "u2", "INT": "i4", "UINT": "u4", "LONG": "i4"}
 _TYPES |= {"ULONG": "u4", "LONG_LONG": "i8", "ULONG_LONG": "u8", "FLOAT": "f4", "DOUBLE": "f8"}
-# How many numbers a field has, as a power of the number of axes.
-_POWERS = {"DimSize": 1, "ElementSpacing": 1, "ElementSize": 1, "Offset": 1, "Position": 1, "Origin": 1}
-_POWERS |= {"CenterOfRotation": 1, "TransformMatrix": 2, "Rotation": 2, "Orientation": 2}
+_TYPES = {f"MET_{name}{ending}": kind for name, kind in _TYPES.items() for ending in ("", "_ARRAY")}
+# Other names of the same field, the usual one first.
+_SPACING = ("ElementSpacing", "ElementSize")
+_ORIGIN = ("Offset", "Position", "Origin")
+_DIRECTION = ("TransformMatrix", "Rotation", "Orientation")
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
@@ -67,22 +67,30 @@ def write_mask(path: Path, mask: np.ndarray, reference: Header) -> None:
 def _open(path: Path, rank: int) -> tuple[StoredScan, simple_itk.Geometry]:
     fields, end = _fields(path)
     _check_fields(fields)
-    scan, geometry = simple_itk.open_scan(path, _IO, rank)
+    if _is_several(fields[_DATA]) or not _is_true(fields, "BinaryData", missing="True"):
+        return simple_itk.open_scan(path, _IO, rank)
+    size, channels = [int(length) for length in fields["DimSize"].split()], int(fields.get(_CHANNELS, 1))
+    geometry = _geometry(fields, len(size))
+    is_big = _is_true(fields, "BinaryDataByteOrderMSB") or _is_true(fields, "ElementByteOrderMSB")
+    dtype = np.dtype(_TYPES[fields["ElementType"]]).newbyteorder(">" if is_big else "<")
 
-    kind = _TYPES.get(fields["ElementType"].removeprefix("MET_").removesuffix("_ARRAY"))
-    if kind is None or _is_several(fields[_DATA]) or not _is_true(fields, "BinaryData"):
-        return scan, geometry
-
-    def decode(dtype: type | None) -> np.ndarray:
-        is_big = _is_true(fields, "BinaryDataByteOrderMSB") or _is_true(fields, "ElementByteOrderMSB")
-        stored = np.dtype(f"{'>' if is_big else '<'}{kind}")
-        content = _voxels(path, fields, end, math.prod(scan.shape) * stored.itemsize)
-        sizes = [int(size) for size in fields["DimSize"].split()]
+    def decode() -> np.ndarray:
+        content = _voxels(path, fields, end, math.prod(size) * channels * dtype.itemsize)
         # The channels of a voxel lie side by side, then comes the next voxel along x.
-        array = np.frombuffer(content, stored).reshape(-1, *sizes, order="F")
-        return np.moveaxis(array, 0, -1).reshape(scan.shape)
+        return np.moveaxis(np.frombuffer(content, dtype).reshape(channels, *size, order="F"), 0, -1)
 
-    return replace(scan, decode=decode), geometry
+    return simple_itk.scan_of(path, size, channels, geometry, rank, decode), geometry
+
+
+def _geometry(fields: dict[str, str], axes: int) -> simple_itk.Geometry:
+    def numbers(names: tuple[str, ...], default: np.ndarray) -> np.ndarray:
+        found = next((fields[name] for name in names if name in fields), None)
+        return default if found is None else np.array(found.split(), float).reshape(default.shape)
+
+    spacing, origin = numbers(_SPACING, np.ones(axes)), numbers(_ORIGIN, np.zeros(axes))
+    # A row of the file is the direction of an axis.
+    direction = numbers(_DIRECTION, np.eye(axes)).T
+    return simple_itk.Geometry(spacing, origin, direction, fields.get("DistanceUnits", ""))
 
 
 def _fields(path: Path) -> tuple[dict[str, str], int]:
@@ -90,19 +98,24 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
     fields: dict[str, str] = {}
     with open(path, "rb") as file:
         while _DATA not in fields and file.tell() < _LONGEST_HEADER and (line := file.readline(_LONGEST_HEADER)):
-            key, _, value = line.decode("latin-1").partition("=")
-            fields[key.strip()] = value.strip()
+            key, _, value = line.decode("latin-1").replace(":", "=", 1).partition("=")
+            fields[key.strip(_BLANKS)] = value.strip(_BLANKS)
         return fields, file.tell()
 
 
 def _check_fields(fields: dict[str, str]) -> None:
-    if missing := [name for name in ("NDims", "DimSize", "ElementType", _DATA) if name not in fields]:
+    """Raise ValueError for a header that is incomplete or contradicts itself."""
+    if missing := [name for name in ("NDims", "DimSize", "ElementType", _DATA) if not fields.get(name)]:
         raise ValueError(f"its header has no {missing[0]}")
+    if fields["ElementType"] not in _TYPES:
+        raise ValueError(f"its header has the unknown ElementType {fields['ElementType']}")
+    if fields.get("BinaryData", "True").lower() not in ("true", "false", "t", "f", "1", "0"):
+        raise ValueError(f"its header has BinaryData {fields['BinaryData']}, expected True or False")
     axes = int(fields["NDims"])
-    for name, power in _POWERS.items():
-        numbers = [float(number) for number in fields.get(name, "").split()]
-        if name in fields and len(numbers) != axes**power:
-            raise ValueError(f"its header has {len(numbers)} numbers in {name}, expected {axes**power}")
+    for name in {"DimSize", *_SPACING, *_ORIGIN, *_DIRECTION} & fields.keys():
+        found, expected = len(fields[name].split()), axes**2 if name in _DIRECTION else axes
+        if found != expected:
+            raise ValueError(f"its header has {found} numbers in {name}, expected {expected}")
 
 
 def _voxels(path: Path, fields: dict[str, str], end: int, expected: int) -> bytes:
@@ -134,8 +147,8 @@ def _inflated(file: BinaryIO, expected: int) -> bytes:
     return bytes(content)
 
 
-def _is_true(fields: dict[str, str], name: str) -> bool:
-    return fields.get(name, "").startswith(("T", "t", "1"))
+def _is_true(fields: dict[str, str], name: str, *, missing: str = "False") -> bool:
+    return fields.get(name, missing).startswith(("T", "t", "1"))
 
 
 def _is_several(name: str) -> bool:

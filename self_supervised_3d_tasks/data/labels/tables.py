@@ -5,6 +5,7 @@ Rows are counted as a spreadsheet counts them: the names of the columns stand in
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 from absl import logging
 
-from self_supervised_3d_tasks.data.formats import stem_of, suffix_of
+from self_supervised_3d_tasks.data.formats import suffix_of
 from self_supervised_3d_tasks.data.labels import findings
 from self_supervised_3d_tasks.errors import UserError, nearest
 
@@ -123,7 +124,7 @@ class LabelTable:
         Raises:
             UserError: The file cannot be read, a column is missing, or a cell does not hold what it should.
         """
-        (_, cells), *rows = self._cells()
+        (_, cells), *rows = read_cells(self.path, "csv_file")
         header = [name.strip() for name in cells]
         if self.positional and len(header) < 2:
             raise UserError(
@@ -148,12 +149,21 @@ class LabelTable:
         Raises:
             UserError: As `read`, or a row names no scan, or two name the same.
         """
-        by_file = {_without_case(files[0].name): name for name, files in scans.items()}
+        # A path below the folder, or a file name that is the only one of its kind.
+        by_file = {_without_case(files[0].relative_to(folder).as_posix()): name for name, files in scans.items()}
+        names = [_without_case(files[0].name) for files in scans.values()]
+        counts = Counter(names)
+        by_file |= {file: name for file, name in zip(names, scans, strict=True) if counts[file] == 1}
         found: dict[str, Row] = {}
         missing: list[Row] = []
         rows = self.read()
         for row in rows:
             name = by_file.get(_without_case(row.file), row.file)
+            if name not in scans and counts[_without_case(row.file)] > 1:
+                raise UserError(
+                    f"{self.path}: row {row.number} names {row.file!r}, of which {folder} has several in its "
+                    "sub-folders; expected the path below the folder."
+                )
             if name not in scans:
                 missing.append(row)
             elif name in found:
@@ -173,19 +183,6 @@ class LabelTable:
             logging.info("%s: %d scans are not in %s; left out.", folder, len(scans) - len(found), self.path)
         return found
 
-    def _cells(self) -> list[tuple[int, list[str]]]:
-        """Return number and cells of each row that is not blank; the first one is the header."""
-        try:
-            with open(self.path, encoding="utf-8-sig", newline="") as file:  # a byte order mark may come first
-                rows = [row for row in enumerate(csv.reader(file, strict=True), 1) if any(map(str.strip, row[1]))]
-        except FileNotFoundError as error:
-            raise UserError(f"{self.path}: this table does not exist. Check the path (csv_file).") from error
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"{self.path}: cannot be read ({error}). Expected a CSV file in UTF-8.") from error
-        if not rows:
-            raise UserError(f"{self.path}: is empty; expected a row with the names of the columns.")
-        return rows
-
     def _column(self, key: str, position: int, header: list[str]) -> int:
         """Return where the column is that a key names, or that stands at its position where it need not be named."""
         name = getattr(self, key)
@@ -203,27 +200,58 @@ class LabelTable:
 
     def _row(self, number: int, cells: list[str], columns: tuple[int, int, int | None], expected: int) -> Row:
         where = f"{self.path}: row {number}"
-        if len(cells) != expected:
-            raise UserError(
-                f"{where} has {len(cells)} cells, expected {expected} as in row 1. Are there quotes missing?"
-            )
+        check_length(where, cells, expected)
         image, label, subject = (None if column is None else cells[column].strip() for column in columns)
         if not image:
             raise UserError(f"{where} has no name of a scan. Fill it in, or remove the row.")
-        if "/" in image or "\\" in image:
-            raise UserError(f"{where}: {image!r} is no plain file name; expected a file of the folder of scans itself.")
+        if "\\" in image or image.startswith("/") or ".." in image.split("/"):
+            raise UserError(f"{where}: {image!r} is no plain file name, nor a path below the folder of scans.")
         if subject == "":
             raise UserError(f"{where} has no subject (subject_column {self.subject_column!r}). Fill it in.")
-        file = image if self.suffix is None else f"{stem_of(Path(image))}{self.suffix}"
+        stem = image[: len(image) - len(suffix_of(Path(image)))]
+        file = image if self.suffix is None else f"{stem}{self.suffix}"
         if self.findings:
             return Row(number, file, findings.parse(label, self.findings, where), subject)
-        match = _INTEGER.fullmatch(label)
-        if match is None:
-            raise UserError(f"{where} has label {label!r}, expected an integer.")
-        return Row(number, file, Classes(self.num_classes, self.label_map).of(int(match[1]), where), subject)
+        return Row(number, file, Classes(self.num_classes, self.label_map).of(integer(label, where), where), subject)
+
+
+def read_cells(path: Path, key: str) -> list[tuple[int, list[str]]]:
+    """Return number and cells of each row of a CSV file that is not blank; the first one is the header.
+
+    Args:
+        path: A byte order mark may come first.
+        key: The key that names the file, for messages.
+
+    Raises:
+        UserError: The file is missing, empty, or no CSV file in UTF-8.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = [row for row in enumerate(csv.reader(file, strict=True), 1) if any(map(str.strip, row[1]))]
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: this table does not exist. Check the path ({key}).") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read ({error}). Expected a CSV file in UTF-8.") from error
+    if not rows:
+        raise UserError(f"{path}: is empty; expected a row with the names of the columns.")
+    return rows
+
+
+def check_length(where: str, cells: Sequence[str], expected: int) -> None:
+    """Raise `UserError` for a row that has not as many cells as the header."""
+    if len(cells) != expected:
+        raise UserError(f"{where} has {len(cells)} cells, expected {expected} as in row 1. Are there quotes missing?")
+
+
+def integer(cell: str, where: str) -> int:
+    """Return the integer of a cell, ``2.0`` too; `UserError` for anything else."""
+    match = _INTEGER.fullmatch(cell)
+    if match is None:
+        raise UserError(f"{where} has label {cell!r}, expected an integer.")
+    return int(match[1])
 
 
 def _without_case(name: str) -> str:
     """Return a file name with its suffix in lower case: a table says ``a.jpg`` and a camera ``a.JPG``."""
-    path = Path(name)
-    return f"{stem_of(path)}{suffix_of(path)}"
+    suffix = suffix_of(Path(name))
+    return f"{name[: len(name) - len(suffix)]}{suffix}"

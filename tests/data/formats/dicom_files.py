@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from self_supervised_3d_tasks.data import formats, trees
 
 STUDY, FRAME_OF_REFERENCE = generate_uid(entropy_srcs=["study"]), generate_uid(entropy_srcs=["frame"])
 SPACING = (0.5, 0.75, 2.5)  # between columns, rows and slices
@@ -118,3 +121,8 @@ def multi_frame(stored=None, *, order=None, directions=DIRECTIONS["axial"], resc
     ds.NumberOfFrames = len(order)
     add_pixels(ds, stored[..., list(order)])
     return ds
+
+
+def listed(folder: Path, suffixes: Sequence[str] | None = None, *, masks: bool = False) -> list[Path]:
+    """Return the scans, or masks, that are found in a folder."""
+    return list(trees.walk(folder, suffixes or formats.volume_suffixes(), masks=masks).files.values())

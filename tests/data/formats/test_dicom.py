@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import locale
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -16,8 +15,19 @@ from pydicom.uid import JPEGLSLossless, RLELossless
 
 from self_supervised_3d_tasks.data import dicom_series, formats
 from self_supervised_3d_tasks.data.formats import dicom
+from self_supervised_3d_tasks.data.simple_itk import locale_kept
 from self_supervised_3d_tasks.errors import UserError
-from tests.data.formats.dicom_files import DIRECTIONS, SPACING, affine_of, header, multi_frame, save, slices, voxels
+from tests.data.formats.dicom_files import (
+    DIRECTIONS,
+    SPACING,
+    affine_of,
+    header,
+    listed,
+    multi_frame,
+    save,
+    slices,
+    voxels,
+)
 
 directions_of_all = pytest.mark.parametrize("directions", DIRECTIONS.values(), ids=DIRECTIONS)
 
@@ -129,16 +139,8 @@ def test_compressed_slices(tmp_path: Path, compression: str) -> None:
     np.testing.assert_array_equal(array[::-1, ::-1, :, 0], voxels((32, 40, 3)) * 2.0 - 1024)
 
 
-@pytest.fixture
-def kept_locale() -> Iterator[None]:
-    """Undo what SimpleITK's writer of DICOM does to the process, which then reads files as ASCII."""
-    before = locale.setlocale(locale.LC_CTYPE)
-    yield
-    locale.setlocale(locale.LC_CTYPE, before)
-
-
 @pytest.mark.parametrize("compression", ["JPEG", "JPEG2000"])
-def test_slices_that_simpleitk_compressed(kept_locale, tmp_path: Path, compression: str) -> None:
+def test_slices_that_simpleitk_compressed(tmp_path: Path, compression: str) -> None:
     """Lossless JPEG, the usual compression of archives, is decoded without a further package."""
     stored = voxels((32, 40, 3))
     folder = save(slices(stored), tmp_path / "scan", shuffled=False)
@@ -148,14 +150,17 @@ def test_slices_that_simpleitk_compressed(kept_locale, tmp_path: Path, compressi
     writer.KeepOriginalImageUIDOn()
     for file in sorted(folder.iterdir()):
         writer.SetFileName(file)
-        writer.Execute(sitk.ReadImage(file))
+        with locale_kept():
+            writer.Execute(sitk.ReadImage(file))
         ds = pydicom.dcmread(file)
         ds.RescaleSlope, ds.RescaleIntercept = 2, -1024
         ds.ImagePositionPatient = slices(stored)[int(file.stem[2:])].ImagePositionPatient
         assert ds.file_meta.TransferSyntaxUID.is_compressed
         ds.save_as(file)
+    before = locale.setlocale(locale.LC_ALL)
     array = formats.read_image(folder, 3).array
     np.testing.assert_array_equal(array[::-1, ::-1, :, 0], stored * 2.0 - 1024)
+    assert locale.setlocale(locale.LC_ALL) == before
 
 
 def test_series_of_one_folder_are_told_apart(tmp_path: Path) -> None:
@@ -180,7 +185,7 @@ def test_series_of_one_folder_are_told_apart(tmp_path: Path) -> None:
 def test_multi_frame_files_of_one_folder_are_scans_of_their_own(tmp_path: Path) -> None:
     for number in range(3):
         multi_frame(voxels(seed=number)).save_as(tmp_path / f"p{number}.dcm", enforce_file_format=True)
-    scans = formats.list_files(tmp_path, formats.volume_suffixes())
+    scans = listed(tmp_path)
     assert scans == [tmp_path / f"p{number}.dcm" for number in range(3)]
     assert [formats.stem_of(path) for path in scans] == ["p0", "p1", "p2"]
     array = formats.read_image(scans[1], 3).array
@@ -193,9 +198,9 @@ def test_folders_of_slices_are_listed_beside_files(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     np.save(tmp_path / "c.npy", voxels())
     np.save(tmp_path / "a" / "mask.npy", voxels())
-    assert formats.list_files(tmp_path, formats.volume_suffixes()) == [tmp_path / name for name in ("a", "b", "c.npy")]
-    assert formats.list_files(tmp_path / "b", formats.volume_suffixes()) == [tmp_path / "b"]
-    assert formats.list_files(tmp_path, (".npy",)) == [tmp_path / "c.npy"]
+    assert listed(tmp_path) == [tmp_path / name for name in ("a", "b", "c.npy")]
+    assert listed(tmp_path / "b") == [tmp_path / "b"]
+    assert listed(tmp_path, (".npy",)) == [tmp_path / "c.npy"]
 
 
 def test_what_is_no_scan_is_counted_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

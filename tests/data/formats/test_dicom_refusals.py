@@ -21,7 +21,7 @@ from pydicom.uid import (
 from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.data.formats import dicom
 from self_supervised_3d_tasks.errors import UserError
-from tests.data.formats.dicom_files import DIRECTIONS, add_pixels, header, multi_frame, save, slices, voxels
+from tests.data.formats.dicom_files import DIRECTIONS, add_pixels, header, listed, multi_frame, save, slices, voxels
 
 PYDICOM_FILES = Path(get_testdata_file("CT_small.dcm")).parent
 
@@ -221,9 +221,8 @@ def test_a_file_without_a_preamble(tmp_path: Path) -> None:
 def test_a_folder_without_scans_is_not_listed(tmp_path: Path) -> None:
     save([header("1.2.840.10008.5.1.4.1.1.481.3")], tmp_path / "structures")
     save(slices(), tmp_path / "scan")
-    assert formats.list_files(tmp_path, formats.volume_suffixes()) == [tmp_path / "scan"]
-    with pytest.raises(UserError, match="found none"):
-        formats.list_files(tmp_path / "structures", formats.volume_suffixes())
+    assert listed(tmp_path) == [tmp_path / "scan"]
+    assert listed(tmp_path / "structures") == []
 
 
 NO_POSITION = r"has no position in the patient \(Secondary Capture Image Storage\)"

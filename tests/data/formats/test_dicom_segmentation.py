@@ -12,7 +12,7 @@ from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.data.formats import dicom
 from self_supervised_3d_tasks.data.volumes import check_same_grid
 from self_supervised_3d_tasks.errors import UserError
-from tests.data.formats.dicom_files import DIRECTIONS, multi_frame, save, slices, voxels
+from tests.data.formats.dicom_files import DIRECTIONS, listed, multi_frame, save, slices, voxels
 
 LABELS = np.random.default_rng(0).integers(0, 4, (4, 5, 6))
 directions_of_all = pytest.mark.parametrize("directions", DIRECTIONS.values(), ids=DIRECTIONS)
@@ -77,7 +77,7 @@ def test_a_folder_of_segmentations_is_listed_as_masks(highdicom, tmp_path: Path)
     folder = save(slices(), tmp_path / "scans" / "a")
     for name in ("b", "a"):
         formats.write_mask(tmp_path / "scans_labels" / f"{name}.dcm", labels_for(folder), folder)
-    masks = formats.list_files(tmp_path / "scans_labels", formats.volume_suffixes())
+    masks = listed(tmp_path / "scans_labels", masks=True)
     assert [path.name for path in masks] == ["a.dcm", "b.dcm"]
     assert dicom.scans_in(tmp_path / "scans_labels") == []
     with pytest.raises(UserError, match="a.dcm: is no scan but Segmentation Storage"):

@@ -183,30 +183,6 @@ def test_channels_on_other_grids_are_refused(tmp_path: Path) -> None:
         formats.read_channels([one, shifted], 3)
 
 
-def test_list_files_is_sorted_and_ignores_the_rest(tmp_path: Path) -> None:
-    for name in ("b.nii.gz", "a.NII", "c.npy", ".hidden.npy", "notes.txt"):
-        (tmp_path / name).touch()
-    (tmp_path / "folder.npy").mkdir()
-    assert [path.name for path in formats.list_files(tmp_path, formats.volume_suffixes())] == [
-        "a.NII",
-        "b.nii.gz",
-        "c.npy",
-    ]
-    assert [formats.stem_of(path) for path in formats.list_files(tmp_path, formats.volume_suffixes())] == [
-        "a",
-        "b",
-        "c",
-    ]
-
-
-def test_missing_and_empty_folders(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nowhere.*does not exist"):
-        formats.list_files(tmp_path / "nowhere", (".npy",))
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(UserError, match=r"expected a flat folder with .*\.nii\.gz.*found none \(1 other"):
-        formats.list_files(tmp_path, formats.volume_suffixes())
-
-
 def _nifti_bytes(array: np.ndarray) -> bytes:
     return nib.Nifti1Image(array, np.eye(4)).to_bytes()
 
