@@ -41,6 +41,8 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "absl-py",
+        "blosc2>=4.14",
+        "joblib>=1.3",
         "keras>=3.15,<3.16",
         "matplotlib",
         "nibabel>=5",

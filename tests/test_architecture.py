@@ -25,6 +25,8 @@ PLACE = {part: number for number, part in enumerate(ORDER)}
 ALLOWED = {
     "tensorflow": {"lazy", "ops", "data", "algorithms", "training"},
     "matplotlib": {"plots"},
+    "blosc2": {"data/store/disk.py"},
+    "joblib": {"data/store/processes.py"},
     "nibabel": {
         "data/nifti_files.py",
         "data/formats/nifti_pairs.py",

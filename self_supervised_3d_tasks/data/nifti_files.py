@@ -144,16 +144,16 @@ def _nifti_affine(header: Any, path: Path) -> np.ndarray:
             f"{path}: its qform is no rotation (a quaternion of length {length:.3g}, expected at most 1). Repair the "
             "header."
         )
-    if all(has_forms):
-        _compare_forms(header, path)
     mm = _MM.get(int(header["xyzt_units"]) & 7, 1.0)
+    if all(has_forms):
+        _compare_forms(header, path, mm)
     affine = np.diag([mm, mm, mm, 1]) @ header.get_best_affine()
     if (largest := np.linalg.norm(affine[:3, :3], axis=0).max()) > _LARGEST_SPACING:
         tell_once(f"{path}: by its unit of length, a voxel measures {largest:g} mm. Is the unit in its header right?")
     return affine
 
 
-def _compare_forms(header: Any, path: Path) -> None:
+def _compare_forms(header: Any, path: Path, mm: float) -> None:
     """Warn where sform and qform place the corners of the scan more than half a voxel apart."""
     try:
         qform = header.get_qform()
@@ -164,8 +164,8 @@ def _compare_forms(header: Any, path: Path) -> None:
     distance = corner_distance(shape, sform, qform)
     if not distance <= 0.5 * np.linalg.norm(sform[:3, :3], axis=0).min():
         tell_once(
-            f"{path}: its sform and its qform contradict each other: they place voxels up to {distance:.3g} units of "
-            "length apart. The sform is taken; check that the scan is not mirrored or turned."
+            f"{path}: its sform and its qform contradict each other: they place voxels up to {distance * mm:.3g} mm "
+            "apart. The sform is taken; check that the scan is not mirrored or turned."
         )
 
 

@@ -1,5 +1,7 @@
 """What happens to every scan once, before training: intensities to [0, 1], borders off, grid to the model's shape."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from absl import logging
 from self_supervised_3d_tasks.data.fitted_scan import FittedScan, as_integers
 from self_supervised_3d_tasks.data.foreground_box import ForegroundCrop, foreground_box
 from self_supervised_3d_tasks.data.formats import photographs
+from self_supervised_3d_tasks.data.placement import Placement, padding_to
 from self_supervised_3d_tasks.data.resampling import Interpolation, resize, resize_labels
 from self_supervised_3d_tasks.data.scaling import IntensityRange, Scaling, bounds
 from self_supervised_3d_tasks.data.volumes import Header, Volume
@@ -17,31 +20,6 @@ from self_supervised_3d_tasks.errors import UserError
 
 _MAX_CLASSES = 256  # masks are kept as uint8
 _LONGEST_AXIS = 8192  # of a resampled scan; longer ones come from a spacing in the wrong unit
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Which voxels of a scan's own grid a prepared image shows, and at what size.
-
-    Args:
-        shape: Spatial shape of the scan.
-        box: The part of it that is shown, one slice per spatial axis.
-        size: Voxels along each axis of the prepared image that show the box; what it has more is padding around.
-    """
-
-    shape: tuple[int, ...]
-    box: tuple[slice, ...]
-    size: tuple[int, ...]
-
-    @property
-    def box_shape(self) -> tuple[int, ...]:
-        """Voxels of the scan's own grid along each axis of the box."""
-        return tuple(side.stop - side.start for side in self.box)
-
-    def inside(self, fitted: Sequence[int]) -> tuple[slice, ...]:
-        """Return where a prepared image of that spatial shape shows the scan."""
-        starts = (before for before, _ in _padding(self.size, fitted))
-        return tuple(slice(start, start + size) for start, size in zip(starts, self.size, strict=True))
 
 
 @dataclass(frozen=True)
@@ -198,11 +176,22 @@ class Preprocessing:
         scaled = intensities.scale(array)
         box = foreground_box(scaled, self.foreground_crop, name)
         size = self.size_of(array[box].shape[:-1], volume.header)
-        padding = tuple(_padding(size, self._padded(size)))
-        resized = resize(scaled[box], size, self.interpolation)
+        padding = self.padding(size)
         kept = as_integers(array[box]) if size == array[box].shape[:-1] else None
-        # Fractions take as much place scaled as they do unscaled.
-        return FittedScan(resized, box, padding) if kept is None else FittedScan(kept, box, padding, intensities)
+        if kept is None:  # fractions take as much place scaled as they do unscaled
+            return FittedScan(np.ascontiguousarray(resize(scaled[box], size, self.interpolation)), box, padding)
+        return FittedScan(kept, box, padding, intensities)
+
+    def padding(self, size: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """Return the voxels that are added before and after each axis of a scan of `size_of` its box."""
+        return tuple(padding_to(size, self._padded(size)))
+
+    @property
+    def of_scans(self) -> Preprocessing:
+        """The settings with everything left out that does not change the array of a `FittedScan`."""
+        is_resized = self.volume_fitting == "resize"
+        shape = self.data_dim if is_resized else (0,) * self.rank
+        return replace(self, data_dim=shape, volume_fitting="resize" if is_resized else "crop", label_map={})
 
     def _checked(self, volume: Volume) -> np.ndarray:
         """Return the voxels ``(*spatial, number_channels)``, see `fit`."""
@@ -259,7 +248,7 @@ class Preprocessing:
         """
         placement = placement or self._whole(volume)
         labels = resize_labels(self.labels(volume, num_classes)[placement.box], placement.size)
-        return np.pad(labels, _padding(placement.size, self._padded(placement.size)))
+        return np.pad(labels, padding_to(placement.size, self._padded(placement.size)))
 
     def _whole(self, volume: Volume) -> Placement:
         shape = volume.array.shape[: self.rank]
@@ -288,9 +277,3 @@ class Preprocessing:
 def millimetres(spacing: Sequence[float]) -> str:
     """Return a voxel size for people, such as "0.7 × 0.7 × 2.5 mm"."""
     return " × ".join(f"{size:.3g}" for size in spacing) + " mm"
-
-
-def _padding(shape: Sequence[int], padded_shape: Sequence[int]) -> list[tuple[int, int]]:
-    """Return the voxels to add before and after each axis; an odd one goes to the end."""
-    missing = [padded - size for size, padded in zip(shape, padded_shape, strict=False)]
-    return [(count // 2, count - count // 2) for count in missing]

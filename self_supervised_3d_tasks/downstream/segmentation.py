@@ -13,6 +13,7 @@ import numpy as np
 from self_supervised_3d_tasks import inference, plots
 from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.data.cases import Case
+from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
 from self_supervised_3d_tasks.data.stream import pipeline
@@ -50,8 +51,9 @@ class SegmentationTask(DownstreamTask):
         """Read every test case once."""
         super().check_splits(named, store)
         for case in dict.fromkeys(case for split in named.values() for case in split.test):
-            volume, _ = self._read_labelled(case)
-            self.experiment.preprocessing.image(volume)
+            self.check_header(case)
+            self.experiment.preprocessing.fit(formats.read_channels(case.images, self.experiment.rank))
+            self._classes(case)
 
     def prospects(self, cases: Sequence[Case]) -> list[str]:
         """Return the Dice that the preparation leaves to a perfect network."""
@@ -63,15 +65,20 @@ class SegmentationTask(DownstreamTask):
         return [f"in no test mask: class {', '.join(map(str, absent))}"] if absent else []
 
     def occurring(self, cases: Iterable[Case]) -> list[int]:
-        """Return the foreground classes in the masks of some cases, sorted; reads the masks."""
-        experiment = self.experiment
-        masks = (formats.read_mask(case.mask, experiment.rank) for case in cases)
-        labels = (experiment.preprocessing.labels(mask, experiment.num_classes) for mask in masks)
-        return sorted(set().union(*map(classes_of, labels)) - {0})
+        """Return the foreground classes in the masks of some cases, sorted; each mask is read once for all jobs."""
+        return sorted(set().union(*map(self._classes, cases)) - {0})
+
+    def _classes(self, case: Case) -> frozenset[int]:
+        """Return the classes in the mask of a case; `UserError` as `Preprocessing.labels`."""
+        experiment, state = self.experiment, case.mask.stat()
+        label_map = tuple(experiment.preprocessing.label_map.items())
+        return _classes_in_file(
+            *(case.mask, experiment.rank, experiment.num_classes, label_map, state.st_size, state.st_mtime_ns)
+        )
 
     def classes_in(self, store: VolumeStore) -> dict[Case, set[int]]:
         """Return the classes in the mask of each stored case; `UserError` where all masks are of one class."""
-        classes = {case: classes_of(store.mask(index)) for index, case in enumerate(store.cases)}
+        classes = {case: store.classes(index) for index, case in enumerate(store.cases)}
         if len(found := set().union(*classes.values())) == 1:
             raise UserError(
                 f"{store.cases[0].mask.parent}, label_map: all {len(classes)} masks for training and validation hold "
@@ -144,3 +151,12 @@ class SegmentationTask(DownstreamTask):
 def classes_of(labels: np.ndarray) -> set[int]:
     """Return the classes that occur in a mask ``(*spatial)`` of whole numbers from 0."""
     return set(np.flatnonzero(np.bincount(labels.ravel())).tolist())
+
+
+@functools.cache
+def _classes_in_file(
+    path: Path, rank: int, num_classes: int, label_map: tuple[tuple[int, int], ...], *state: int
+) -> frozenset[int]:
+    """Return the classes in a mask; ``state`` tells a file that is written anew."""
+    relabelled = Preprocessing((0,) * rank, 1, label_map=dict(label_map))
+    return frozenset(classes_of(relabelled.labels(formats.read_mask(path, rank), num_classes)))

@@ -74,7 +74,7 @@ class Experiment(BaseModel):
         subject_pattern: Regular expression with one group, searched in a scan's name, or else in its path below the
             folder: the group is the subject. Default: sub-…, a folder per subject, or the scan's name.
         on_bad_file: Whether a scan that cannot be read stops the run, or is skipped and noted in the run folder.
-        cache: Where prepared scans are kept; auto chooses by their size.
+        cache: Where prepared scans are kept; auto takes memory up to 4 GiB, and above it compressed files on disk.
         cache_dir: Folder of the disk cache, which runs can share; default: <base_workspace>/cache.
         base_workspace: Folder in which run folders are made.
         run_name: Name of the run folder; default: <algorithm>_<dataset_name>, in finetuning <checkpoint>_test.

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from self_supervised_3d_tasks.commands import experiment_run
+from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.finetuning import sweep as finetune_sweep
@@ -54,6 +55,17 @@ def test_classes_of_the_test_masks(sweep):
     assert planned.task.notes(planned.test) == ["in no test mask: class 2, 4"]
     assert sweep(num_classes=5, label_map={"3": 2, "1": 2}).task.occurring(planned.test) == [2]
     assert sweep(num_classes=3, label_map={"3": 2}).task.notes(planned.test) == []
+
+
+def test_each_test_mask_is_read_once_for_its_classes(sweep, monkeypatch):
+    planned, read, names = sweep(num_classes=3), formats.read_mask, []
+    monkeypatch.setattr(formats, "read_mask", lambda path, rank: names.append(path.name) or read(path, rank))
+    for _ in range(3):
+        assert sweep(num_classes=3).task.occurring(planned.test) == [1]
+    assert sorted(names) == sorted(case.mask.name for case in planned.test)
+    put_class(planned.test[0], 2)
+    assert planned.task.occurring(planned.test) == [1, 2]
+    assert names[len(planned.test) :] == [planned.test[0].mask.name]
 
 
 def test_what_masks_do_not_hold_is_said_before_training(sweep, caplog, monkeypatch):

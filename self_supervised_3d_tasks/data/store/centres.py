@@ -55,7 +55,7 @@ def find(
 def _find_one(store: VolumeStore, index: int, *, finder: Finder, folder: Path) -> np.ndarray:
     """Return the centres of a scan, from the cache where it has them."""
     case, rank, shape = store.cases[index], store.preprocessing.rank, store.shape(index)[:-1]
-    key = disk.fingerprint(case, store.preprocessing, None, computed=repr(finder))
+    key = disk.fingerprint(case.images, store.preprocessing, finder)
 
     def is_valid(voxels: np.ndarray) -> bool:
         integers = voxels.ndim == 2 and voxels.shape[1] == rank and voxels.dtype.kind in "iu"

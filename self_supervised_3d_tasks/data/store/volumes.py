@@ -5,36 +5,27 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from absl import logging
 
 from self_supervised_3d_tasks.data.cases import Case
-from self_supervised_3d_tasks.data.formats import archives, read_channels, read_header, read_mask, read_mask_header
+from self_supervised_3d_tasks.data.formats import archives, read_header, read_mask_header
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.spacing import warn_of_grids
-from self_supervised_3d_tasks.data.store import disk
-from self_supervised_3d_tasks.data.store.foreground import Foreground
-from self_supervised_3d_tasks.data.store.threads import map_in_threads
+from self_supervised_3d_tasks.data.store import disk, filling
+from self_supervised_3d_tasks.data.store.entries import Entry, Loader
+from self_supervised_3d_tasks.data.store.filling import OrError
 from self_supervised_3d_tasks.data.volumes import Header, check_same_grid
 from self_supervised_3d_tasks.errors import UserError
 
-MEMORY_LIMIT = 4 * 2**30  # bytes
 MAX_REPORTED = 10
 NUM_LOOKED_AT = 16
 LEAST_CONTRAST = 0.05
-
-
-class _Entry(NamedTuple):
-    """A preprocessed case: arrays in memory, or the .npy files that hold them."""
-
-    shape: tuple[int, ...]
-    arrays: list[np.ndarray] | list[Path]  # of the image, and of the mask where it is read
-    foreground: Foreground | None  # None without mask
 
 
 class VolumeStore:
@@ -46,8 +37,8 @@ class VolumeStore:
         cases: The cases to read.
         preprocessing: What is done to every case.
         num_classes: The masks are read, with labels below this; None: images only.
-        cache: ``"memory"``, ``"disk"`` (.npy files in ``cache_dir``, read through memory maps), or
-            ``"auto"``: memory up to `MEMORY_LIMIT`.
+        cache: ``"memory"``, ``"disk"`` (compressed files in ``cache_dir``, of which a crop reads its part), or
+            ``"auto"``: memory up to `filling.MEMORY_LIMIT`.
         cache_dir: Folder of the disk cache. It may be shared by runs and processes, and deleted between them.
         on_bad_file: ``"stop"``: UserError; ``"skip"``: warn, leave the case out and remember it in
             ``skipped``.
@@ -75,17 +66,17 @@ class VolumeStore:
         self.num_classes = num_classes
         self.skipped: list[dict[str, str]] = []
         self._skip = on_bad_file == "skip"
-        options = {"preprocessing": preprocessing, "num_classes": num_classes}
-        check = functools.partial(_or_error, functools.partial(check_case, **options))
+        check = OrError(functools.partial(check_case, preprocessing=preprocessing, num_classes=num_classes))
         headers = self._keep_good(cases, map(check, cases), max_errors=MAX_REPORTED)
         self.headers = list(headers.values())
         warn_of_grids(self.headers, preprocessing)
-        shapes = map(preprocessing.fitted_shape, headers.values())
-        folder = _cache_folder(cache, cache_dir, _num_bytes(shapes, num_classes))
-        load = functools.partial(_or_error, functools.partial(_load, **options, folder=folder))
+        shapes = {case: preprocessing.fitted_shape(header) for case, header in headers.items()}
+        folder = None if cache_dir is None else Path(cache_dir)
         try:
-            with contextlib.closing(map_in_threads(load, headers, "reading scans")) as loaded:
-                self._entries = self._keep_good(headers, loaded, max_errors=1)
+            plan = filling.plan(Loader(preprocessing, num_classes), shapes, cache, folder)
+            self._loader = plan.loader
+            with contextlib.closing(plan.entries(shapes)) as loaded:
+                self._entries = self._keep_good(shapes, loaded, max_errors=1)
         finally:
             archives.release()  # the store holds the scans now
         self.cases = list(self._entries)
@@ -163,27 +154,55 @@ class VolumeStore:
 
     def shape(self, index: int) -> tuple[int, ...]:
         """Return ``(*spatial, channels)`` of a preprocessed image."""
-        return self._entry(index).shape
+        return self._entry(index).scan.shape
 
     def image(self, index: int) -> np.ndarray:
-        """Return a preprocessed image ``(*spatial, channels)``, float32. Shared: do not write to it."""
-        return disk.open_array(self._entry(index).arrays[0])
+        """Return a preprocessed image ``(*spatial, channels)``, float32. It may be shared: do not write to it."""
+        return self._read(index, lambda entry: entry.scan.image())
+
+    def crop(self, index: int, place: Sequence[slice]) -> np.ndarray:
+        """Return a part of an image, ``image(index)[place]``, as a new array; nothing else is read.
+
+        Args:
+            index: Number of the case.
+            place: One slice per spatial axis, with a start and a stop within the image.
+        """
+        return self._read(index, lambda entry: entry.scan.crop(place))
 
     def mask(self, index: int) -> np.ndarray:
-        """Return a preprocessed mask ``(*spatial)``, uint8. Shared: do not write to it."""
-        return disk.open_array(self._entry(index).arrays[1])
+        """Return a preprocessed mask ``(*spatial)``, uint8. It may be shared: do not write to it."""
+        return self._read(index, lambda entry: entry.mask[:])
+
+    def mask_crop(self, index: int, place: Sequence[slice]) -> np.ndarray:
+        """Return a part of a mask, ``mask(index)[place]``, as a new array; nothing else is read."""
+        return self._read(index, lambda entry: np.array(entry.mask[tuple(place)], order="C"))
+
+    def classes(self, index: int) -> set[int]:
+        """Return the classes that the mask of a case has, background included; no mask is read for it."""
+        return set(self._entry(index).foreground.classes)
 
     def foreground_voxel(self, index: int, position: float) -> np.ndarray | None:
         """Return a voxel ``(rank,)`` with a label above 0, chosen by ``position`` in [0, 1), or None.
 
         Each class of the mask is as likely as the others, however many voxels it has, see `Foreground.at`.
         """
-        entry = self._entry(index)
-        flat = None if entry.foreground is None else entry.foreground.at(position)
-        return None if flat is None else np.array(np.unravel_index(flat, entry.shape[:-1]))
+        if self._entry(index).foreground is None:
+            return None
+        flat = self._read(index, lambda entry: entry.foreground.at(position))
+        return None if flat is None else np.array(np.unravel_index(flat, self.shape(index)[:-1]))
 
-    def _entry(self, index: int) -> _Entry:
+    def _entry(self, index: int) -> Entry:
         return self._entries[self.cases[index]]
+
+    def _read(self, index: int, read: Callable[[Entry], Any]) -> Any:
+        """Return what is read of a case, whose files are made again where they cannot be read."""
+        try:
+            return read(self._entry(index))
+        except disk.DamagedFileError as error:
+            logging.warning("%s; it is decoded again.", error)
+            case = self.cases[index]
+            self._entries[case] = self._loader.renew(case)
+            return read(self._entries[case])
 
 
 def check_case(case: Case, preprocessing: Preprocessing, num_classes: int | None) -> Header:
@@ -206,47 +225,3 @@ def check_case(case: Case, preprocessing: Preprocessing, num_classes: int | None
     header = replace(headers[0], shape=(*headers[0].shape[:-1], channels))
     preprocessing.fitted_shape(header)
     return header
-
-
-def _or_error(function: Callable[[Case], Any], case: Case) -> Any:
-    """Return what a function makes of a case, or its UserError: one bad file must not end the loop over all of them."""
-    try:
-        return function(case)
-    except UserError as error:
-        return error
-
-
-def _load(case: Case, preprocessing: Preprocessing, num_classes: int | None, folder: Path | None) -> _Entry:
-    def decode() -> list[np.ndarray]:
-        image, placement = preprocessing.prepare(read_channels(case.images, preprocessing.rank))
-        if num_classes is None:
-            return [image]
-        return [image, preprocessing.mask(read_mask(case.mask, preprocessing.rank), num_classes, placement)]
-
-    if folder is None:
-        arrays = decode()
-    else:
-        kinds = ["image"] if num_classes is None else ["image", "mask"]
-        name = f"{case.name}-{disk.fingerprint(case, preprocessing, num_classes)}"
-        arrays = disk.keep([folder / f"{name}.{kind}.npy" for kind in kinds], decode)
-    image, *masks = map(disk.open_array, arrays)
-    return _Entry(image.shape, arrays, Foreground.of(masks[0]) if masks else None)
-
-
-def _num_bytes(shapes: Iterable[tuple[int, ...]], num_classes: int | None) -> int:
-    masks = num_classes is not None
-    return sum(4 * int(np.prod(shape)) + masks * int(np.prod(shape[:-1])) for shape in shapes)
-
-
-def _cache_folder(cache: str, cache_dir: Path | None, num_bytes: int) -> Path | None:
-    """Return the folder of a disk cache, or None for memory."""
-    if cache == "memory" or (cache == "auto" and num_bytes <= MEMORY_LIMIT):
-        return None
-    if cache_dir is None:
-        raise UserError(
-            f"cache: the decoded scans need {num_bytes / 2**30:.1f} GiB, the limit for memory is "
-            f"{MEMORY_LIMIT / 2**30:.1f} GiB, and no cache_dir is given for the disk. Set cache_dir, or set "
-            'cache to "memory".'
-        )
-    disk.check_space(Path(cache_dir), num_bytes)
-    return Path(cache_dir)

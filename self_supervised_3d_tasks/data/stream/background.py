@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,19 +40,23 @@ class Background:
         share = np.count_nonzero(below) / below.size  # three times as fast as the mean
         return max(self.share[0] - share, share - self.share[1], 0.0)
 
-    def choose(self, image: np.ndarray, places: Iterable[Place], name: str) -> Place:
-        """Return the first place with a share in the range, or with none that of the nearest share, the first of these.
+    def choose(
+        self, read: Callable[[Place], np.ndarray], places: Iterable[Place], name: str
+    ) -> tuple[Place, np.ndarray]:
+        """Return the first place with a share in the range, or with none that of the nearest share, and its crop.
+
+        Of several places with the nearest share it is the first.
 
         Args:
-            image: ``(*spatial, channels)`` in [0, 1]; only its crops at the places are read.
+            read: Gives the crop ``(*spatial, channels)`` in [0, 1] at a place.
             places: At least one; no more are drawn than are looked at.
             name: Name of the scan, for the warning, once in a process, that no place was good.
         """
         chosen, nearest = None, np.inf
         for place in places:
-            excess = self.excess(image[place])
+            excess = self.excess(crop := read(place))
             if excess < nearest:
-                chosen, nearest = place, excess
+                chosen, nearest = (place, crop), excess
             if nearest == 0:
                 return chosen
         logging.log_first_n(

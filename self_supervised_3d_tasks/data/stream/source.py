@@ -9,6 +9,7 @@ resumes. Where no batch may hold a scan twice, an epoch is one crop each of as m
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -174,15 +175,17 @@ class Source:
     def _read(self, index: int, uniforms: np.ndarray) -> list[np.ndarray]:
         """Read the crop at the first place of ``uniforms (tries, rank + 2)`` that the background allows.
 
-        Through a memory map nothing but the crops that are looked at is read from the disk.
+        Nothing but the crops that are looked at is read from the disk. They are new arrays: TensorFlow may take over
+        their memory.
         """
-        image = self.store.image(index)
         places = (self._place(index, row) for row in uniforms)
-        background, name = self.crops.background, self.store.cases[index].name
-        inside = next(places) if background is None else background.choose(image, places, name)
-        sources = [image, *([self.store.mask(index)] if self.labelled else [])]
-        # A copy each time: TensorFlow may take over the memory of an array that it is given.
-        return [np.array(source[inside], order="C", subok=False) for source in sources]
+        read, background = functools.partial(self.store.crop, index), self.crops.background
+        if background is None:
+            place = next(places)
+            image = read(place)
+        else:
+            place, image = background.choose(read, places, self.store.cases[index].name)
+        return [image, *([self.store.mask_crop(index, place)] if self.labelled else [])]
 
     def _place(self, index: int, uniforms: np.ndarray) -> tuple[slice, ...]:
         centre = self._centre(index, *uniforms[:2])

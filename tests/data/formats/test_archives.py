@@ -186,11 +186,11 @@ def test_a_store_of_an_archive(archive: Path, tmp_path: Path, decoded: list[str]
 def test_a_cached_scan_is_that_of_the_archive_as_it_is(archive: Path) -> None:
     cases = find_cases("medmnist", archive / "train")
     preprocessing = Preprocessing((4, 5, 6), 1)
-    before = [disk.fingerprint(case, preprocessing, None) for case in cases]
+    before = [disk.fingerprint(case.images, preprocessing) for case in cases]
     assert len(set(before)) == 5
-    assert before == [disk.fingerprint(case, preprocessing, None) for case in cases]
+    assert before == [disk.fingerprint(case.images, preprocessing) for case in cases]
     os.utime(archive, ns=(1, 1))
-    assert not set(before) & {disk.fingerprint(case, preprocessing, None) for case in cases}
+    assert not set(before) & {disk.fingerprint(case.images, preprocessing) for case in cases}
 
 
 def test_an_archive_has_no_masks(archive: Path) -> None:

@@ -93,7 +93,9 @@ def test_sform_and_qform_that_contradict_are_told_once(tmp_path: Path, shift: fl
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == told
     if told:
-        assert "scan.nii.gz: its sform and its qform contradict each other: they place voxels up to 0.3" in messages[0]
+        assert (
+            "scan.nii.gz: its sform and its qform contradict each other: they place voxels up to 0.3 mm" in messages[0]
+        )
         assert "The sform is taken" in messages[0]
 
 

@@ -19,7 +19,7 @@ from self_supervised_3d_tasks.errors import UserError
 
 ARRAY = np.random.default_rng(0).integers(-1000, 1000, (4, 5, 6)).astype(np.int16)
 VOXELS = {".hdr": ".img", ".hdr.gz": ".img.gz", ".mhd": ".zraw", ".nhdr": ".raw.gz"}
-SUFFIXES = [suffix for suffix in formats.volume_suffixes() if suffix != ".npy"]
+SUFFIXES = [suffix for suffix in formats.volume_suffixes() if suffix not in (".npy", ".dcm")]
 
 
 def write(path: Path, array: np.ndarray = ARRAY) -> Path:

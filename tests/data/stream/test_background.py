@@ -81,13 +81,15 @@ def test_choice_by_hand() -> None:
     shares = [0, 1, 0.75, 0.25, 0.5]
     for (low, high), index in (((0, 1), 0), ((0.9, 1), 1), ((0.6, 1), 1), ((0.5, 0.8), 2), ((0.4, 0.6), 4)):
         background = Background(0.3, (low, high))
-        assert background.choose(image, iter(places), "scan") == places[index]
+        place, crop = background.choose(image.__getitem__, iter(places), "scan")
+        assert place == places[index]
+        np.testing.assert_array_equal(crop, image[place])
         excess = [max(low - share, share - high, 0) for share in shares]
         np.testing.assert_allclose([background.excess(image[place]) for place in places], excess, atol=1e-12)
     # Between 0.25 and 0.5 the first of the two nearest; it is not looked further than the first good one.
-    assert Background(0.3, (0.375, 0.375)).choose(image, iter(places), "scan") == places[3]
+    assert Background(0.3, (0.375, 0.375)).choose(image.__getitem__, iter(places), "scan")[0] == places[3]
     rest = iter(places)
-    Background(0.3, (0.9, 1)).choose(image, rest, "scan")
+    Background(0.3, (0.9, 1)).choose(image.__getitem__, rest, "scan")
     assert list(rest) == places[2:]
 
 
