@@ -35,7 +35,7 @@ ALLOWED = {
         "prediction/probabilities.py",
         "preparation",
     },
-    "pydicom": {"data/dicom_series.py", "data/dicom_pixels.py", "data/dicom_seg.py"},
+    "pydicom": {"data/dicom_headers.py", "data/dicom_pixels.py", "data/dicom_seg.py"},
     "SimpleITK": {"data/simple_itk.py", "data/formats/metaimage.py", "data/formats/nrrd.py", "data/dicom_pixels.py"},
     "highdicom": {"data/dicom_seg.py"},
     "pickle": set(),

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.data.dicom_series import read
+from self_supervised_3d_tasks.data.dicom_headers import SUFFIX, read
 from self_supervised_3d_tasks.data.simple_itk import locale_kept
+from self_supervised_3d_tasks.data.volumes import readable
 from self_supervised_3d_tasks.errors import UserError
 
 pydicom = lazy.load("pydicom")
@@ -26,13 +27,14 @@ def pixels(file: Path) -> np.ndarray:
     Raises:
         UserError: The pixels are missing or damaged, or nothing can decode them.
     """
-    slice_ = read(file)
-    if not _has_decoder(slice_):
-        return _by_simpleitk(file, slice_)
-    stored = _decoded(slice_, file)
-    if "ModalityLUTSequence" in slice_:
-        return pydicom.pixels.apply_modality_lut(stored, slice_).astype(np.float32)
-    return _rescaled(stored, slice_, file)
+    image = read(file)
+    with readable(file, SUFFIX):
+        if not _has_decoder(image):
+            return _by_simpleitk(file, image)
+        stored = _decoded(image, file)
+        if "ModalityLUTSequence" in image:
+            return pydicom.pixels.apply_modality_lut(stored, image).astype(np.float32)
+        return _rescaled(stored, image, file)
 
 
 def frames(file: Path) -> np.ndarray:
@@ -43,12 +45,13 @@ def frames(file: Path) -> np.ndarray:
     """
     image = read(file)
     stored = stored_frames(image, file)
-    shared = (image.get("SharedFunctionalGroupsSequence") or [{}])[0]
-    groups = image.PerFrameFunctionalGroupsSequence
-    rescaling = [(group.get(_RESCALING) or shared.get(_RESCALING) or [image])[0] for group in groups]
-    if len(stored) != len(rescaling):
-        raise UserError(f"{file}: has {len(stored)} frames, but its header tells of {len(rescaling)}. Copy it again.")
-    return np.stack([_rescaled(frame, header, file) for frame, header in zip(stored, rescaling, strict=True)])
+    with readable(file, SUFFIX):
+        shared = (image.get("SharedFunctionalGroupsSequence") or [{}])[0]
+        groups = image.PerFrameFunctionalGroupsSequence
+        rescaling = [(group.get(_RESCALING) or shared.get(_RESCALING) or [image])[0] for group in groups]
+        if len(stored) != len(groups):
+            raise UserError(f"{file}: has {len(stored)} frames, but its header tells of {len(groups)}. Copy it again.")
+        return np.stack([_rescaled(frame, header, file) for frame, header in zip(stored, rescaling, strict=True)])
 
 
 def stored_frames(image: pydicom.Dataset, file: Path) -> np.ndarray:
@@ -57,9 +60,10 @@ def stored_frames(image: pydicom.Dataset, file: Path) -> np.ndarray:
     Raises:
         UserError: As `pixels`.
     """
-    if not _has_decoder(image):
-        raise _no_decoder(file, image)
-    return _decoded(image, file).reshape(-1, image.Rows, image.Columns)
+    with readable(file, SUFFIX):
+        if not _has_decoder(image):
+            raise _no_decoder(file, image)
+        return _decoded(image, file).reshape(-1, image.Rows, image.Columns)
 
 
 def _decoded(image: pydicom.Dataset, file: Path) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.data import dicom_pixels, dicom_series
+from self_supervised_3d_tasks.data import dicom_headers, dicom_pixels, dicom_series
 from self_supervised_3d_tasks.data.dicom_slices import Slice, Stack, stack
 from self_supervised_3d_tasks.errors import UserError
 
@@ -31,7 +31,7 @@ def grid(path: Path) -> Stack:
     Raises:
         UserError: A frame does not say where it lies, or the planes are no even grid.
     """
-    image = dicom_series.read(path, stop_before_pixels=True)
+    image = dicom_headers.read(path, stop_before_pixels=True)
     return stack(list(_planes(image, path).values()), path)
 
 
@@ -41,12 +41,12 @@ def read(path: Path) -> np.ndarray:
     Raises:
         UserError: The segments overlap or are fractions, or the pixels are damaged.
     """
-    image = dicom_series.read(path)
+    image = dicom_headers.read(path)
     kind = image.get("SegmentationType")
     if kind not in ("BINARY", "LABELMAP"):
         raise UserError(f"{path}: holds segments of type {kind}, expected BINARY or LABELMAP. Threshold the segments.")
     whole = stack(list(_planes(image, path).values()), path)
-    frames, slices = dicom_pixels.stored_frames(image, path), dicom_series.frames_of(image, path)
+    frames, slices = dicom_pixels.stored_frames(image, path), dicom_headers.frames_of(image, path)
     if len(frames) != len(slices):
         raise UserError(f"{path}: has {len(frames)} frames, but its header tells of {len(slices)}. Copy it again.")
     number_of = {tuple(slices[frame].position): number for number, (_, frame) in enumerate(whole.places)}
@@ -93,7 +93,7 @@ def write(path: Path, mask: np.ndarray, scan: Stack) -> None:
             # The pseudonym of an anonymized patient has one part.
             warnings.filterwarnings("ignore", message=".*unlikely to represent the intended person name")
             segmentation(
-                source_images=[dicom_series.read(file, stop_before_pixels=True) for file in files],
+                source_images=[dicom_headers.read(file, stop_before_pixels=True) for file in files],
                 pixel_array=planes,
                 segmentation_type="BINARY",
                 segment_descriptions=[_description(label) for label in range(1, max(1, int(mask.max(initial=0))) + 1)],
@@ -138,7 +138,7 @@ def _description(label: int) -> highdicom.seg.SegmentDescription:
 
 def _planes(image: pydicom.Dataset, path: Path) -> dict[tuple[float, ...], Slice]:
     """Return one frame of each position: those of several segments lie at the same one."""
-    return {tuple(piece.position): piece for piece in reversed(dicom_series.frames_of(image, path))}
+    return {tuple(piece.position): piece for piece in reversed(dicom_headers.frames_of(image, path))}
 
 
 def _segment(group: pydicom.Dataset, image: pydicom.Dataset) -> int:

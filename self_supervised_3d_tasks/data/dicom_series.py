@@ -10,23 +10,25 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.data.dicom_headers import (
+    MAGIC,
+    MAGIC_AT,
+    SEGMENTATIONS,
+    SUFFIX,
+    NoScanError,
+    kind_of,
+    read,
+    slices_of,
+)
 from self_supervised_3d_tasks.data.dicom_slices import Slice, Stack, stack
+from self_supervised_3d_tasks.data.volumes import readable
 from self_supervised_3d_tasks.errors import UserError
 
-pydicom = lazy.load("pydicom")
-
-SUFFIX = ".dcm"
-_MAGIC_AT, _MAGIC = 128, b"DICM"
 _OTHER_FORMATS = (".nii", ".gz", ".npy", ".npz", ".json", ".csv", ".txt")  # not opened: folders hold thousands of them
-_SEGMENTATIONS = ("Segmentation Storage", "Label Map Segmentation Storage")
-_NO_SCANS = (*_SEGMENTATIONS, "RT Dose Storage", "Parametric Map Storage")  # which have pixels, too
-_GREYSCALE = ("MONOCHROME1", "MONOCHROME2")
-_ORTHONORMAL = 0.01  # what the lengths and the angle of two unit vectors may be off
 _SHORTEST_UID = 6
+_LONGEST_NAME = 60
 _MOST_NAMED = 3
 
 
@@ -48,10 +50,6 @@ class Contents:
     others: int = 0
 
 
-class _NoScanError(ValueError):
-    """A file is no scan and was not meant to be one, such as a report."""
-
-
 def is_dicom(path: Path) -> bool:
     """Return whether a file has the mark of DICOM behind a preamble of 128 bytes, or the suffix ``.dcm``."""
     name = path.name.lower()
@@ -60,8 +58,8 @@ def is_dicom(path: Path) -> bool:
     if name.endswith(SUFFIX):
         return True
     with open(path, "rb") as file:
-        file.seek(_MAGIC_AT)
-        return file.read(len(_MAGIC)) == _MAGIC
+        file.seek(MAGIC_AT)
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def contents(path: Path) -> Contents:
@@ -118,49 +116,58 @@ def _contents(path: Path, changed: int) -> Contents:
     return held
 
 
-Item = tuple[str, list[Slice] | ValueError]  # name of a file, and what it has, or why it cannot be used
+class _File(NamedTuple):
+    """What the header of a file says: its series, and where its slices lie or why they cannot be used."""
+
+    name: str
+    key: tuple[str, str]  # UID of the series, and the name of a multi-frame file, which is a scan of its own
+    described: str
+    slices: list[Slice] | UserError
 
 
-def _by_series(files: Sequence[Path], held: Contents) -> dict[str, list[Item]]:
-    """Return the files of each series by its name; segmentations, and files without a series, go to ``held``."""
-    groups: dict[tuple[str, str], list[Item]] = {}
-    described: dict[tuple[str, str], str] = {}
+def _by_series(files: Sequence[Path], held: Contents) -> dict[str, list[_File]]:
+    """Return the files of each series by its name; those of segmentations go to ``held``, too."""
+    groups: dict[tuple[str, str], list[_File]] = {}
     for file in files:
         header = read(file, stop_before_pixels=True)
-        kind = _kind(header)
-        if kind in _SEGMENTATIONS:
-            held.masks.append(file)
-        slices: list[Slice] | ValueError
-        try:
-            slices = _slices(header, file, kind)
-        except _NoScanError as error:
-            slices = error
-        except (UserError, ValueError, TypeError, IndexError, AttributeError) as error:
-            slices = error if isinstance(error, UserError) else UserError(f"{file}: has a damaged header ({error}).")
-        is_whole = isinstance(slices, list) and slices[0].frame is not None
-        key = (str(header.get("SeriesInstanceUID", "")), file.name if is_whole else "")
-        groups.setdefault(key, []).append((file.name, slices))
-        described.setdefault(key, f"{header.get('SeriesNumber') or ''}_{header.get('SeriesDescription') or ''}")
-    names = _names(described, files[0].parent)
+        with readable(file, SUFFIX):
+            if kind_of(header) in SEGMENTATIONS:
+                held.masks.append(file)
+            found = _described(header, file)
+        groups.setdefault(found.key, []).append(found)
+    names = _names({key: items[0].described for key, items in groups.items()}, files[0].parent)
     return {names[key]: items for key, items in groups.items()}
 
 
-def _is_left_out(items: Sequence[Item], held: Contents) -> bool:
+def _described(header: Any, file: Path) -> _File:
+    slices: list[Slice] | UserError
+    try:
+        with readable(file, SUFFIX):
+            slices = slices_of(header, file)
+    except (UserError, NoScanError) as error:
+        slices = error
+    is_whole = isinstance(slices, list) and slices[0].frame is not None
+    key = (str(header.get("SeriesInstanceUID", "")), file.name if is_whole else "")
+    described = f"{header.get('SeriesNumber') or ''}_{header.get('SeriesDescription') or ''}"
+    return _File(file.name, key, described[:_LONGEST_NAME], slices)
+
+
+def _is_left_out(items: Sequence[_File], held: Contents) -> bool:
     """Return whether nothing in a series was meant to be a scan; ``held`` then says so."""
-    if not all(isinstance(found, _NoScanError) for _, found in items):
+    if not all(isinstance(item.slices, NoScanError) for item in items):
         return False
-    held.left_out.update({name: str(found) for name, found in items})
+    held.left_out.update({item.name: str(item.slices) for item in items})
     return True
 
 
-def _stack_or_reason(items: Sequence[Item], path: Path) -> Stack | str:
-    for name, found in items:
-        if isinstance(found, _NoScanError):
-            return f"{path}: {name} {found}, in one series with slices. Move it into a folder of its own."
-        if isinstance(found, ValueError):
-            return str(found)
+def _stack_or_reason(items: Sequence[_File], path: Path) -> Stack | str:
+    for item in items:
+        if isinstance(item.slices, NoScanError):
+            return f"{path}: {item.name} {item.slices}, in one series with slices. Move it into a folder of its own."
+        if isinstance(item.slices, UserError):
+            return str(item.slices)
     try:
-        return stack([piece for _, found in items for piece in found], path)
+        return stack([piece for item in items for piece in item.slices], path)
     except UserError as error:
         return str(error)
 
@@ -179,113 +186,3 @@ def _names(described: dict[tuple[str, str], str], folder: Path) -> dict[tuple[st
             name = "_".join(part for part in (name, uid[-length:].strip(".").replace(".", "-")) if part) or "series"
         names[uid, file] = file or name
     return names
-
-
-def read(file: Path, **options: bool) -> pydicom.Dataset:
-    """Read a DICOM file.
-
-    Raises:
-        UserError: It cannot be read.
-    """
-    try:
-        return pydicom.dcmread(file, **options)
-    except pydicom.errors.InvalidDicomError as error:
-        raise UserError(
-            f"{file}: has no DICOM header (no DICM at byte {_MAGIC_AT}, and no file meta information); expected a file "
-            "of DICOM PS3.10. Rename it if it is something else, or write it anew with its header (dcmconv of DCMTK)."
-        ) from error
-    except Exception as error:  # of a damaged header pydicom raises what its parser happens to meet
-        raise UserError(f"{file}: cannot be read ({type(error).__name__}: {error}). Copy the file again.") from error
-
-
-def _kind(header: pydicom.Dataset) -> str:
-    """Return the name of the kind of object that a file holds, such as ``CT Image Storage``."""
-    uid = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or ""
-    return pydicom.uid.UID(uid).name
-
-
-def _slices(header: pydicom.Dataset, file: Path, kind: str) -> list[Slice]:
-    """Return the slice, or the frames, of a file."""
-    if kind in _NO_SCANS or "Rows" not in header or "Columns" not in header:
-        lacks_pixels = kind.endswith("Image Storage")
-        raise _NoScanError(f"has no pixels ({kind})" if lacks_pixels else f"is no scan but {kind or 'of unknown kind'}")
-    colours = header.get("PhotometricInterpretation", "MONOCHROME2")
-    if header.get("SamplesPerPixel", 1) != 1 or colours not in _GREYSCALE:
-        raise _NoScanError(f"is a colour image ({colours}, {kind})")
-    if "MOSAIC" in (header.get("ImageType") or ()):
-        raise UserError(
-            f"{file}: is a mosaic, a volume whose slices lie side by side in one picture; expected one slice per file. "
-            "Convert it, for example with dcm2niix."
-        )
-    if "PerFrameFunctionalGroupsSequence" in header:
-        return frames_of(header, file)
-    if int(header.get("NumberOfFrames") or 1) > 1:
-        reason = f"has {header.NumberOfFrames} frames and no PerFrameFunctionalGroupsSequence that says where they lie"
-        if "Multi-frame" in kind:
-            raise _NoScanError(f"{reason} ({kind})")
-        raise UserError(f"{file}: {reason}; expected one slice per file, or an enhanced image. Convert it to NIfTI.")
-    if "ImagePositionPatient" not in header and "Secondary Capture" in kind:
-        raise _NoScanError(f"has no position in the patient ({kind})")
-    return [_slice(header, file, None)]
-
-
-def frames_of(header: pydicom.Dataset, file: Path) -> list[Slice]:
-    """Return where each frame of a multi-frame file lies, in the order of the file.
-
-    Raises:
-        UserError: There are no frames, or one does not say where it lies.
-    """
-    groups = header.get("PerFrameFunctionalGroupsSequence")
-    if not groups:
-        raise UserError(f"{file}: its header tells of no frames, expected one or more. Copy it again.")
-    shared = (header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
-    return [_slice(_flat(header, shared, group), file, number) for number, group in enumerate(groups)]
-
-
-def _flat(header: pydicom.Dataset, shared: pydicom.Dataset, frame: pydicom.Dataset) -> pydicom.Dataset:
-    """Return what the functional groups say of a frame as the header of a single slice says it."""
-    flat = pydicom.Dataset()
-    flat.Rows, flat.Columns = header.Rows, header.Columns
-    for group in ("PixelMeasuresSequence", "PlaneOrientationSequence", "PlanePositionSequence"):
-        found = frame.get(group) or shared.get(group)
-        if found:
-            flat.update(found[0])
-    return flat
-
-
-def _slice(header: pydicom.Dataset, file: Path, frame: int | None) -> Slice:
-    position, directions, spacing = (
-        _numbers(header, keyword, count, file)
-        for keyword, count in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2))
-    )
-    if not (spacing > 0).all():
-        raise UserError(
-            f"{file}: PixelSpacing is {spacing.tolist()}, expected positive numbers in mm. Repair the header."
-        )
-    directions = directions.reshape(2, 3)
-    if not np.allclose(directions @ directions.T, np.eye(2), rtol=0, atol=_ORTHONORMAL):
-        raise UserError(
-            f"{file}: ImageOrientationPatient is {directions.ravel().tolist()}, expected two unit vectors at right "
-            "angles. Repair the header."
-        )
-    thickness = header.get("SpacingBetweenSlices") or header.get("SliceThickness")
-    return Slice(
-        file=file,
-        frame=frame,
-        size=(int(header.Columns), int(header.Rows)),
-        spacing=(float(spacing[1]), float(spacing[0])),  # the header has that between rows first
-        directions=directions / np.linalg.norm(directions, axis=1, keepdims=True),
-        position=position,
-        thickness=None if thickness is None else abs(float(thickness)),
-    )
-
-
-def _numbers(header: pydicom.Dataset, keyword: str, count: int, file: Path) -> np.ndarray:
-    values = header.get(keyword)
-    numbers = np.array([] if values is None else values, float).ravel()
-    if numbers.shape != (count,) or not np.isfinite(numbers).all():
-        raise UserError(
-            f"{file}: {keyword} is {'absent' if values is None else values}, expected {count} numbers, without which "
-            "nobody knows where its pixels lie. Export the series again, with its geometry."
-        )
-    return numbers

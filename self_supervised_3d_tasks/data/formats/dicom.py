@@ -120,8 +120,6 @@ def _voxels(path: Path) -> np.ndarray:
             whole[file] = dicom_pixels.frames(file)
         pixels = dicom_pixels.pixels(file) if frame is None else whole[file][frame]
         if pixels.shape != voxels.shape[1:]:
-            raise UserError(
-                f"{file}: has {pixels.shape} pixels, but its header says {voxels.shape[1:]}. Copy it again."
-            )
+            raise UserError(f"{file}: has {pixels.shape} pixels, but the series has {voxels.shape[1:]}. Copy it again.")
         voxels[number] = pixels
     return voxels.transpose(2, 1, 0)

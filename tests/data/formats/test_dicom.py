@@ -197,7 +197,6 @@ def test_folders_of_slices_are_listed_beside_files(tmp_path: Path) -> None:
         save(slices(), tmp_path / name)
     (tmp_path / "empty").mkdir()
     np.save(tmp_path / "c.npy", voxels())
-    np.save(tmp_path / "a" / "mask.npy", voxels())
     assert listed(tmp_path) == [tmp_path / name for name in ("a", "b", "c.npy")]
     assert listed(tmp_path / "b") == [tmp_path / "b"]
     assert listed(tmp_path, (".npy",)) == [tmp_path / "c.npy"]

@@ -191,6 +191,25 @@ def test_damaged_files_are_named(tmp_path: Path, content: bytes) -> None:
         formats.read_header(folder, 3)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of pydicom about headers that were changed
+@pytest.mark.parametrize("seed", range(40))
+def test_bytes_changed_at_random_end_in_one_message_or_in_voxels(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    if seed % 2:
+        multi_frame().save_as(tmp_path / "im000.dcm", enforce_file_format=True)
+    else:
+        save(slices(), tmp_path)
+    content = bytearray((tmp_path / "im000.dcm").read_bytes())
+    for place in rng.integers(132, len(content), rng.integers(1, 12)):
+        content[place] = rng.integers(256)
+    (tmp_path / "im000.dcm").write_bytes(content[: rng.integers(132, len(content)) if seed % 5 == 0 else None])
+    dicom.scans_in(tmp_path)
+    try:
+        assert formats.read_image(tmp_path, 3).array.ndim == 4
+    except UserError as error:
+        assert str(tmp_path) in str(error)
+
+
 def test_a_file_without_a_preamble(tmp_path: Path) -> None:
     folder = save(slices(), tmp_path / "scan")
     for file in folder.iterdir():
