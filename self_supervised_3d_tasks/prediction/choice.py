@@ -102,7 +102,11 @@ def default(jobs: Sequence[FinishedJob]) -> tuple[FinishedJob, str]:
             theirs = f"{means[mode][0]:.3g} ± {means[mode][1]:.2g}"
             reason = f"validation loss of {mode} {theirs}, within the spread of {BASELINE}, {mean:.3g} ± {sd:.2g}"
             return of_modes[mode], f"{labels}; {reason}"
-    return best, f"{labels}; lowest validation loss of {sum(map(len, modes.values()))}, {best.loss:.3g}"
+    count = sum(map(len, modes.values()))
+    return (
+        best,
+        f"{labels}; {f'lowest of {count} validation losses' if count > 1 else 'validation loss'}, {best.loss:.3g}",
+    )
 
 
 def _mean_and_sd(values: Sequence[float]) -> tuple[float, float]:

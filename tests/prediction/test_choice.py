@@ -37,7 +37,7 @@ def test_the_reason_has_the_numbers():
     assert reason == (
         "100 % of the labels; validation loss of initialized 0.24 ± 0.057, within the spread of random, 0.2 ± 0.014"
     )
-    assert default(jobs(frozen=[0.25, 0.5]))[1] == "100 % of the labels; lowest validation loss of 2, 0.25"
+    assert default(jobs(frozen=[0.25, 0.5]))[1] == "100 % of the labels; lowest of 2 validation losses, 0.25"
 
 
 @pytest.fixture(scope="module")

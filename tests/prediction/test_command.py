@@ -64,7 +64,7 @@ def test_an_ensemble_over_mirror_images_is_scored_and_a_bad_scan_is_told(workspa
 def test_one_line_says_which_model_it_takes_and_mistakes_are_one_message(workspace):
     result = predict(workspace / "one", workspace / "in" / "a.nii.gz", workspace / "single")
     assert result.returncode == 0, result.stderr
-    assert "model: 100_initialized_0 (100 % of the labels; lowest validation loss of 3, 0.3)" in result.stderr
+    assert "model: 100_initialized_0 (100 % of the labels; lowest of 3 validation losses, 0.3)" in result.stderr
     result = predict(workspace / "one", workspace / "in" / "bad.nii.gz", workspace / "single")
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].endswith("expected finite float32 values. Repair the file, remove it.")
