@@ -48,6 +48,7 @@ setup(
         "scikit-image",
         "scikit-learn",
         "scipy",
+        "surface-distance",
         "tensorboard",
         "tensorflow>=2.21,<2.22",
         "tqdm",

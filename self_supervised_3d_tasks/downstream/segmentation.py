@@ -119,7 +119,7 @@ class SegmentationTask(DownstreamTask):
             mask = self.predict(model, volume)
             if case is cases[0]:
                 self.draw(job.first_test_case, volume, mask, f"{case.name}, {job.path.name}", truth)
-            found = Predictions(truth, mask, occurring=occurring)
+            found = Predictions(truth, mask, occurring=occurring, spacing=volume.spacing)
             rows += [CaseScore(case.name, name, score(found)) for name, score in scores.items()]
         return rows
 

@@ -87,8 +87,9 @@ class FinetuneExperiment(Experiment):
             binary_crossentropy.
         class_weights: Weight of each class, for losses with cross-entropy.
         metrics: Metrics that are logged while training.
-        scores: Scores of masks per case on its own grid, default: dice; of classes over the test set, default:
-            balanced_accuracy and roc_auc; of findings mean_auroc and auroc (one per finding).
+        scores: Scores of masks per case on its own grid, default: dice; also hd95, and nsd_2mm for a surface Dice; of
+            classes over the test set, default: balanced_accuracy and roc_auc; of findings mean_auroc and auroc (one per
+            finding).
         random_from: Sweep with the same settings: its finished from-scratch jobs are taken over, not repeated.
         transfer: What is taken from model_checkpoint: the encoder, or encoder_decoder for unet, from a task that trains
             a decoder.

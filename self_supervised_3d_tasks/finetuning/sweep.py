@@ -17,6 +17,7 @@ from self_supervised_3d_tasks.finetuning.baseline import check_baseline, check_l
 from self_supervised_3d_tasks.finetuning.job import finished_rows, run_job
 from self_supervised_3d_tasks.finetuning.plan import Plan, plan
 from self_supervised_3d_tasks.scores import report, statistics
+from self_supervised_3d_tasks.scores.base import Distance
 from self_supervised_3d_tasks.scores.statistics import ScoreRow
 
 __all__ = ["plan", "run", "write_results"]
@@ -78,8 +79,10 @@ def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
     report.write_long(folder.results_long, rows)
     report.write_summary(folder.results, rows, modes, list(task.scores()), experiment.exp_splits)
     report.write_statistics(folder.statistics, statistics.compare(rows))
+    distances = [name for name, score in task.scores().items() if isinstance(score, Distance)]
     for score in task.curves():
-        plots.score_over_fraction(folder.plots / f"{score}_over_fraction.png", statistics.defined(rows), score)
+        picture = folder.plots / f"{score}_over_fraction.png"
+        plots.score_over_fraction(picture, statistics.defined(rows), score, distance=score in distances)
     finished = [job for job in plan.jobs if folder.job(job.name).scores.exists()]
     columns = ["val_loss", *(f"val_{metric.__name__}" for metric in task.metrics())]
     for percent in experiment.exp_splits:
@@ -96,4 +99,5 @@ def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
     task.plot(folder.plots, groups)
     unit = "folds" if experiment.do_cross_val else "repetitions"
     notes = task.notes(plan.test)
-    logging.info("\n%s", report.table(rows, unit=unit, undefined=task.UNDEFINED, remarks=notes))
+    options = {"unit": unit, "undefined": task.UNDEFINED, "distances": distances, "remarks": notes}
+    logging.info("\n%s", report.table(rows, **options))
