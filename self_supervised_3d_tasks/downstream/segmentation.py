@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from self_supervised_3d_tasks import inference, plots
-from self_supervised_3d_tasks.data import formats
+from self_supervised_3d_tasks.data import content, formats
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
@@ -45,12 +45,14 @@ class SegmentationTask(DownstreamTask):
         """Read and prepare the scans and masks of a sweep."""
         return build.make_store(self.experiment, cases, num_classes=self.experiment.num_classes)
 
-    def check_splits(self, named: Mapping[str, Split], store: VolumeStore) -> None:
-        """Read every test case once."""
-        super().check_splits(named, store)
-        for case in dict.fromkeys(case for split in named.values() for case in split.test):
+    def test_content(self, cases: Sequence[Case], store: VolumeStore) -> dict[Case, list[str]]:
+        """Read every test case once, so that none is found to be bad after hours of training; hash its channels."""
+        found = {}
+        for case in cases:
             volume, _ = self._read_labelled(case)
             self.experiment.preprocessing.image(volume)
+            found[case] = content.as_text(content.hash_channels(volume))
+        return found
 
     def notes(self, cases: Sequence[Case]) -> list[str]:
         """Return which foreground classes no test mask has: each of their scores tells false positives only."""

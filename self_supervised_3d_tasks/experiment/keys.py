@@ -95,6 +95,8 @@ class FinetuneExperiment(Experiment):
             a decoder.
         channel_map: For each input channel, the pretrained channel whose weights feed it.
         allow_partial_load: Whether to go on when only a part of the encoder could be loaded.
+        forbid_leakage: Whether test cases that the encoder was pretrained on, by their voxels or the name of their
+            subject, stop the run, and also not knowing it; else they are counted below the tables.
         overlap: Share of a sliding window that overlaps the next one.
     """
 
@@ -137,6 +139,7 @@ class FinetuneExperiment(Experiment):
     transfer: Literal["encoder", "encoder_decoder"] = "encoder"
     channel_map: list[Count] | None = None
     allow_partial_load: bool = False
+    forbid_leakage: bool = False
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
     @property

@@ -12,7 +12,7 @@ from self_supervised_3d_tasks.downstream import task_of
 from self_supervised_3d_tasks.downstream.base import DownstreamTask
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
-from self_supervised_3d_tasks.finetuning import misleading
+from self_supervised_3d_tasks.finetuning import leakage, misleading
 from self_supervised_3d_tasks.finetuning.job import Job, steps_per_epoch
 
 
@@ -62,7 +62,8 @@ class Plan:
             f"model            {experiment.encoder_name} encoder {encoder.count_params():,} parameters, with "
             f"{experiment.prediction_name} {part} {model.count_params():,}; input {experiment.input_shape}"
         )
-        return f"{size}\n{self.describe_jobs()}"
+        found = leakage.look_for(experiment, self.test)
+        return "\n".join([size, self.describe_jobs(), *([f"leakage          {found}"] if found else [])])
 
     def describe_jobs(self) -> str:
         """Return the scans, epochs and steps of every job as text."""
@@ -132,7 +133,9 @@ def plan(experiment: FinetuneExperiment) -> Plan:
     misleading.warn_of_fractions(jobs)
     labels = {case: [case.label] for case in train_cases if case.label is not None}
     misleading.warn_of_classes(experiment, jobs, labels)
-    return Plan(experiment, jobs)
+    whole = Plan(experiment, jobs)
+    leakage.look_for(experiment, whole.test)  # what names alone forbid is not found after hours of reading
+    return whole
 
 
 def _find(experiment: FinetuneExperiment, *, test: bool = False) -> list[Case]:

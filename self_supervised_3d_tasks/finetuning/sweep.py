@@ -4,6 +4,7 @@ Each combination is one job (see `job`) with its own folder under ``jobs/``. A f
 interrupted one continues after its last finished epoch.
 """
 
+import dataclasses
 from collections import defaultdict
 
 from absl import logging
@@ -12,7 +13,7 @@ from self_supervised_3d_tasks import plots, training
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.errors import TrainingDiverged
 from self_supervised_3d_tasks.files.run_folder import RunFolder, environment
-from self_supervised_3d_tasks.finetuning import misleading
+from self_supervised_3d_tasks.finetuning import leakage, misleading
 from self_supervised_3d_tasks.finetuning.baseline import check_baseline, check_labels, take_over
 from self_supervised_3d_tasks.finetuning.job import finished_rows, run_job
 from self_supervised_3d_tasks.finetuning.plan import Plan, plan
@@ -67,6 +68,10 @@ def _read_scans(plan: Plan, folder: RunFolder) -> VolumeStore:
         check_labels(experiment, str(folder.split), recorded, parts, "start a new run without --resume")
     store = task.read(plan.cases)
     task.check_splits(plan.splits, store)
+    found = leakage.look_for(experiment, plan.test, task.test_content(plan.test, store))
+    if found is not None:
+        logging.log(logging.INFO if found.is_clean else logging.WARNING, "%s", found)
+        folder.write_json(RunFolder.leakage, {"summary": str(found)} | dataclasses.asdict(found))
     misleading.warn_of_classes(experiment, plan.jobs, task.classes_in(store))
     folder.pin_json(RunFolder.split, parts | {"skipped": store.skipped})
     return store
@@ -99,5 +104,7 @@ def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
     task.plot(folder.plots, groups)
     unit = "folds" if experiment.do_cross_val else "repetitions"
     notes = task.notes(plan.test)
+    if folder.leakage.exists():
+        notes.append(folder.read_json(RunFolder.leakage)["summary"])
     options = {"unit": unit, "undefined": task.UNDEFINED, "distances": distances, "remarks": notes}
     logging.info("\n%s", report.table(rows, **options))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
+from self_supervised_3d_tasks.data import content
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.formats import archives, read_channels, read_header, read_mask, read_mask_header
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
@@ -33,6 +34,7 @@ class _Entry(NamedTuple):
     shape: tuple[int, ...]
     arrays: list[np.ndarray] | list[Path]  # of the image, and of the mask where it is read
     foreground: Foreground | None  # None without mask
+    content: np.ndarray  # a hash of each channel as it was read
 
 
 class VolumeStore:
@@ -167,6 +169,10 @@ class VolumeStore:
         """Return a preprocessed mask ``(*spatial)``, uint8. Shared: do not write to it."""
         return disk.open_array(self._entry(index).arrays[1])
 
+    def content(self, index: int) -> list[str]:
+        """Return a hash of each channel of the scan as it was read, see `content.hash_channels`."""
+        return content.as_text(self._entry(index).content)
+
     def foreground_voxel(self, index: int, position: float) -> np.ndarray | None:
         """Return a voxel ``(rank,)`` with a label above 0, chosen by ``position`` in [0, 1), or None.
 
@@ -210,19 +216,21 @@ def _or_error(function: Callable[[Case], Any], case: Case) -> Any:
 
 def _load(case: Case, preprocessing: Preprocessing, num_classes: int | None, folder: Path | None) -> _Entry:
     def decode() -> list[np.ndarray]:
-        image, box = preprocessing.prepare(read_channels(case.images, preprocessing.rank))
+        volume = read_channels(case.images, preprocessing.rank)
+        hashes = content.hash_channels(volume)
+        image, box = preprocessing.prepare(volume)
         if num_classes is None:
-            return [image]
-        return [image, preprocessing.mask(read_mask(case.mask, preprocessing.rank), num_classes, box)]
+            return [hashes, image]
+        return [hashes, image, preprocessing.mask(read_mask(case.mask, preprocessing.rank), num_classes, box)]
 
     if folder is None:
         arrays = decode()
     else:
-        kinds = ["image"] if num_classes is None else ["image", "mask"]
+        kinds = ["content", "image"] if num_classes is None else ["content", "image", "mask"]
         name = f"{case.name}-{disk.fingerprint(case, preprocessing, num_classes)}"
         arrays = disk.keep([folder / f"{name}.{kind}.npy" for kind in kinds], decode)
-    image, *masks = map(disk.open_array, arrays)
-    return _Entry(image.shape, arrays, Foreground.of(masks[0]) if masks else None)
+    hashes, image, *masks = map(disk.open_array, arrays)
+    return _Entry(image.shape, arrays[1:], Foreground.of(masks[0]) if masks else None, np.array(hashes))
 
 
 def _num_bytes(shapes: Iterable[tuple[int, ...]], num_classes: int | None) -> int:

@@ -50,7 +50,7 @@ def test_a_store_in_memory_needs_no_file_any_more(make_store, tmp_path: Path) ->
 def test_disk_cache_is_reused_until_something_changes(make_store, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     first = make_store(IMAGES, MASKS, cache="disk", cache_dir=cache, data_dim=(5, 6, 4))
-    assert len(files_of(cache)) == 6
+    assert len(files_of(cache)) == 9
 
     def written(preprocessing=first.preprocessing, num_classes=3) -> int:
         """How many files another store of the same scans writes."""
@@ -60,13 +60,13 @@ def test_disk_cache_is_reused_until_something_changes(make_store, tmp_path: Path
         return len(files_of(cache).items() - before.items())
 
     assert written() == 0
-    assert written(num_classes=4) == 6
-    assert written(replace(first.preprocessing, intensity_window=(0, 2))) == 6
+    assert written(num_classes=4) == 9
+    assert written(replace(first.preprocessing, intensity_window=(0, 2))) == 9
     os.utime(first.cases[1].image, ns=(1, 1))
-    assert written() == 2
+    assert written() == 3
     for path in cache.iterdir():  # cut off, as by a full disk
         path.write_bytes(path.read_bytes()[:-1])
-    assert written() == 6
+    assert written() == 9
     assert written() == 0
 
 
@@ -78,7 +78,7 @@ def test_auto_cache_goes_by_size(make_store, tmp_path: Path, monkeypatch) -> Non
     assert not folder.exists()
     monkeypatch.setattr(volumes, "MEMORY_LIMIT", num_bytes - 1)
     make_store(IMAGES, MASKS, data_dim=(5, 6, 4), cache_dir=folder)
-    assert len(list(folder.iterdir())) == 6
+    assert len(list(folder.iterdir())) == 9
     with pytest.raises(UserError, match="cache_dir"):
         make_store(IMAGES, MASKS, data_dim=(5, 6, 4))
 
