@@ -54,6 +54,7 @@ setup(
         "scikit-learn",
         "scipy",
         "simpleitk>=2.3",
+        "surface-distance",
         "tensorboard",
         "tensorflow>=2.21,<2.22",
         "tqdm",

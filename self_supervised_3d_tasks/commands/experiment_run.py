@@ -21,7 +21,15 @@ MODULES = {"train": "self_supervised_3d_tasks.pretraining.run", "finetune": "sel
 
 USAGE = "FILE.json [--set key=value] [--resume] [--dry_run] [--print_config]"
 # Keys that do not touch the result.
-_WITHOUT_EFFECT = {"log_level", "tensorboard", "restoration_picture_every_n_epochs", "use_gpu", "cache", "cache_dir"}
+_WITHOUT_EFFECT = {
+    "log_level",
+    "tensorboard",
+    "restoration_picture_every_n_epochs",
+    "use_gpu",
+    "cache",
+    "cache_dir",
+    "forbid_leakage",
+}
 
 
 def run(command: str, *, text: str, example: str, argv: Sequence[str] | None) -> None:

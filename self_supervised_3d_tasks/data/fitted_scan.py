@@ -23,12 +23,14 @@ class FittedScan:
         box: The part of the scan's own grid that ``array`` shows, one slice per spatial axis.
         padding: Zeros before and after each spatial axis of the image; empty: none.
         intensities: What becomes 0 and 1 of integers; None: they are scaled.
+        content: What the voxels as they were read are told by, see `content.hash_channels`.
     """
 
     array: np.ndarray
     box: Place
     padding: tuple[tuple[int, int], ...] = ()
     intensities: IntensityRange | None = None
+    content: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -130,6 +130,18 @@ class DownstreamTask(ABC):
                     )
 
     @abstractmethod
+    def test_content(self, cases: Sequence[Case], store: VolumeStore) -> dict[Case, list[str]]:
+        """Return a hash of each channel of the test cases that can be used, see `data.content`.
+
+        Args:
+            cases: Test cases.
+            store: Holds the `stored_cases` of all jobs; other cases are read.
+
+        Raises:
+            UserError: A test case that is not stored cannot be used.
+        """
+
+    @abstractmethod
     def dataset(self, store: VolumeStore, position: Position) -> Any:
         """Return a ``tf.data.Dataset`` of batches ``(image, label)``; images are ``(batch, *spatial, channels)``."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from self_supervised_3d_tasks import inference, plots
-from self_supervised_3d_tasks.data import formats
+from self_supervised_3d_tasks.data import content, formats
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.splits import Split
@@ -47,13 +47,16 @@ class SegmentationTask(DownstreamTask):
         """Read and prepare the scans and masks of a sweep."""
         return build.make_store(self.experiment, cases, num_classes=self.experiment.num_classes)
 
-    def check_splits(self, named: Mapping[str, Split], store: VolumeStore) -> None:
-        """Read every test case once."""
-        super().check_splits(named, store)
-        for case in dict.fromkeys(case for split in named.values() for case in split.test):
+    def test_content(self, cases: Sequence[Case], store: VolumeStore) -> dict[Case, list[str]]:
+        """Read every test case once, so that none is found to be bad after hours of training; hash its channels."""
+        found = {}
+        for case in cases:
             self.check_header(case)
-            self.experiment.preprocessing.fit(formats.read_channels(case.images, self.experiment.rank))
+            volume = formats.read_channels(case.images, self.experiment.rank)
+            self.experiment.preprocessing.fit(volume)
             self._classes(case)
+            found[case] = content.hash_channels(volume)
+        return found
 
     def prospects(self, cases: Sequence[Case]) -> list[str]:
         """Return the Dice that the preparation leaves to a perfect network."""
@@ -135,10 +138,12 @@ class SegmentationTask(DownstreamTask):
             mask = self.predict(model, volume)
             if case is cases[0]:
                 self.draw(job.first_test_case, volume, mask, f"{case.name}, {job.path.name}", truth)
-            rows += self.case_scores(case, truth, mask, occurring)
+            rows += self.case_scores(case, truth, mask, occurring, volume.spacing)
         return rows
 
-    def case_scores(self, case: Case, truth: np.ndarray, mask: np.ndarray, occurring: Sequence[int]) -> list[CaseScore]:
+    def case_scores(
+        self, case: Case, truth: np.ndarray, mask: np.ndarray, occurring: Sequence[int], spacing: tuple[float, ...]
+    ) -> list[CaseScore]:
         """Return the scores of one case.
 
         Args:
@@ -146,8 +151,9 @@ class SegmentationTask(DownstreamTask):
             truth: Its labels ``(*spatial)``.
             mask: The predicted ones.
             occurring: The foreground classes in the truth of any case.
+            spacing: Voxel size in mm.
         """
-        found = Predictions(truth, mask, occurring=occurring)
+        found = Predictions(truth, mask, occurring=occurring, spacing=spacing)
         return [CaseScore(case.name, name, score(found)) for name, score in self.scores().items()]
 
     def _read_labelled(self, case: Case) -> tuple[Volume, np.ndarray]:

@@ -87,13 +87,16 @@ class FinetuneExperiment(Experiment):
             binary_crossentropy.
         class_weights: Weight of each class, for losses with cross-entropy.
         metrics: Metrics that are logged while training.
-        scores: Scores of masks per case on its own grid, default: dice; of classes over the test set, default:
-            balanced_accuracy and roc_auc; of findings mean_auroc and auroc (one per finding).
+        scores: Scores of masks per case on its own grid, default: dice; also hd95, and nsd_2mm for a surface Dice; of
+            classes over the test set, default: balanced_accuracy and roc_auc; of findings mean_auroc and auroc (one per
+            finding).
         random_from: Sweep with the same settings: its finished from-scratch jobs are taken over, not repeated.
         transfer: What is taken from model_checkpoint: the encoder, or encoder_decoder for unet, from a task that trains
             a decoder.
         channel_map: For each input channel, the pretrained channel whose weights feed it.
         allow_partial_load: Whether to go on when only a part of the encoder could be loaded.
+        forbid_leakage: Whether test cases that the encoder was pretrained on, by their voxels or the name of their
+            subject, stop the run, and also not knowing it; else they are counted below the tables.
         overlap: Share of a sliding window that overlaps the next one.
     """
 
@@ -135,6 +138,7 @@ class FinetuneExperiment(Experiment):
     transfer: Literal["encoder", "encoder_decoder"] = "encoder"
     channel_map: list[Count] | None = None
     allow_partial_load: bool = False
+    forbid_leakage: bool = False
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
     @property

@@ -61,12 +61,14 @@ class RunFolder:
     # Of a pretraining.
     encoder = _Name("encoder.keras")
     encoder_decoder = _Name("encoder_decoder.keras")
+    seen = _Name("seen.json")  # subjects and hashes of all scans that it was pretrained on
     task = _Name("task.json")  # what defines the pretext task beyond the keys of its experiment
     pretext_scores = _Name("pretext_scores.csv")
     analysis = _Name("analysis")
     analysis_numbers = _Name("analysis/analysis.json")
     # Of a sweep.
     jobs = _Name("jobs")  # a folder per job
+    leakage = _Name("leakage.json")  # test cases that were pretrained on
     results = _Name("results.csv")
     results_long = _Name("results_long.csv")
     statistics = _Name("statistics.csv")

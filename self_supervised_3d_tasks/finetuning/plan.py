@@ -13,7 +13,7 @@ from self_supervised_3d_tasks.downstream import task_of
 from self_supervised_3d_tasks.downstream.base import DownstreamTask
 from self_supervised_3d_tasks.experiment import build, geometry
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
-from self_supervised_3d_tasks.finetuning import misleading
+from self_supervised_3d_tasks.finetuning import leakage, misleading
 from self_supervised_3d_tasks.finetuning.job import Job, steps_per_epoch
 
 
@@ -65,7 +65,9 @@ class Plan:
             f"{experiment.prediction_name} {part} {model.count_params():,}; input {experiment.input_shape}"
         )
         prospects = [f"ceiling          {line}" for line in self.task.prospects(self.test)]
-        return "\n".join([size, *prospects, self.describe_jobs()])
+        found = leakage.look_for(experiment, self.test)
+        leaked = [f"leakage          {found}"] if found else []
+        return "\n".join([size, *prospects, self.describe_jobs(), *leaked])
 
     def describe_jobs(self) -> str:
         """Return the scans, epochs and steps of every job as text."""
@@ -140,7 +142,9 @@ def plan(experiment: FinetuneExperiment) -> Plan:
     labels = {case: [case.label] for case in train_cases if case.label is not None}
     misleading.warn_of_classes(experiment, jobs, labels)
     prepared = _unique(case for job in jobs for case in (*job.split.train, *job.split.validation))
-    return Plan(build.settle_spacing(experiment, prepared), jobs)
+    whole = Plan(build.settle_spacing(experiment, prepared), jobs)
+    leakage.look_for(experiment, whole.test)  # what names alone forbid is not found after hours of reading
+    return whole
 
 
 def _find(experiment: FinetuneExperiment, *, test: bool = False) -> list[Case]:

@@ -4,6 +4,7 @@ Each combination is one job (see `job`) with its own folder under ``jobs/``. A f
 interrupted one continues after its last finished epoch.
 """
 
+import dataclasses
 from collections import defaultdict
 
 from absl import logging
@@ -13,11 +14,12 @@ from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.errors import TrainingDiverged
 from self_supervised_3d_tasks.experiment import geometry
 from self_supervised_3d_tasks.files.run_folder import RunFolder, environment
-from self_supervised_3d_tasks.finetuning import misleading
+from self_supervised_3d_tasks.finetuning import leakage, misleading
 from self_supervised_3d_tasks.finetuning.baseline import check_baseline, check_labels, take_over
 from self_supervised_3d_tasks.finetuning.job import finished_rows, run_job
 from self_supervised_3d_tasks.finetuning.plan import Plan, plan
 from self_supervised_3d_tasks.scores import report, statistics
+from self_supervised_3d_tasks.scores.base import Distance
 from self_supervised_3d_tasks.scores.statistics import ScoreRow
 
 __all__ = ["plan", "run", "write_results"]
@@ -69,6 +71,10 @@ def _read_scans(plan: Plan, folder: RunFolder) -> VolumeStore:
     folder.write_json(RunFolder.geometry, geometry.record(experiment, store.headers))
     geometry.warn_of_differences(experiment, store.headers)
     task.check_splits(plan.splits, store)
+    found = leakage.look_for(experiment, plan.test, task.test_content(plan.test, store))
+    if found is not None:
+        logging.log(logging.INFO if found.is_clean else logging.WARNING, "%s", found)
+        folder.write_json(RunFolder.leakage, {"summary": str(found)} | dataclasses.asdict(found))
     misleading.warn_of_classes(experiment, plan.jobs, task.classes_in(store))
     folder.pin_json(RunFolder.split, parts | {"skipped": store.skipped})
     return store
@@ -81,8 +87,10 @@ def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
     report.write_long(folder.results_long, rows)
     report.write_summary(folder.results, rows, modes, list(task.scores()), experiment.exp_splits)
     report.write_statistics(folder.statistics, statistics.compare(rows))
+    distances = [name for name, score in task.scores().items() if isinstance(score, Distance)]
     for score in task.curves():
-        plots.score_over_fraction(folder.plots / f"{score}_over_fraction.png", statistics.defined(rows), score)
+        picture = folder.plots / f"{score}_over_fraction.png"
+        plots.score_over_fraction(picture, statistics.defined(rows), score, distance=score in distances)
     finished = [job for job in plan.jobs if folder.job(job.name).scores.exists()]
     columns = ["val_loss", *(f"val_{metric.__name__}" for metric in task.metrics())]
     for percent in experiment.exp_splits:
@@ -99,4 +107,7 @@ def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
     task.plot(folder.plots, groups)
     unit = "folds" if experiment.do_cross_val else "repetitions"
     notes = task.notes(plan.test)
-    logging.info("\n%s", report.table(rows, unit=unit, undefined=task.UNDEFINED, remarks=notes))
+    if folder.leakage.exists():
+        notes.append(folder.read_json(RunFolder.leakage)["summary"])
+    options = {"unit": unit, "undefined": task.UNDEFINED, "distances": distances, "remarks": notes}
+    logging.info("\n%s", report.table(rows, **options))

@@ -59,16 +59,18 @@ def epoch_series(history: Iterable[Mapping[str, object]], column: str) -> tuple[
     return epochs, values
 
 
-def score_over_fraction(path: Path, rows: Iterable[ScoreRow], metric: str) -> None:
+def score_over_fraction(path: Path, rows: Iterable[ScoreRow], metric: str, *, distance: bool = False) -> None:
     """Draw mean ± sd over repetitions against the share of labelled scans, one line per mode.
 
     Args:
         path: PNG file.
         rows: Scores of the sweep.
         metric: Name of the score.
+        distance: Whether it is in mm, and less is better.
     """
     series = fraction_series(rows, metric)
     percents = sorted({percent for line in series.values() for percent in line.percents})
+    meaning = "mm, less is better, mean ± sd" if distance else "mean ± sd"
     spread = math.log(percents[-1] / percents[0]) if len(percents) > 1 else 1.0
     with canvas.chart(path, 4.6, 3.2) as (figure, axes):
         for mode, line in series.items():
@@ -82,7 +84,7 @@ def score_over_fraction(path: Path, rows: Iterable[ScoreRow], metric: str) -> No
             axes.plot(dots, values, ".", color=canvas.MODE_COLOURS[mode], alpha=0.6, markersize=4, markeredgewidth=0)
         if percents:
             _fraction_axis(axes, percents, spread)
-        axes.set(xlabel="Labelled training scans (%)", ylabel=f"{_words(metric)} (mean ± sd)")
+        axes.set(xlabel="Labelled training scans (%)", ylabel=f"{_words(metric)} ({meaning})")
         _finish(figure, axes)
 
 

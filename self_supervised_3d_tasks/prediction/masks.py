@@ -102,10 +102,10 @@ class MaskPredictor(Predictor):
                     fitting.append(case)
         occurring, rows = self.task.occurring(fitting), []
         for case in fitting:
-            truth = self.experiment.preprocessing.labels(
-                formats.read_mask(case.mask, rank), self.experiment.num_classes
-            )
-            rows += self.task.case_scores(case, truth, formats.read_mask(masks[case.name], rank).array, occurring)
+            truth = formats.read_mask(case.mask, rank)
+            labels = self.experiment.preprocessing.labels(truth, self.experiment.num_classes)
+            mask = formats.read_mask(masks[case.name], rank)
+            rows += self.task.case_scores(case, labels, mask.array, occurring, mask.spacing)
         return rows
 
     def _predict(self, case: Case, path: Path, overlay: bool, probabilities: bool) -> None:

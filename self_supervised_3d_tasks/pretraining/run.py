@@ -12,6 +12,7 @@ from self_supervised_3d_tasks.algorithms.kinds import ComparingAlgorithm, Schedu
 from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
 from self_supervised_3d_tasks.analysis.collapse import CollapseMonitor
 from self_supervised_3d_tasks.analysis.restoration import RestorationMonitor
+from self_supervised_3d_tasks.data.seen import record_scans
 from self_supervised_3d_tasks.experiment import build, geometry
 from self_supervised_3d_tasks.files.models import save_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder, environment
@@ -45,6 +46,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
     names = {"train": train.names, "validation": validation.names}
     folder.pin_json(RunFolder.split, names | {"skipped": train.store.skipped + validation.store.skipped})
     folder.write_json(RunFolder.geometry, geometry.record(experiment, train.store.headers + validation.store.headers))
+    folder.pin_json(RunFolder.seen, record_scans({"train": train.store, "validation": validation.store}))
     if settings := algorithm.settings():
         folder.pin_json(RunFolder.task, settings)
     folder.write_json(RunFolder.environment, environment(seed=experiment.seed))

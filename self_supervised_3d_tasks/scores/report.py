@@ -78,7 +78,12 @@ def write_statistics(path: Path, comparisons: Iterable[Comparison]) -> None:
 
 
 def table(
-    rows: Iterable[ScoreRow], *, unit: str = "repetitions", undefined: str = "not defined", remarks: Sequence[str] = ()
+    rows: Iterable[ScoreRow],
+    *,
+    unit: str = "repetitions",
+    undefined: str = "not defined",
+    distances: Collection[str] = (),
+    remarks: Sequence[str] = (),
 ) -> str:
     """Return the sweep as plain text: a line per split and metric, a column per mode and per comparison.
 
@@ -86,6 +91,7 @@ def table(
         rows: All scores.
         unit: What a repetition is: "repetitions" or "folds".
         undefined: Why a score can be missing, for the note below the table.
+        distances: Scores in mm of which less is better.
         remarks: Further notes, of the test set.
     """
     rows = list(rows)
@@ -99,8 +105,11 @@ def table(
     for split, metric in dict.fromkeys((split, metric) for split, metric, _ in groups):
         means = [_mean_cell(repetition_means(groups[split, metric, mode])) for mode in modes]
         cells = [_difference_cell(differences.get((split, metric, mode)), unit) for mode in compared]
-        lines.append([f"{split:g}%", metric, *means, *cells])
-    notes = [*_notes(rows, unit, differences.values()), *_undefined_note(rows, undefined), *remarks]
+        lines.append([f"{split:g}%", f"{metric} (mm) ↓" if metric in distances else metric, *means, *cells])
+    notes = [*_notes(rows, unit, differences.values()), *_undefined_note(rows, undefined)]
+    if any(row.metric in distances for row in rows):
+        notes.append("↓ less is better" + (": a negative difference is a gain" if compared else ""))
+    notes += remarks
     return "\n".join([*_align(lines), *notes])
 
 

@@ -35,7 +35,7 @@ def scores(outputs: Sequence[str]) -> dict[str, dict[str, Score]]:
     labels = range(len(outputs))
     per_class = {f"dice_class_{label}": dice_of((label,)) for label in labels}
     regions = {name: dice_of(region) for name, region in BRATS_REGIONS.items() if max(region) < len(outputs)}
-    means = {"dice": mean_over_foreground(dice, labels[1:]), "jaccard": mean_over_foreground(jaccard, labels[1:])}
+    means = {"dice": mean_over_foreground(dice_of, labels[1:]), "jaccard": mean_over_foreground(jaccard_of, labels[1:])}
     single = means | regions | per_class
     single |= {f"dice_pancreas_{label}": dice_of((label,)) for label in labels}
     foreground = {name: score for name, score in per_class.items() if name != "dice_class_0"}
@@ -55,24 +55,27 @@ def jaccard(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 
 def dice_of(labels: Sequence[int]) -> Score:
-    """Return the score that compares the union of some labels."""
+    """Return the score that is the `dice` of the union of some labels."""
     return lambda found: dice(np.isin(found.truth, labels), np.isin(found.prediction, labels))
 
 
-def mean_over_foreground(overlap: Callable[[np.ndarray, np.ndarray], float], labels: Sequence[int]) -> Score:
-    """Return the score that averages an overlap over the foreground classes that the test set has.
+def jaccard_of(labels: Sequence[int]) -> Score:
+    """Return the score that is the `jaccard` of the union of some labels."""
+    return lambda found: jaccard(np.isin(found.truth, labels), np.isin(found.prediction, labels))
 
-    Where it has none, a case scores 1 if no foreground was predicted, else 0.
+
+def mean_over_foreground(of: Callable[[Sequence[int]], Score], labels: Sequence[int]) -> Score:
+    """Return the score that averages another one over the foreground classes that the test set has.
+
+    Where it has none, it is that of all foreground: as good as can be if none was predicted, else as bad.
 
     Args:
-        overlap: `dice` or `jaccard`.
+        of: Makes the score of the union of some labels, such as `dice_of`.
         labels: The foreground classes of the task, which count where `Predictions.occurring` is not given.
     """
 
     def score(found: Predictions) -> float:
         counted = labels if found.occurring is None else found.occurring
-        if not counted:
-            return float(not found.prediction.any())
-        return float(np.mean([overlap(found.truth == label, found.prediction == label) for label in counted]))
+        return float(np.mean([of((label,))(found) for label in counted])) if counted else of(labels)(found)
 
     return score

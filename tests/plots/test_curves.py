@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from self_supervised_3d_tasks import plots
-from self_supervised_3d_tasks.plots import canvas
+from self_supervised_3d_tasks.plots import canvas, curves
 from self_supervised_3d_tasks.plots.curves import epoch_series, fraction_series
 from self_supervised_3d_tasks.scores.statistics import WHOLE_SET, ScoreRow
 
@@ -72,6 +72,17 @@ def test_score_over_fraction_of_whole_test_sets(tmp_path, read_png, shows):
     assert series["frozen"].sds == pytest.approx([0.1 / math.sqrt(2)] * 2)
     plots.score_over_fraction(tmp_path / "auc.png", rows, "roc_auc")
     assert shows(read_png(tmp_path / "auc.png"), canvas.ORANGE)
+
+
+@pytest.mark.parametrize(
+    ("distance", "label"), [(True, "Hd95 (mm, less is better, mean ± sd)"), (False, "Hd95 (mean ± sd)")]
+)
+def test_the_axis_says_of_which_score_less_is_better(tmp_path, monkeypatch, distance, label):
+    labels = []
+    monkeypatch.setattr(curves, "_finish", lambda figure, axes: labels.append(axes.get_ylabel()))
+    rows = [ScoreRow(50, "random", 0, "a", "a", "hd95", 12.5)]
+    plots.score_over_fraction(tmp_path / "hd95.png", rows, "hd95", distance=distance)
+    assert labels == [label]
 
 
 def test_score_over_epochs(tmp_path, read_png, shows):

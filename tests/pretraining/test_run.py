@@ -12,6 +12,8 @@ from absl import logging
 
 from self_supervised_3d_tasks import training
 from self_supervised_3d_tasks.algorithms.parts2whole import Parts2Whole
+from self_supervised_3d_tasks.data import content
+from self_supervised_3d_tasks.data.formats import read_channels
 from self_supervised_3d_tasks.data.stream import pipeline
 from self_supervised_3d_tasks.data.stream.background import Background
 from self_supervised_3d_tasks.errors import UserError
@@ -98,6 +100,20 @@ def test_every_stream_has_the_background_of_the_experiment(run, no_training, mon
     monkeypatch.setattr(training, "fit", fit)
     run(**CUBES, volume_fitting="crop", intensity_window=[-1, 3], background_level=0.5, background_share=[0.1, 0.9])
     assert backgrounds == [Background(0.375, (0.1, 0.9))] * 3  # pictures, validation, training
+
+
+def test_the_run_folder_keeps_what_was_seen(run, no_training, tmp_path):
+    """Training and validation scans, so that a finetuning knows them again among its test cases."""
+    path, _ = run(**CUBES, subject_pattern="([0-9])$")
+    split, scans = (json.loads((path / name).read_text()) for name in ("split.json", "seen.json"))
+    received = {(scan["part"], scan["case"], scan["subject"], *scan["channels"]) for scan in scans["scans"]}
+    expected = set()
+    for name in split["train"] + split["validation"]:
+        part = "train" if name in split["train"] else "validation"
+        hashes = content.hash_channels(read_channels([tmp_path / "scans" / f"{name}.nii.gz"], 3))
+        expected.add((part, name, name[-1], *hashes))
+    assert received == expected
+    assert len({scan[3] for scan in received}) == 6
 
 
 @pytest.mark.parametrize("fitting", [None, "resize", "exact"])

@@ -282,3 +282,16 @@ def test_the_table_says_why_a_score_can_be_missing():
     reason = "finding of all or none of the test cases"
     assert text.endswith(f"left out in every mode, {reason}: 1 of 2 scores (auroc_Hernia 1)")
     assert table(rows).endswith("left out in every mode, not defined: 1 of 2 scores (auroc_Hernia 1)")
+
+
+def test_the_table_says_of_which_scores_less_is_better():
+    rows = rows_of(50, "frozen", [[3.0]], "hd95") + rows_of(50, "random", [[4.5]], "hd95")
+    rows += rows_of(50, "frozen", [[0.5]]) + rows_of(50, "random", [[0.25]])
+    lines = table(rows, distances=["hd95", "hd95_class_1"], remarks=["of the test set"]).splitlines()
+    assert lines[2].split()[:5] == ["50%", "hd95", "(mm)", "↓", "3.000"]
+    assert "-1.500" in lines[2]
+    assert lines[3].split()[:3] == ["50%", "dice", "0.500"]
+    assert lines[-2:] == ["↓ less is better: a negative difference is a gain", "of the test set"]
+    alone = table(rows_of(50, "frozen", [[3.0]], "hd95"), distances=["hd95"])
+    assert alone.endswith("\n↓ less is better")
+    assert "less" not in table(rows_of(50, "frozen", [[0.5]]), distances=["hd95"])

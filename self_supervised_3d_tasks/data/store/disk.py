@@ -26,7 +26,7 @@ from self_supervised_3d_tasks.files.atomic import atomic_write
 blosc2 = lazy.load("blosc2")
 
 SUFFIX = ".b2nd"
-_VERSION = 3  # raise it when what is computed changes
+_VERSION = 4  # raise it when what is computed changes
 # Voxels along an edge of a chunk, and of the blocks that it is decompressed by, for each number of spatial axes.
 _EDGES = {1: (2**14, 2**10), 2: (256, 64), 3: (64, 16)}
 _LEVEL = 1  # of zstd: a higher one takes five times as long and saves nothing on scans

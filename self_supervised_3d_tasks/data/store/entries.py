@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from self_supervised_3d_tasks.data.cases import Case
+from self_supervised_3d_tasks.data.content import hash_channels
 from self_supervised_3d_tasks.data.fitted_scan import FittedScan
 from self_supervised_3d_tasks.data.formats import read_channels, read_mask, stem_of
 from self_supervised_3d_tasks.data.placement import Placement
@@ -76,13 +77,17 @@ class Loader:
 
     def decode(self, case: Case, scan: FittedScan | None = None) -> Entry:
         """Return a case in memory; a scan that is given is not decoded again."""
-        scan = scan or self.preprocessing.fit(read_channels(case.images, self.preprocessing.rank))
+        scan = scan or self._read(case)
         if self.num_classes is None:
             return Entry(scan)
         labels = read_mask(case.mask, self.preprocessing.rank)
         place = Placement(labels.array.shape, scan.box, scan.array.shape[:-1])
         mask = self.preprocessing.mask(labels, self.num_classes, place)
         return Entry(scan, mask, Foreground.of(mask))
+
+    def _read(self, case: Case) -> FittedScan:
+        volume = read_channels(case.images, self.preprocessing.rank)
+        return replace(self.preprocessing.fit(volume), content=tuple(hash_channels(volume)))
 
     def find(self, case: Case) -> Entry | None:
         """Return a case whose files are all there; no voxel is read."""
@@ -113,7 +118,8 @@ class Loader:
         if with_scan:
             box = [[side.start, side.stop] for side in scan.box]
             ranges = None if scan.intensities is None else [list(ends) for ends in scan.intensities]
-            files[self._scan_path(case)] = disk.pack(scan.array, rank, {"box": box, "intensities": ranges})
+            notes = {"box": box, "intensities": ranges, "content": list(scan.content)}
+            files[self._scan_path(case)] = disk.pack(scan.array, rank, notes)
         if entry.foreground is not None:
             flat, borders, classes = entry.foreground
             mask_path, voxels_path = self._mask_paths(case)
@@ -129,7 +135,8 @@ class Loader:
         box = tuple(slice(*ends) for ends in notes["box"])
         ranges = notes["intensities"]
         intensities = None if ranges is None else IntensityRange(*map(tuple, ranges))
-        return FittedScan(array, box, self.preprocessing.padding(array.shape[:-1]), intensities)
+        padding = self.preprocessing.padding(array.shape[:-1])
+        return FittedScan(array, box, padding, intensities, tuple(notes["content"]))
 
     def _scan_path(self, case: Case) -> Path:
         """Return the file of a scan, which is the same whatever else is done with the case."""

@@ -181,6 +181,10 @@ class VolumeStore:
         """Return the classes that the mask of a case has, background included; no mask is read for it."""
         return set(self._entry(index).foreground.classes)
 
+    def content(self, index: int) -> list[str]:
+        """Return a hash of each channel of the scan as it was read, see `content.hash_channels`."""
+        return list(self._entry(index).scan.content)
+
     def foreground_voxel(self, index: int, position: float) -> np.ndarray | None:
         """Return a voxel ``(rank,)`` with a label above 0, chosen by ``position`` in [0, 1), or None.
 
