@@ -37,8 +37,7 @@ def test_what_is_left_out_is_counted_in_one_line(tmp_path: Path, caplog) -> None
     make(tmp_path, "p/a.nii", "p/a.json", "q/.b.nii", "q/b.nii", "q/x.tsv", "q/y.json", ".git/c.nii", "empty/notes.txt")
     (tmp_path / "again").symlink_to(tmp_path / "p")
     assert names_of(tmp_path) == ["a", "b"]
-    (record,) = caplog.records
-    told = record.getMessage()
+    (told,) = (message for message in caplog.messages if "left out" in message)
     assert "2 scans; left out: 2 hidden, " in told and "4 of other formats (.json 2, " in told
     assert "1 sub-folders without scans" in told and "1 links into the same folder" in told
 
