@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from self_supervised_3d_tasks.data import naming, trees
+from self_supervised_3d_tasks.data.formats import stem_of
 from self_supervised_3d_tasks.data.trees import Place, Tree
 from self_supervised_3d_tasks.errors import UserError
 
@@ -39,7 +40,7 @@ def find(
     found: dict[str, Path] = {}
     for folders in candidates:
         for scans, folder in folders.items():
-            found |= in_folder(cases, os.path.relpath(scans, tree.root), folder, label_stem, suffixes)
+            found |= in_folder(cases, files, os.path.relpath(scans, tree.root), folder, label_stem, suffixes)
         if found:
             break
     missing = [name for name in sorted(cases) if name not in found]
@@ -72,12 +73,18 @@ def _candidates(tree: Tree, mask_dir: Path | None, *, beside: bool) -> list[dict
 
 
 def in_folder(
-    cases: Mapping[str, Place], below: str, folder: Path, label_stem: str, suffixes: Sequence[str]
+    cases: Mapping[str, Place],
+    files: Mapping[str, Sequence[Path]],
+    below: str,
+    folder: Path,
+    label_stem: str,
+    suffixes: Sequence[str],
 ) -> dict[str, Path]:
     """Return the masks in a folder, of the cases whose scans lie in the folder ``below`` the root of theirs.
 
     Args:
         cases: As in `find`.
+        files: The files of each case; a mask may be called as one of them, too.
         below: Path from the root of the scans, or ``"."``.
         folder: The masks, in the same sub-folders or by the name of the case.
         label_stem: What the stem of a mask has more.
@@ -90,7 +97,9 @@ def in_folder(
     found = {}
     for name, place in cases.items():
         if place.parts[: len(prefix)] == prefix:
-            inside = Place("/".join(place.parts[len(prefix) :]), f"{place.stem}{label_stem}")
-            mask = masks.get(inside) or alone.get(f"{name}{label_stem}")
+            inside = "/".join(place.parts[len(prefix) :])
+            own = [place.stem, *map(stem_of, files[name])]
+            candidates = [masks.get(Place(inside, f"{stem}{label_stem}")) for stem in own]
+            mask = next(filter(None, [*candidates, alone.get(f"{name}{label_stem}")]), None)
             found |= {name: mask} if mask else {}
     return found

@@ -3,6 +3,9 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from typing import TypeVar
+
+Pair = TypeVar("Pair", bound=tuple[str, str])
 
 _WORDS = (
     "t1 t1w t1n t1c t1ce t1gd t2 t2w t2f t2star t2w-fs flair flairw pd pdw adc dwi swi ktrans hbv fa md cbf cbv ct cta "
@@ -13,8 +16,8 @@ _MASK = re.compile(
     r"(^|[-_. ])(seg|dseg|segmentation|mask|masks|label|labels|lbl|gt|roi|annotation|contour|contours)$", re.IGNORECASE
 )
 _SESSION = re.compile(
-    r"(?:^|(?<=[-_/. ]))((?:ses|session|visit|tp|timepoint|scan|study|exam)[-_]?[a-z0-9]+|baseline|follow-?up[0-9]*"
-    r"|(?:19|20)[0-9]{2}[-_]?[01][0-9][-_]?[0-3][0-9])(?=$|[-_/. ])",
+    r"(?:^|(?<=[-_/. ]))((?:ses|session|visit|tp|timepoint)[-_]?[a-z0-9]+|(?:scan|study|exam)[-_]?[0-9]{1,2}"
+    r"|baseline|follow-?up[0-9]*|(?:19|20)[0-9]{2}[-_]?[01][0-9][-_]?[0-3][0-9])(?=$|[-_/. ])",
     re.IGNORECASE,
 )
 # Entities of BIDS that tell the masks of one scan apart; they stand in no name of a scan.
@@ -69,17 +72,15 @@ def mask_folders_of(folder: str) -> list[str]:
     return found
 
 
-def masks_beside(places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+def masks_beside(places: Iterable[Pair]) -> dict[Pair, str]:
     """Return which files look like masks beside their scans, and the ending that says so.
 
     Args:
         places: Folder and stem of each file.
     """
     places = list(places)
-    found = {}
-    for (folder, stem), (base, ending) in ((place, split_mask(place[1])) for place in places):
-        if ending:
-            found[folder, stem] = base, ending
+    split = {place: split_mask(place[1]) for place in places}
+    found = {place: (base, ending) for place, (base, ending) in split.items() if ending}
     # The longest common beginning that a mask may have with a scan: "x" of "x_seg" is that of "x_t1" and of "x".
     # A mask that is called nothing else, as "mask", is that of its folder.
     bases = {

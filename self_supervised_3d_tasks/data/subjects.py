@@ -40,6 +40,11 @@ def subjects_of(places: Mapping[str, Place], pattern: str | None = None) -> dict
     if pattern is not None:
         return _by_pattern(places, pattern)
     folders = _subject_folders(list(places.values()))
+    if folders:
+        number = len(set(folders.values()))
+        logging.info(
+            "%d folders are subjects, such as %r; subject_pattern can say otherwise.", number, min(folders.values())
+        )
     found = {}
     for name, place in places.items():
         match = _BIDS.search(f"{place.folder}/{place.stem}") or _BIDS.search(name)

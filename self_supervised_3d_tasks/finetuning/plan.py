@@ -133,7 +133,9 @@ def plan(experiment: FinetuneExperiment) -> Plan:
                 folds=experiment.repetitions if experiment.do_cross_val else None,
             )
             jobs += [Job(percent, mode, repetition, epochs, split) for mode, epochs in experiment.modes()]
-    splits.warn_of_lookalikes((job.split.train, job.split.validation, job.split.test) for job in jobs)
+    # Smaller fractions are parts of the largest.
+    largest = {tuple(job.split.train): job.split for job in jobs if job.percent == max(experiment.exp_splits)}.values()
+    splits.warn_of_lookalikes((split.train, split.validation, split.test) for split in largest)
     if not experiment.val_split:
         jobs = [replace(job, split=replace(job.split, validation=job.split.train)) for job in jobs]
     misleading.warn_of_epochs(experiment)

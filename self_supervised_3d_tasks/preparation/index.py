@@ -88,7 +88,7 @@ class _Cases:
             raise UserError(f"{source}: holds no {' or '.join(formats.suffixes())} files. Check the path.")
         self.left_out = {path: reason for path, reason in tree.left_out if reason != trees.MASKS}
         for place, path in list(tree.files.items()):
-            if not os.fspath(path).isprintable():
+            if any("\ud800" <= letter <= "\udfff" for letter in os.fspath(path)):
                 self.left_out[path] = "names that are no UTF-8 text"
                 del tree.files[place]
         beside = naming.masks_beside(tree.files)
@@ -99,7 +99,9 @@ class _Cases:
         self.cases = self._with_channels(_by_case(scans))
         self.names = dict(zip(trees.unique_names(list(self.cases)), self.cases, strict=True))
         self.masks = self._beside({place: (ending, tree.files[place]) for place, ending in beside.items()})
-        self.masks |= self._in_folders(tree)
+        in_folders = self._in_folders(tree)
+        self.left_out |= {path: "second masks" for name, path in self.masks.items() if name in in_folders}
+        self.masks |= in_folders
 
     def rows(self, folder: Path) -> list[list[str]]:
         """Return the header and a row per case, with paths relative to ``folder``."""
@@ -183,10 +185,11 @@ class _Cases:
         elif not folders:
             beside = [tree.root.with_name(name) for name in naming.mask_folders_of(tree.root.name)]
             folders = {tree.root: next(filter(Path.is_dir, beside))} if any(map(Path.is_dir, beside)) else {}
+        files = {name: list(self.cases[place].values()) for name, place in self.names.items()}
         found: dict[str, Path] = {}
         for scans, folder in folders.items():
             below, stem = os.path.relpath(scans, tree.root), self.options.label_stem
-            found |= masks.in_folder(self.names, below, folder, stem, formats.suffixes())
+            found |= masks.in_folder(self.names, files, below, folder, stem, formats.suffixes())
             others = trees.walk(folder, formats.suffixes())
             self.left_out |= dict(others.left_out)
             used = set(found.values())

@@ -47,6 +47,9 @@ from tests.experiment.experiment_files import HU, TRAIN, finetune, train, write
         ),
         ({**HU, "background_level": 0, "background_share": [0, 85]}, ["background_share", "equal to 1", "85"]),
         ({"train_data_generator_args": {"agument": True}}, ["train_data_generator_args.agument", "'augment'"]),
+        ({"channel_columns": ["t1"]}, ["channel_columns", "'nifti'", "channel_suffixes"]),
+        ({"dataset_name": "index", "channel_suffixes": ["_a"]}, ["channel_suffixes: 'index'", "channel_columns"]),
+        ({"dataset_name": "index", "label_stem": "_m"}, ["label_stem: 'index' names the files"]),
         ({"n_channels": 2, "number_channels": 3}, ["n_channels", "number_channels", "disagree"]),
     ],
 )

@@ -176,3 +176,19 @@ def test_a_head_that_normalizes_a_batch_of_one_or_two_is_refused(tmp_path, batch
     assert_refused(classify, tmp_path, keys, ["batch_size, normalization", '"group"'])
     classify(tmp_path, **keys | {"prediction_architecture": "softmax"})
     classify(tmp_path, **keys | {"batch_size": 3})
+
+
+@pytest.mark.parametrize(
+    ("keys", "parts"),
+    [
+        ({"label_dir_train": "m"}, ["label_dir_train: the masks of 'index'", "column mask"]),
+        ({"csv_file": "t.csv"}, ["csv_file"]),
+        ({"prediction_architecture": "softmax", "csv_file": "t.csv"}, ["csv_file: the labels of 'index'", "index"]),
+        ({"prediction_architecture": "softmax", "label_column": "age"}, ["label_column: the labels of 'index'"]),
+    ],
+)
+def test_an_index_says_itself_where_masks_and_labels_are(tmp_path, keys, parts):
+    assert_refused(finetune, tmp_path, {"dataset_name": "index"} | keys, parts)
+    assert finetune(tmp_path, dataset_name="index").task == "segmentation"
+    heads = {"dataset_name": "index", "prediction_architecture": "softmax"}
+    assert finetune(tmp_path, **heads).label_key() == "data_dir_train"

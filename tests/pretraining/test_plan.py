@@ -1,6 +1,7 @@
 """What is found out before any scan is read: whether the batches are large enough for the task and its head."""
 
 import json
+import shutil
 
 import pytest
 
@@ -50,3 +51,26 @@ def test_a_task_that_compares_scans_says_so(plan):
         UserError, match="^batch_size: exemplar compares the scans of a batch and needs at least 2 scans"
     ):
         plan(algorithm="exemplar", batch_size=1)
+
+
+def test_masks_beside_scans_are_no_scans(plan, tmp_path, caplog):
+    for number in range(8):
+        scan = tmp_path / "scans" / f"case{number}.nii.gz"
+        shutil.copy(scan, scan.with_name(f"case{number}_seg.nii.gz"))
+    found = plan(algorithm="rotation", label_stem="_seg")
+    assert len(found.train) == len(found.validation) == 4
+    assert "look like masks" not in caplog.text
+    assert len(plan(algorithm="rotation").train) == 8
+    assert "8 files look like masks beside their scans" in caplog.text
+
+
+def test_one_persons_scans_on_two_sides_are_told(plan, tmp_path, caplog):
+    for number in range(8):
+        (tmp_path / "scans" / f"case{number}.nii.gz").rename(
+            tmp_path / "scans" / f"p{number // 2}_visit{number}.nii.gz"
+        )
+    plan(algorithm="rotation")
+    assert len(caplog.records) == 1 and "look like those of one person" in caplog.text
+    caplog.clear()
+    plan(algorithm="rotation", subject_pattern="^(p[0-9])_")
+    assert not caplog.records

@@ -46,6 +46,7 @@ def known() -> list[ModuleType]:
     return [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
 
 
+@functools.cache
 def suffixes() -> tuple[str, ...]:
     """Return the endings of all files that can be read."""
     return tuple(suffix for module in known() for suffix in module.SUFFIXES)

@@ -150,7 +150,8 @@ class LabelTable:
             UserError: As `read`, or a row names no scan, or two name the same.
         """
         # A path below the folder, or a file name that is the only one of its kind.
-        by_file = {_without_case(files[0].relative_to(folder).as_posix()): name for name, files in scans.items()}
+        paths = {_without_case(files[0].relative_to(folder).as_posix()): name for name, files in scans.items()}
+        by_file = {path[: len(path) - len(suffix_of(Path(path)))]: name for path, name in paths.items()} | paths
         names = [_without_case(files[0].name) for files in scans.values()]
         counts = Counter(names)
         by_file |= {file: name for file, name in zip(names, scans, strict=True) if counts[file] == 1}
