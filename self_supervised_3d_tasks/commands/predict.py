@@ -1,8 +1,9 @@
 """New scans → masks on the original grid, or a table of classes.
 
-INPUT is a scan, or a folder of scans, like those that the model was trained on; of an archive, <archive>.npz/<part>. A
-model of masks writes NIfTI masks for NIfTI scans, which a model of .npy arrays takes too, .npy masks for .npy arrays,
-and PNG masks for photographs, OUTPUT being a file or a folder; a model of classes writes a CSV file, OUTPUT, with one
+INPUT is a scan in any volume format, a folder of scans with its sub-folders, a DICOM series, an index (a CSV file with
+a row per scan), or of an archive <archive>.npz/<part>; photographs for a model of photographs. A model of masks writes
+each mask in the format of its scan and on its grid, for a DICOM series .nii.gz or, as a file that ends in .dcm, a DICOM
+segmentation, for photographs PNG; OUTPUT is a file or a folder. A model of classes writes a CSV file, OUTPUT, with one
 line per scan.
 
 Of several models the probabilities are averaged: of jobs of RUN_DIR (--ensemble) and of further runs (--also), each

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from absl import logging
 
-from self_supervised_3d_tasks.data import index, layouts, masks
+from self_supervised_3d_tasks.data import layouts
+from self_supervised_3d_tasks.data.folders import index, masks
+from self_supervised_3d_tasks.data.folders.scans import Scans
+from self_supervised_3d_tasks.data.folders.subjects import subjects_of
+from self_supervised_3d_tasks.data.folders.trees import Place
 from self_supervised_3d_tasks.data.formats import archives
 from self_supervised_3d_tasks.data.labels.tables import Classes, Label, LabelTable
-from self_supervised_3d_tasks.data.scans import Scans
-from self_supervised_3d_tasks.data.subjects import subjects_of
-from self_supervised_3d_tasks.data.trees import Place
 from self_supervised_3d_tasks.errors import UserError
 
 _SINGLE_SUBJECTS = (

@@ -6,7 +6,7 @@ from typing import Literal
 from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.data.formats import nifti, npy, photographs
 from self_supervised_3d_tasks.data.labels.findings import NIH_COLUMNS, NIH_FINDINGS
-from self_supervised_3d_tasks.data.scaling import Scaling
+from self_supervised_3d_tasks.data.preparing.scaling import Scaling
 from self_supervised_3d_tasks.errors import UserError, nearest
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from self_supervised_3d_tasks.data.fitted_scan import FittedScan, as_integers
-from self_supervised_3d_tasks.data.foreground_box import ForegroundCrop, foreground_box
 from self_supervised_3d_tasks.data.formats import photographs
-from self_supervised_3d_tasks.data.placement import Placement, padding_to
-from self_supervised_3d_tasks.data.resampling import Interpolation, resize, resize_labels
-from self_supervised_3d_tasks.data.scaling import IntensityRange, Scaling, bounds
+from self_supervised_3d_tasks.data.preparing.fitted_scan import FittedScan, as_integers
+from self_supervised_3d_tasks.data.preparing.foreground_box import ForegroundCrop, foreground_box
+from self_supervised_3d_tasks.data.preparing.placement import Placement, padding_to
+from self_supervised_3d_tasks.data.preparing.resampling import Interpolation, resize, resize_labels
+from self_supervised_3d_tasks.data.preparing.scaling import IntensityRange, Scaling, bounds
 from self_supervised_3d_tasks.data.volumes import Header, Volume
 from self_supervised_3d_tasks.errors import UserError
 

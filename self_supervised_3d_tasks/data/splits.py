@@ -19,8 +19,8 @@ import numpy as np
 from absl import logging
 
 from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.data import subjects as subject_names
 from self_supervised_3d_tasks.data.cases import Case
+from self_supervised_3d_tasks.data.folders import subjects as subject_names
 from self_supervised_3d_tasks.data.formats import stem_of
 from self_supervised_3d_tasks.data.labels.tables import Label
 from self_supervised_3d_tasks.errors import UserError

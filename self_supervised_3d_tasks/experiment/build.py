@@ -8,7 +8,7 @@ from typing import Any
 from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.formats import read_header
-from self_supervised_3d_tasks.data.spacing import median_spacing, warn_of_grids
+from self_supervised_3d_tasks.data.preparing.spacing import median_spacing, warn_of_grids
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from self_supervised_3d_tasks.data import layouts
-from self_supervised_3d_tasks.data.scaling import Scaling
+from self_supervised_3d_tasks.data.preparing.scaling import Scaling
 from self_supervised_3d_tasks.experiment import registry
 
 

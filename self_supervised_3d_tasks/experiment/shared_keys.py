@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from self_supervised_3d_tasks.data import layouts
-from self_supervised_3d_tasks.data.foreground_box import ForegroundCrop
+from self_supervised_3d_tasks.data.preparing.foreground_box import ForegroundCrop
+from self_supervised_3d_tasks.data.preparing.resampling import Interpolation
+from self_supervised_3d_tasks.data.preparing.scaling import Scaling
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.resampling import Interpolation
-from self_supervised_3d_tasks.data.scaling import Scaling
 from self_supervised_3d_tasks.experiment import defaults, registry
 from self_supervised_3d_tasks.ops.augment import Rules
 

@@ -7,7 +7,7 @@ from self_supervised_3d_tasks import transfer
 from self_supervised_3d_tasks.data import splits
 from self_supervised_3d_tasks.data.cases import Case, Labels, find_cases
 from self_supervised_3d_tasks.data.labels.tables import Classes, LabelTable
-from self_supervised_3d_tasks.data.spacing import warn_of_grids
+from self_supervised_3d_tasks.data.preparing.spacing import warn_of_grids
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.downstream import task_of
 from self_supervised_3d_tasks.downstream.base import DownstreamTask

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from self_supervised_3d_tasks.data.placement import Placement
+from self_supervised_3d_tasks.data.preparing.placement import Placement
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.volumes import Volume
 from self_supervised_3d_tasks.files.scratch import scratch

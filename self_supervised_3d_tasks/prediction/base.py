@@ -10,6 +10,7 @@ from pathlib import Path
 
 from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.data.cases import Case, Labels, find_cases
+from self_supervised_3d_tasks.data.folders import index
 from self_supervised_3d_tasks.downstream import task_of
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
 from self_supervised_3d_tasks.errors import UserError
@@ -63,8 +64,9 @@ class Predictor(ABC):
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Endings of the files that the models take: those of the layout that they were trained on."""
-        return self.experiment.layout.suffixes
+        """Endings of the files that the models take: of every volume format, or those of the layout of photographs."""
+        own, volumes = self.experiment.layout.suffixes, formats.volume_suffixes()
+        return volumes if self.experiment.rank == 3 or set(own) <= set(volumes) else own
 
     def describe(self) -> str:
         """Return one line that says which models predict, and why."""
@@ -118,26 +120,33 @@ class Predictor(ABC):
         """
 
     def is_many(self, source: Path) -> bool:
-        """Return whether an input is a folder of scans, or part of an archive."""
-        return source.is_dir() or self.experiment.layout.labels == "archive"
+        """Return whether an input is a folder of scans, an index, or part of an archive; a series of slices is not."""
+        if source.is_dir():
+            return formats.scans_in(source) != [source]
+        return is_index(source) or self.experiment.layout.labels == "archive"
 
     def cases(self, source: Path, labels: Labels | None = None) -> list[Case]:
-        """Return the case of one file, or those of a folder or archive, without masks that lie beside their scans.
+        """Return the case of one scan, or those of a folder, index or archive, without masks beside their scans.
 
         Args:
             source: The input.
-            labels: What every case of a folder or archive must have.
+            labels: What every case of several must have.
         """
+        experiment = self.experiment
+        if is_index(source):
+            return find_cases("index", source, labels, channel_columns=experiment.channel_columns)
         if self.is_many(source):
             return find_cases(
-                self.experiment.dataset_name,
+                experiment.dataset_name,
                 source,
                 labels,
-                suffixes=self.suffixes,
-                label_stem=self.experiment.label_stem,
+                suffixes=None if experiment.layout.labels == "archive" else self.suffixes,
+                label_stem=experiment.label_stem,
                 subject_pattern=_EVERY_FILE,
-                channel_suffixes=self.experiment.channel_suffixes,
+                channel_suffixes=experiment.channel_suffixes,
             )
+        if formats.is_series(source):
+            return [Case(name=source.name, image=source, mask=None, subject=source.name)]
         if not source.exists():
             raise UserError(f"{source}: no such file or folder")
         if formats.suffix_of(source) not in self.suffixes:
@@ -153,3 +162,8 @@ class Predictor(ABC):
                     build.check_headers(group.experiment, [case])
                 fitting.append((case, path))
         return Plan(fitting, failures)
+
+
+def is_index(source: Path) -> bool:
+    """Return whether an input is a CSV file with a row per scan."""
+    return source.suffix.lower() == index.SUFFIX and source.is_file()

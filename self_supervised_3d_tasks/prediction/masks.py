@@ -16,6 +16,7 @@ from self_supervised_3d_tasks.data.formats import npy
 from self_supervised_3d_tasks.data.volumes import Header, Volume, check_same_grid
 from self_supervised_3d_tasks.downstream.base import CaseScore
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import geometry
 from self_supervised_3d_tasks.files.scratch import scratch
 from self_supervised_3d_tasks.prediction import probabilities as probability_files
 from self_supervised_3d_tasks.prediction.base import Plan, Predictor
@@ -35,12 +36,6 @@ class MaskPredictor(Predictor):
 
     largest: Sequence[int] = ()
 
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """Those of the layout; a model of arrays takes every volume format."""
-        suffixes = super().suffixes
-        return formats.volume_suffixes() if suffixes == npy.SUFFIXES else suffixes
-
     def predict_path(
         self, source: Path, target: Path, *, overlay: bool = False, probabilities: bool = False, resume: bool = False
     ) -> Iterator[Path]:
@@ -59,6 +54,7 @@ class MaskPredictor(Predictor):
             if not resume and (existing := [path for path in files if path.exists()]):
                 raise UserError(f"{existing[0]}: exists already; choose another OUTPUT, or write it anew with --resume")
         self._say_what_masks_hold([case for case, _ in plan.jobs])
+        self._tell_of_voxels([case for case, _ in plan.jobs])
         for case, path in plan.jobs:
             done = False
             with plan.failures.of(case):
@@ -83,7 +79,7 @@ class MaskPredictor(Predictor):
         """Return each scan with the path of its mask."""
         cases = self.cases(source)
         given = formats.suffix_of(target)
-        if source.is_dir() or target.is_dir() or not given:
+        if self.is_many(source) or target.is_dir() or not given:
             return [(case, target / f"{case.name}{formats.of(case.image).MASK_SUFFIXES[0]}") for case in cases]
         (case,) = cases
         allowed = formats.of(case.image).MASK_SUFFIXES
@@ -149,7 +145,8 @@ class MaskPredictor(Predictor):
         return formats.read_mask_header(case.mask, self.experiment.rank)
 
     def _say_what_masks_hold(self, cases: Sequence[Case]) -> None:
-        if super().suffixes == npy.SUFFIXES and any(self._header(case).affine is not None for case in cases):
+        of_arrays = self.experiment.layout.suffixes == npy.SUFFIXES
+        if of_arrays and any(self._header(case).affine is not None for case in cases):
             logging.warning(
                 "trained on .npy arrays, whose axes have no directions. A scan is turned to RAS axes before it is "
                 "predicted: check that the arrays were stored in that order."
@@ -158,6 +155,14 @@ class MaskPredictor(Predictor):
             logging.info(
                 "masks hold classes, not the labels they were made from: label_map %s", self.experiment.label_map
             )
+
+    def _tell_of_voxels(self, cases: Sequence[Case]) -> None:
+        """Warn of scans whose voxels are far from those of the training and are not resampled to them."""
+        runs = {member.run for member in self.members if member.experiment.target_spacing is None}
+        for case in cases if runs else ():
+            header = self._header(case)
+            for said in filter(None, (geometry.unlike_trained(run, header) for run in runs)):
+                logging.warning("%s", said)
 
 
 def _check_free(flag: str, noun: str, masks: set[Path], others: Iterator[Path] | Sequence[Path]) -> None:

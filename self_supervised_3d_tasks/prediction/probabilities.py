@@ -6,8 +6,8 @@ import numpy as np
 
 from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.data import formats
+from self_supervised_3d_tasks.data.decoding.grid import Grid
 from self_supervised_3d_tasks.data.formats import nifti
-from self_supervised_3d_tasks.data.grid import Grid
 from self_supervised_3d_tasks.data.volumes import Header
 from self_supervised_3d_tasks.files.atomic import atomic_write
 

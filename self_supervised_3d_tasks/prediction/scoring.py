@@ -10,7 +10,7 @@ from self_supervised_3d_tasks.data.cases import Case, Labels
 from self_supervised_3d_tasks.data.labels.tables import Classes, LabelTable
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.tables import number, write_table
-from self_supervised_3d_tasks.prediction.base import Predictor
+from self_supervised_3d_tasks.prediction.base import Predictor, is_index
 from self_supervised_3d_tasks.prediction.failures import Failures
 from self_supervised_3d_tasks.scores.base import mean_of_defined
 
@@ -53,15 +53,25 @@ class Scoring:
         archive, table = experiment.layout.labels == "archive", None
         if archive and labels != source:
             raise UserError(f"--scores: the labels of an archive lie in it; give {source} instead of {labels}")
+        if is_index(source):
+            if labels != source:
+                raise UserError(f"--scores: the labels of an index stand in it; give {source} instead of {labels}")
+            of_classes = Classes(experiment.num_classes, experiment.label_map)
+            truth = Labels() if experiment.task == "segmentation" else Labels(classes=of_classes)
+            return cls(predictor, source, target, predictor.cases(source, truth))._unwritten(resume)
         if experiment.task == "segmentation" and not labels.is_dir():
             raise UserError(f"--scores: {labels} is no folder; expected the folder of the masks of {source}")
         if experiment.task != "segmentation" and not archive:
             table = LabelTable(**experiment.model_copy(update={"csv_file": str(labels)}).label_table_options())
         classes = Classes(experiment.num_classes, experiment.label_map)
-        scoring = cls(predictor, source, target, predictor.cases(source, Labels(table, classes, labels)))
-        if scoring.path.exists() and not resume:
-            raise UserError(f"{scoring.path}: exists already; choose another OUTPUT, or replace it with --resume")
-        return scoring
+        found = predictor.cases(source, Labels(table, classes, labels))
+        return cls(predictor, source, target, found)._unwritten(resume)
+
+    def _unwritten(self, resume: bool) -> Scoring:
+        """Return itself, unless its file is there already."""
+        if self.path.exists() and not resume:
+            raise UserError(f"{self.path}: exists already; choose another OUTPUT, or replace it with --resume")
+        return self
 
     @property
     def path(self) -> Path:

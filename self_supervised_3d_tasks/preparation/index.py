@@ -15,9 +15,10 @@ from pathlib import Path
 from absl import logging
 from pydantic import BaseModel, ConfigDict, Field
 
-from self_supervised_3d_tasks.data import formats, masks, naming, trees
-from self_supervised_3d_tasks.data.subjects import subjects_of
-from self_supervised_3d_tasks.data.trees import Place, Tree
+from self_supervised_3d_tasks.data import formats
+from self_supervised_3d_tasks.data.folders import masks, naming, trees
+from self_supervised_3d_tasks.data.folders.subjects import subjects_of
+from self_supervised_3d_tasks.data.folders.trees import Place, Tree
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.atomic import atomic_write
 

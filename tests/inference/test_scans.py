@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from self_supervised_3d_tasks.data.preparing.resampling import resize
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.resampling import resize
 from self_supervised_3d_tasks.data.volumes import Volume
 from self_supervised_3d_tasks.inference import PreparedScan, labels_of, mean_pieces, pieces, scans
 from self_supervised_3d_tasks.inference.pieces import cover

@@ -85,6 +85,18 @@ def of(path: Path) -> ModuleType:
     raise UserError(f"{path}: expected a file that ends in {' or '.join(suffixes())}. Convert the file.")
 
 
+def scans_in(folder: Path) -> list[Path]:
+    """Return the scans that files of a folder make together, as a series of slices; sub-folders are not searched."""
+    return [scan for module in known() if hasattr(module, "scans_in") for scan in module.scans_in(folder)]
+
+
+def is_series(path: Path) -> bool:
+    """Return whether a path is that of one scan of several files: a folder, or a name in a folder."""
+    if path.is_dir():
+        return scans_in(path) == [path]
+    return not path.exists() and path.parent.is_dir() and path in scans_in(path.parent)
+
+
 def files_of(path: Path) -> tuple[Path, ...]:
     """Return the files of a scan, the one that names it first; of a folder of slices, all of them.
 

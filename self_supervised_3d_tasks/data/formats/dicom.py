@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from self_supervised_3d_tasks.data import dicom_pixels, dicom_seg, dicom_series
-from self_supervised_3d_tasks.data.grid import Grid
+from self_supervised_3d_tasks.data.decoding.grid import Grid
+from self_supervised_3d_tasks.data.dicom import pixels as dicom_pixels
+from self_supervised_3d_tasks.data.dicom import segmentations as dicom_seg
+from self_supervised_3d_tasks.data.dicom import series as dicom_series
 from self_supervised_3d_tasks.data.volumes import Header, Volume, as_labels
 from self_supervised_3d_tasks.errors import UserError
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.data.stored import StoredScan
+from self_supervised_3d_tasks.data.decoding.stored import StoredScan
 from self_supervised_3d_tasks.data.volumes import Header, Volume, check_spacing
 
 nib = lazy.load("nibabel")

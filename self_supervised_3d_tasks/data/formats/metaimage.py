@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from self_supervised_3d_tasks.data import simple_itk
-from self_supervised_3d_tasks.data.stored import StoredScan
+from self_supervised_3d_tasks.data.decoding import simple_itk
+from self_supervised_3d_tasks.data.decoding.stored import StoredScan
 from self_supervised_3d_tasks.data.volumes import Header, Volume
 
 SUFFIXES = (".mha", ".mhd")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.data import nifti_files
+from self_supervised_3d_tasks.data.decoding import nifti_files
 from self_supervised_3d_tasks.data.volumes import Header, Volume
 
 nib = lazy.load("nibabel")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from self_supervised_3d_tasks.data import simple_itk
-from self_supervised_3d_tasks.data.stored import StoredScan
+from self_supervised_3d_tasks.data.decoding import simple_itk
+from self_supervised_3d_tasks.data.decoding.stored import StoredScan
 from self_supervised_3d_tasks.data.volumes import Header, Volume, check_spacing, tell_once
 from self_supervised_3d_tasks.errors import UserError
 

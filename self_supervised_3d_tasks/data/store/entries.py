@@ -10,11 +10,11 @@ import numpy as np
 
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.content import hash_channels
-from self_supervised_3d_tasks.data.fitted_scan import FittedScan
 from self_supervised_3d_tasks.data.formats import read_channels, read_mask, stem_of
-from self_supervised_3d_tasks.data.placement import Placement
+from self_supervised_3d_tasks.data.preparing.fitted_scan import FittedScan
+from self_supervised_3d_tasks.data.preparing.placement import Placement
+from self_supervised_3d_tasks.data.preparing.scaling import IntensityRange
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.scaling import IntensityRange
 from self_supervised_3d_tasks.data.store import disk
 from self_supervised_3d_tasks.data.store.disk import DiskArray
 from self_supervised_3d_tasks.data.store.foreground import Foreground

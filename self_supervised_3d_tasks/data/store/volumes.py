@@ -15,8 +15,8 @@ from absl import logging
 
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.formats import archives, read_header, read_mask_header
+from self_supervised_3d_tasks.data.preparing.spacing import warn_of_grids
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.spacing import warn_of_grids
 from self_supervised_3d_tasks.data.store import disk, filling
 from self_supervised_3d_tasks.data.store.entries import Entry, Loader
 from self_supervised_3d_tasks.data.store.filling import OrError

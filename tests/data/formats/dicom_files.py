@@ -9,7 +9,8 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from self_supervised_3d_tasks.data import formats, trees
+from self_supervised_3d_tasks.data import formats
+from self_supervised_3d_tasks.data.folders import trees
 
 STUDY, FRAME_OF_REFERENCE = generate_uid(entropy_srcs=["study"]), generate_uid(entropy_srcs=["frame"])
 SPACING = (0.5, 0.75, 2.5)  # between columns, rows and slices

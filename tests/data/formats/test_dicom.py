@@ -13,9 +13,10 @@ import pytest
 import SimpleITK as sitk
 from pydicom.uid import JPEGLSLossless, RLELossless
 
-from self_supervised_3d_tasks.data import dicom_series, formats
+from self_supervised_3d_tasks.data import formats
+from self_supervised_3d_tasks.data.decoding.simple_itk import locale_kept
+from self_supervised_3d_tasks.data.dicom import series as dicom_series
 from self_supervised_3d_tasks.data.formats import dicom
-from self_supervised_3d_tasks.data.simple_itk import locale_kept
 from self_supervised_3d_tasks.errors import UserError
 from tests.data.formats.dicom_files import (
     DIRECTIONS,

@@ -129,7 +129,7 @@ def test_overlapping_segments_are_refused(highdicom, tmp_path: Path) -> None:
 
 def test_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save(slices(), tmp_path / "scan")
-    monkeypatch.setattr("self_supervised_3d_tasks.data.dicom_seg.highdicom", _Missing())
+    monkeypatch.setattr("self_supervised_3d_tasks.data.dicom.segmentations.highdicom", _Missing())
     with pytest.raises(UserError, match=r"mask.dcm: .*pip install self_supervised_3d_tasks\[dicom\]"):
         formats.write_mask(tmp_path / "mask.dcm", labels_for(folder), folder)
     assert not (tmp_path / "mask.dcm").exists()

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.data import dicom_headers, dicom_pixels, dicom_series
-from self_supervised_3d_tasks.data.dicom_slices import Slice, Stack, stack
+from self_supervised_3d_tasks.data.dicom import headers as dicom_headers
+from self_supervised_3d_tasks.data.dicom import pixels as dicom_pixels
+from self_supervised_3d_tasks.data.dicom import series as dicom_series
+from self_supervised_3d_tasks.data.dicom.slices import Slice, Stack, stack
 from self_supervised_3d_tasks.errors import UserError
 
 highdicom = lazy.load("highdicom")

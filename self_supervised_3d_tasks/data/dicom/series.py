@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from self_supervised_3d_tasks.data.dicom_headers import (
+from self_supervised_3d_tasks.data.dicom.headers import (
     MAGIC,
     MAGIC_AT,
     SEGMENTATIONS,
@@ -22,7 +22,7 @@ from self_supervised_3d_tasks.data.dicom_headers import (
     read,
     slices_of,
 )
-from self_supervised_3d_tasks.data.dicom_slices import Slice, Stack, stack
+from self_supervised_3d_tasks.data.dicom.slices import Slice, Stack, stack
 from self_supervised_3d_tasks.data.volumes import readable
 from self_supervised_3d_tasks.errors import UserError
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from self_supervised_3d_tasks.data.scaling import IntensityRange
+from self_supervised_3d_tasks.data.preparing.scaling import IntensityRange
 
 INTEGERS = (np.uint8, np.int8, np.int16, np.uint16)  # float32 holds every one of their numbers
 Place = tuple[slice, ...]

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from absl import logging
 
-from self_supervised_3d_tasks.data import naming
-from self_supervised_3d_tasks.data.trees import Place
+from self_supervised_3d_tasks.data.folders import naming
+from self_supervised_3d_tasks.data.folders.trees import Place
 from self_supervised_3d_tasks.errors import UserError
 
 _BIDS = re.compile(r"(?:^|(?<=[/_]))(sub-[A-Za-z0-9]+)(?=$|[/_.])")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.data.stored import StoredScan
+from self_supervised_3d_tasks.data.decoding.stored import StoredScan
 from self_supervised_3d_tasks.data.volumes import check_numbers, check_spacing, wrong_rank
 
 sitk = lazy.load("SimpleITK")

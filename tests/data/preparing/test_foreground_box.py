@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks.data.foreground_box import foreground_box
+from self_supervised_3d_tasks.data.preparing.foreground_box import foreground_box
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.volumes import Volume
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks.data.fitted_scan import as_integers
+from self_supervised_3d_tasks.data.preparing.fitted_scan import as_integers
+from self_supervised_3d_tasks.data.preparing.scaling import bounds
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.scaling import bounds
 from self_supervised_3d_tasks.data.volumes import Volume
 
 SHAPE = (7, 6, 5, 2)

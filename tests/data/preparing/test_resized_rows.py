@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks.data.resampling import resize
-from self_supervised_3d_tasks.data.resized_rows import resize_rows
+from self_supervised_3d_tasks.data.preparing.resampling import resize
+from self_supervised_3d_tasks.data.preparing.resized_rows import resize_rows
 
 
 @pytest.mark.parametrize(

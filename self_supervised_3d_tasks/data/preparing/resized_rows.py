@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.data.resampling import resize
+from self_supervised_3d_tasks.data.preparing.resampling import resize
 
 sparse = lazy.load("scipy.sparse")
 

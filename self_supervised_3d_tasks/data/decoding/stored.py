@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from self_supervised_3d_tasks.data.grid import Grid
+from self_supervised_3d_tasks.data.decoding.grid import Grid
 from self_supervised_3d_tasks.data.volumes import Header, Volume, as_float32, as_labels, check_numbers
 
 

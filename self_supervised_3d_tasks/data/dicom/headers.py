@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.data.dicom_slices import Slice
+from self_supervised_3d_tasks.data.dicom.slices import Slice
 from self_supervised_3d_tasks.data.volumes import readable
 from self_supervised_3d_tasks.errors import UserError
 

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from self_supervised_3d_tasks.data import naming, trees
+from self_supervised_3d_tasks.data.folders import naming, trees
+from self_supervised_3d_tasks.data.folders.trees import Place, Tree
 from self_supervised_3d_tasks.data.formats import stem_of
-from self_supervised_3d_tasks.data.trees import Place, Tree
 from self_supervised_3d_tasks.errors import UserError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from self_supervised_3d_tasks.data.resampling import resize, resize_labels
+from self_supervised_3d_tasks.data.preparing.resampling import resize, resize_labels
 
 DRAWS = np.random.default_rng(0)
 

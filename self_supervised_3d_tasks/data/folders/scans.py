@@ -9,8 +9,8 @@ from pathlib import Path
 
 from absl import logging
 
-from self_supervised_3d_tasks.data import naming, trees
-from self_supervised_3d_tasks.data.trees import Place, Tree
+from self_supervised_3d_tasks.data.folders import naming, trees
+from self_supervised_3d_tasks.data.folders.trees import Place, Tree
 from self_supervised_3d_tasks.errors import UserError
 
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from absl import logging
 
-from self_supervised_3d_tasks.data import formats, naming
+from self_supervised_3d_tasks.data import formats
+from self_supervised_3d_tasks.data.folders import naming
 from self_supervised_3d_tasks.errors import UserError
 
 HIDDEN, OTHER, SAME = "hidden", "of other formats", "links into the same folder"

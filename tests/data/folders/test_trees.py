@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from self_supervised_3d_tasks.data import naming, trees
 from self_supervised_3d_tasks.data.cases import Labels, find_cases
+from self_supervised_3d_tasks.data.folders import naming, trees
+from self_supervised_3d_tasks.data.folders.trees import Place
 from self_supervised_3d_tasks.data.labels.tables import LabelTable
-from self_supervised_3d_tasks.data.trees import Place
 from self_supervised_3d_tasks.errors import UserError
 
 

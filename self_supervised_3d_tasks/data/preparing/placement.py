@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from self_supervised_3d_tasks.data.resized_rows import resize_rows
+from self_supervised_3d_tasks.data.preparing.resized_rows import resize_rows
 
 
 @dataclass(frozen=True)

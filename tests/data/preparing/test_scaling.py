@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from self_supervised_3d_tasks.data.preparing.scaling import bounds
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.scaling import bounds
 
 RNG = np.random.default_rng(0)
 

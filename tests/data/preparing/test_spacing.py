@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from self_supervised_3d_tasks.data.preparing.spacing import median_spacing, warn_of_grids
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
-from self_supervised_3d_tasks.data.spacing import median_spacing, warn_of_grids
 from self_supervised_3d_tasks.data.volumes import Header, Volume
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.load import load_experiment

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.data.stored import StoredScan
+from self_supervised_3d_tasks.data.decoding.stored import StoredScan
 from self_supervised_3d_tasks.data.volumes import Header, check_spacing, corner_distance, tell_once
 from self_supervised_3d_tasks.errors import UserError
 

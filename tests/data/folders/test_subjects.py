@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks.data.subjects import subjects_of, warn_of_lookalikes
-from self_supervised_3d_tasks.data.trees import Place, unique_names
+from self_supervised_3d_tasks.data.folders.subjects import subjects_of, warn_of_lookalikes
+from self_supervised_3d_tasks.data.folders.trees import Place, unique_names
 from self_supervised_3d_tasks.errors import UserError
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.data.dicom_headers import SUFFIX, read
-from self_supervised_3d_tasks.data.simple_itk import locale_kept
+from self_supervised_3d_tasks.data.decoding.simple_itk import locale_kept
+from self_supervised_3d_tasks.data.dicom.headers import SUFFIX, read
 from self_supervised_3d_tasks.data.volumes import readable
 from self_supervised_3d_tasks.errors import UserError
 
