@@ -86,8 +86,8 @@ def warn_of_preparation(experiment: FinetuneExperiment, name: str) -> None:
         others.remove("volume_fitting")  # both leave every voxel as it is
     if values["channel_map"] and "number_channels" in others:
         others.remove("number_channels")  # the file, or the names, say how they follow from those of the pretraining
-    if values["channel_map"] and "channel_suffixes" in others:
-        others.remove("channel_suffixes")
+    if values["channel_map"]:
+        others = [key for key in others if key not in ("channel_suffixes", "channel_columns")]
     lines = [f"  {key}: {json.dumps(mine[key])}, in the pretraining {json.dumps(theirs[key])}" for key in others]
     if lines:
         text = (
@@ -143,7 +143,7 @@ def _channels_by_name(values: dict[str, Any], stored: dict[str, Any], path: Path
         UserError: No name is common, so that nobody knows which channel is which.
     """
     try:
-        mine, theirs = (names_of_channels(source.get("channel_suffixes")) for source in (values, stored))
+        mine, theirs = (names_of_channels(_channel_keys(source)) for source in (values, stored))
     except (AttributeError, TypeError):
         return None  # no list of names; this is told when the keys are checked
     if not mine or not theirs or mine == theirs:
@@ -152,14 +152,18 @@ def _channels_by_name(values: dict[str, Any], stored: dict[str, Any], path: Path
         if len(mine) == len(theirs) == 1:
             return None
         raise UserError(
-            f"channel_suffixes: the channels are {', '.join(mine)}, in the pretraining ({path}) {', '.join(theirs)}; "
-            "no name is common; say with channel_map which pretrained channel feeds each of them"
+            f"channel_suffixes, channel_columns: the channels are {', '.join(mine)}, in the pretraining ({path}) "
+            f"{', '.join(theirs)}; no name is common; say with channel_map which pretrained channel feeds each of them"
         )
     by_place = [number * len(theirs) // len(mine) for number in range(len(mine))]
     channels = [theirs.index(name) if name in theirs else place for name, place in zip(mine, by_place, strict=True)]
     fed = ", ".join(f"{name} by {theirs[channel]}" for name, channel in zip(mine, channels, strict=True))
     logging.info("channel_map: channels are matched by name: %s", fed)
     return channels
+
+
+def _channel_keys(values: dict[str, Any]) -> list[str] | None:
+    return values.get("channel_suffixes") or values.get("channel_columns")
 
 
 def _config(values: dict[str, Any]) -> Path | None:

@@ -126,6 +126,12 @@ def test_named_channels_are_fed_by_those_of_the_same_name(theirs, mine, channel_
     assert load("finetune", **keys, channel_map=given[: len(mine)]).channel_map == given[: len(mine)]
 
 
+def test_columns_of_an_index_and_suffixes_of_a_folder_name_the_same_channels():
+    pretrained(dataset_name="index", data_dir="scans.csv", channel_columns=["t1", "t1ce"], number_channels=2)
+    keys = {"model_checkpoint": "runs/first", "channel_suffixes": ["_t1ce", "_T1"], "number_channels": 2}
+    assert load("finetune", **keys).channel_map == [1, 0]
+
+
 def test_channels_without_a_common_name_need_a_map():
     pretrained(channel_suffixes=["_ct", "_pet"], number_channels=2)
     keys = {"model_checkpoint": "runs/first", "channel_suffixes": ["_t1", "_t2"], "number_channels": 2}
