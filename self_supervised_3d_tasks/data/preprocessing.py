@@ -246,11 +246,16 @@ class Preprocessing:
         Raises:
             UserError: As `labels`.
         """
-        placement = placement or self._whole(volume)
+        placement = placement or self.whole(volume)
         labels = resize_labels(self.labels(volume, num_classes)[placement.box], placement.size)
         return np.pad(labels, padding_to(placement.size, self._padded(placement.size)))
 
-    def _whole(self, volume: Volume) -> Placement:
+    def whole(self, volume: Volume) -> Placement:
+        """Return what an image shows of which nothing is cut off.
+
+        Args:
+            volume: The scan, or its mask.
+        """
         shape = volume.array.shape[: self.rank]
         size = self.size_of(shape, replace(volume.header, shape=(*shape, 1)))
         return Placement(shape, tuple(slice(0, length) for length in shape), size)

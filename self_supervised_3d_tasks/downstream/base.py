@@ -129,17 +129,15 @@ class DownstreamTask(ABC):
                         "them, or remove them, so that the others are split anew."
                     )
 
-    @abstractmethod
     def test_content(self, cases: Sequence[Case], store: VolumeStore) -> dict[Case, list[str]]:
         """Return a hash of each channel of the test cases that can be used, see `data.content`.
 
         Args:
             cases: Test cases.
-            store: Holds the `stored_cases` of all jobs; other cases are read.
-
-        Raises:
-            UserError: A test case that is not stored cannot be used.
+            store: Holds the `stored_cases` of all jobs.
         """
+        part = store.subset(cases)
+        return {case: part.content(index) for index, case in enumerate(part.cases)}
 
     @abstractmethod
     def dataset(self, store: VolumeStore, position: Position) -> Any:

@@ -44,8 +44,10 @@ def ceiling_line(scores: dict[int, float], names: dict[int, str]) -> str:
 def _round_trip(experiment: FinetuneExperiment, case: Case) -> tuple[np.ndarray, np.ndarray]:
     """Return the labels of a mask on the scan's own grid, as they are and as they come back."""
     preprocessing, num_classes = experiment.preprocessing, experiment.num_classes
-    _, placement = preprocessing.prepare(formats.read_channels(case.images, experiment.rank))
     mask = formats.read_mask(case.mask, experiment.rank)
+    placement = preprocessing.whole(mask)
+    if preprocessing.foreground_crop != "none":  # what it cuts off is seen on the scan
+        _, placement = preprocessing.prepare(formats.read_channels(case.images, experiment.rank))
     prepared = preprocessing.mask(mask, num_classes, placement)
     restored = placement.restore(np.eye(num_classes, dtype=np.float32)[prepared])
     return preprocessing.labels(mask, num_classes), np.argmax(restored, axis=-1)

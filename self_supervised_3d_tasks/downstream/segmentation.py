@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from self_supervised_3d_tasks import inference, plots
-from self_supervised_3d_tasks.data import content, formats
+from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.splits import Split
@@ -31,13 +31,13 @@ from self_supervised_3d_tasks.scores.base import Predictions
 
 @dataclass(frozen=True)
 class SegmentationTask(DownstreamTask):
-    """A class per voxel. Test cases are not stored: their scores need the grid of the file."""
+    """A class per voxel. Scans are read once for all jobs; test masks are scored on their own grid."""
 
     UNDEFINED: ClassVar[str] = "not defined"
 
     def stored_cases(self, split: Split) -> list[Case]:
-        """Return training and validation cases."""
-        return [*split.train, *split.validation]
+        """Return training, validation and test cases: each is decoded once, whatever its part in each job."""
+        return [*split.train, *split.validation, *split.test]
 
     def check_header(self, case: Case) -> Header:
         """Return the header of a scan; `UserError` if it, or that of its mask, does not fit. No voxel is read."""
@@ -46,17 +46,6 @@ class SegmentationTask(DownstreamTask):
     def read(self, cases: Sequence[Case]) -> VolumeStore:
         """Read and prepare the scans and masks of a sweep."""
         return build.make_store(self.experiment, cases, num_classes=self.experiment.num_classes)
-
-    def test_content(self, cases: Sequence[Case], store: VolumeStore) -> dict[Case, list[str]]:
-        """Read every test case once, so that none is found to be bad after hours of training; hash its channels."""
-        found = {}
-        for case in cases:
-            self.check_header(case)
-            volume = formats.read_channels(case.images, self.experiment.rank)
-            self.experiment.preprocessing.fit(volume)
-            self._classes(case)
-            found[case] = content.hash_channels(volume)
-        return found
 
     def prospects(self, cases: Sequence[Case]) -> list[str]:
         """Return the Dice that the preparation leaves to a perfect network."""
@@ -80,7 +69,7 @@ class SegmentationTask(DownstreamTask):
         )
 
     def classes_in(self, store: VolumeStore) -> dict[Case, set[int]]:
-        """Return the classes in the mask of each stored case; `UserError` where all masks are of one class."""
+        """Return the classes in the mask of each case of a store; `UserError` where all masks are of one class."""
         classes = {case: store.classes(index) for index, case in enumerate(store.cases)}
         if len(found := set().union(*classes.values())) == 1:
             raise UserError(
@@ -106,17 +95,6 @@ class SegmentationTask(DownstreamTask):
         """Return the function from a batch of prepared images to class probabilities."""
         return inference.predictor(model)
 
-    def predict(self, model: keras.Model, volume: Volume) -> np.ndarray:
-        """Return the mask ``(*spatial)`` uint8 of a scan on its own grid.
-
-        Args:
-            model: It gives logits.
-            volume: The scan as it was read.
-        """
-        experiment = self.experiment
-        options = {"num_classes": experiment.num_classes, "overlap": experiment.overlap}
-        return inference.predict_case(model, volume, experiment.preprocessing, **options)
-
     def draw(self, path: Path, volume: Volume, mask: np.ndarray, title: str, truth: np.ndarray | None = None) -> None:
         """Draw a mask on its scan, beside the reference where there is one."""
         plots.overlay(
@@ -131,14 +109,20 @@ class SegmentationTask(DownstreamTask):
         )
 
     def score(self, model: keras.Model, cases: Sequence[Case], store: VolumeStore, job: RunFolder) -> list[CaseScore]:
-        """Score every test case on its own grid, and draw the first one beside its reference."""
-        rows, occurring = [], self.occurring(cases)
-        for case in cases:
-            volume, truth = self._read_labelled(case)
-            mask = self.predict(model, volume)
-            if case is cases[0]:
-                self.draw(job.first_test_case, volume, mask, f"{case.name}, {job.path.name}", truth)
-            rows += self.case_scores(case, truth, mask, occurring, volume.spacing)
+        """Score every test case that can be used on its own grid, and draw the first one beside its reference."""
+        experiment, test, rows = self.experiment, store.subset(cases), []
+        occurring, predict = self.occurring(test.cases), self.predictor(model)
+        options = {"num_classes": experiment.num_classes, "overlap": experiment.overlap}
+        for index, case in enumerate(test.cases):
+            mask = formats.read_mask(case.mask, experiment.rank)
+            truth = experiment.preprocessing.labels(mask, experiment.num_classes)
+            placement = test.placement(index, truth.shape)
+            scan = inference.PreparedScan(experiment.preprocessing, test.image(index), placement)
+            found = inference.labels_of(scan.predict(predict, **options), scan.shape)
+            if index == 0:
+                volume = formats.read_channels(case.images, experiment.rank)
+                self.draw(job.first_test_case, volume, found, f"{case.name}, {job.path.name}", truth)
+            rows += self.case_scores(case, truth, found, occurring, mask.spacing)
         return rows
 
     def case_scores(
@@ -155,18 +139,6 @@ class SegmentationTask(DownstreamTask):
         """
         found = Predictions(truth, mask, occurring=occurring, spacing=spacing)
         return [CaseScore(case.name, name, score(found)) for name, score in self.scores().items()]
-
-    def _read_labelled(self, case: Case) -> tuple[Volume, np.ndarray]:
-        """Return a scan and its labels ``(*spatial)``, both on the scan's own grid.
-
-        Raises:
-            UserError: A file cannot be read or does not fit the experiment, or the grids differ.
-        """
-        self.check_header(case)
-        experiment = self.experiment
-        volume = formats.read_channels(case.images, experiment.rank)
-        mask = formats.read_mask(case.mask, experiment.rank)
-        return volume, experiment.preprocessing.labels(mask, experiment.num_classes)
 
 
 def classes_of(labels: np.ndarray) -> set[int]:

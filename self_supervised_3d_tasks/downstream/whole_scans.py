@@ -70,11 +70,6 @@ class WholeScanTask(DownstreamTask):
         """Return training, validation and test cases: each is decoded once, whatever its part in each fold."""
         return [*split.train, *split.validation, *split.test]
 
-    def test_content(self, cases: Sequence[Case], store: VolumeStore) -> dict[Case, list[str]]:
-        """Return a hash of each channel of the test cases in the store."""
-        part = store.subset(cases)
-        return {case: part.content(index) for index, case in enumerate(part.cases)}
-
     def recorded_labels(self, cases: Sequence[Case]) -> dict[str, int | str]:
         """Return the class of each case by its name."""
         return {case.name: case.label for case in cases}

@@ -40,6 +40,11 @@ class Plan:
         return _unique(case for job in self.jobs for case in self.task.stored_cases(job.split))
 
     @property
+    def learned_from(self) -> list[Case]:
+        """Every case that trains or validates some job, once each."""
+        return _unique(case for job in self.jobs for case in (*job.split.train, *job.split.validation))
+
+    @property
     def test(self) -> list[Case]:
         """Every case that tests some job, once each; with cross-validation those of all folds."""
         return _unique(case for job in self.jobs for case in job.split.test)
@@ -143,8 +148,7 @@ def plan(experiment: FinetuneExperiment) -> Plan:
     misleading.warn_of_fractions(jobs)
     labels = {case: [case.label] for case in train_cases if case.label is not None}
     misleading.warn_of_classes(experiment, jobs, labels)
-    prepared = _unique(case for job in jobs for case in (*job.split.train, *job.split.validation))
-    whole = Plan(build.settle_spacing(experiment, prepared), jobs)
+    whole = Plan(build.settle_spacing(experiment, Plan(experiment, jobs).learned_from), jobs)
     leakage.look_for(experiment, whole.test)  # what names alone forbid is not found after hours of reading
     return whole
 

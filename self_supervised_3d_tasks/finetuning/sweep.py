@@ -75,7 +75,7 @@ def _read_scans(plan: Plan, folder: RunFolder) -> VolumeStore:
     if found is not None:
         logging.log(logging.INFO if found.is_clean else logging.WARNING, "%s", found)
         folder.write_json(RunFolder.leakage, {"summary": str(found)} | dataclasses.asdict(found))
-    misleading.warn_of_classes(experiment, plan.jobs, task.classes_in(store))
+    misleading.warn_of_classes(experiment, plan.jobs, task.classes_in(store.subset(plan.learned_from)))
     folder.pin_json(RunFolder.split, parts | {"skipped": store.skipped})
     return store
 

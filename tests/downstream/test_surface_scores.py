@@ -18,14 +18,15 @@ def test_distances_are_in_mm_of_the_file(tmp_path, monkeypatch):
     mask[4:8, 4:8, 4:8] = 1
     for name, array in {"scan": mask.astype(np.float32), "mask": mask}.items():
         nib.save(nib.Nifti1Image(array, np.diag([2.0, 1.0, 3.0, 1.0])), tmp_path / f"{name}.nii.gz")
-    keys = {"algorithm": "rotation", "dataset_name": "nifti", "data_dir_train": "-", "data_dim": 16, "num_classes": 2}
+    keys = {"algorithm": "rotation", "dataset_name": "nifti", "data_dir_train": "-", "data_dim": 12, "num_classes": 2}
     (tmp_path / "sweep.json").write_text(
         json.dumps(keys | {"num_layers": 1, "epochs_initialized": 0, "scores": ["hd95", "nsd_3mm", "nsd_4mm"]})
     )
     task = SegmentationTask(load_experiment("finetune", tmp_path / "sweep.json"))
-    monkeypatch.setattr(SegmentationTask, "predict", lambda self, model, volume: np.roll(mask, 2, axis=0))
+    answer = np.eye(2, dtype=np.float32)[np.roll(mask, 2, axis=0)][np.newaxis]
+    monkeypatch.setattr(SegmentationTask, "predictor", lambda self, model: lambda batch: answer)
     case = Case("scan", tmp_path / "scan.nii.gz", tmp_path / "mask.nii.gz", "scan")
-    hd95, nsd_3mm, nsd_4mm = task.score(None, [case], None, RunFolder(tmp_path))
+    hd95, nsd_3mm, nsd_4mm = task.score(None, [case], task.read([case]), RunFolder(tmp_path))
     assert hd95 == ("scan", "hd95", 4.0)
     assert nsd_3mm.value < 1
     assert nsd_4mm.value == 1

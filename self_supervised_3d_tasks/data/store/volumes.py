@@ -15,6 +15,7 @@ from absl import logging
 
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.formats import archives, read_header, read_mask_header
+from self_supervised_3d_tasks.data.preparing.placement import Placement
 from self_supervised_3d_tasks.data.preparing.spacing import warn_of_grids
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import disk, filling
@@ -155,6 +156,11 @@ class VolumeStore:
     def shape(self, index: int) -> tuple[int, ...]:
         """Return ``(*spatial, channels)`` of a preprocessed image."""
         return self._entry(index).scan.shape
+
+    def placement(self, index: int, shape: tuple[int, ...]) -> Placement:
+        """Return what an image shows of a scan whose own grid is ``(*shape)``."""
+        scan = self._entry(index).scan
+        return Placement(shape, scan.box, scan.array.shape[:-1])
 
     def image(self, index: int) -> np.ndarray:
         """Return a preprocessed image ``(*spatial, channels)``, float32. It may be shared: do not write to it."""
