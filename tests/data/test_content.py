@@ -13,7 +13,7 @@ from self_supervised_3d_tasks.data.content import hash_channels
 from self_supervised_3d_tasks.data.formats import read_channels
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.seen import Seen, record_scans
-from self_supervised_3d_tasks.data.store import volumes
+from self_supervised_3d_tasks.data.store import entries
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.data.volumes import Volume
 from self_supervised_3d_tasks.errors import UserError
@@ -91,8 +91,8 @@ def test_minus_zero_is_zero():
 def test_the_store_hashes_what_it_reads_once(tmp_path, monkeypatch, cache):
     np.save(tmp_path / "scan.npy", ARRAY)
     case = Case("scan", tmp_path / "scan.npy", None, "anna")
-    reads, read = [], volumes.read_channels
-    monkeypatch.setattr(volumes, "read_channels", lambda *arguments: reads.append(1) or read(*arguments))
+    reads, read = [], entries.read_channels
+    monkeypatch.setattr(entries, "read_channels", lambda *arguments: reads.append(1) or read(*arguments))
     for _ in range(2):
         store = VolumeStore([case], Preprocessing((4, 4, 4), 2), cache=cache, cache_dir=tmp_path / "cache")
         assert store.content(0) == text(case.image)

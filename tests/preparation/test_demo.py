@@ -269,9 +269,9 @@ def test_the_displacement_does_not_fold_space(seed):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "usage: python prepare.py NAME --output DIR"),
-        (["dmo", "--output", "x"], "no data set 'dmo' can be prepared; known: demo. Did you mean 'demo'?"),
-        (["_synthetic_brain"], "known: demo."),
+        ([], "usage: python prepare.py NAME --output PATH"),
+        (["dmo", "--output", "x"], "no data set 'dmo' can be prepared; known: demo, index. Did you mean 'demo'?"),
+        (["_synthetic_brain"], "known: demo, index."),
         (["demo"], "--output is missing"),
         (["demo", "--output", "x", "--size", "8"], "--size: Input should be greater than or equal to 16, received 8"),
         (["demo", "--output", "x", "--sise", "8"], "Did you mean: size"),
