@@ -103,7 +103,7 @@ def trained(store: VolumeStore, labels: int):
     encoder = unet(image.shape, num_layers=2, enc_filters=4, seed=0)
     model = decode(encoder, num_classes=labels, seed=1)
     model.compile(keras.optimizers.Adam(0.01), losses.get("dice_crossentropy"))
-    model.fit(image[None], np.eye(labels, dtype=np.float32)[mask][None], epochs=40, verbose=0)
+    model.fit(image[None], mask[None], epochs=150, verbose=0)
     return predictor(model)
 
 
@@ -154,5 +154,6 @@ def test_a_real_scan(tmp_path: Path, name: str, preparation: str) -> None:
 def test_a_trained_model_on_a_real_scan(tmp_path: Path, name: str) -> None:
     """Its Dice is that on the NIfTI file to the last digit, and is that of a model which has learned something."""
     scan, labels = real(name)
+    labels = (labels > 0).astype(np.uint8)
     score = compare(tmp_path, scan, labels, KINDS, PREPARATIONS["resized"], (48, 48, 48), train=True)
     assert score > 0.5

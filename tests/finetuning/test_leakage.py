@@ -83,7 +83,7 @@ def test_a_sweep_counts_them_below_its_tables(workspace, pretrained, monkeypatch
     seen = read_json(pretrained / "seen.json")
     seen["scans"].append({"part": "validation", "case": "x", "subject": "test3", "channels": ["00" * 16]})
     write_json(pretrained / "seen.json", seen)
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "absl")  # whatever commands of other tests have set
     monkeypatch.setattr(sweep, "run_job", lambda _, job, *others: job.rows([CaseScore("test0", "dice", 0.5)]))
     folder = run(workspace, pretrained)
     said = (
@@ -122,7 +122,7 @@ def test_forbidden_leakage_stops_before_training(workspace, pretrained, monkeypa
 def test_a_test_set_that_was_not_seen_is_not_forbidden(workspace, pretrained, monkeypatch, caplog):
     monkeypatch.setattr(sweep, "run_job", lambda *arguments: [])
     write_json(pretrained / "seen.json", {"scans": [{"subject": "x", "channels": ["00" * 16]}]})
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "absl")  # whatever commands of other tests have set
     run(workspace, pretrained, forbid_leakage=True)
     said = "0 of 4 test cases were among the scans of the pretraining"
     assert [record.levelname for record in caplog.records if record.getMessage() == said] == ["INFO"]

@@ -139,7 +139,7 @@ def test_nothing_is_overwritten_and_resume_goes_on_behind_it(folder, predictor):
     [
         ("two.nii.gz", np.zeros((8, 8, 8, 2), np.float32), "has 2 channels"),
         ("flat.nii", np.zeros((8, 8), np.float32), "expected 3 spatial axes"),
-        ("scan.mgz", None, r"expected an image like those .* \(.nii, .nii.gz\)"),
+        ("scan.txt", None, r"expected an image like those .*\.mgz, .*\.nii, \.nii\.gz"),
         ("absent.nii", None, "no such file or folder"),
     ],
 )
@@ -147,7 +147,7 @@ def test_unusable_input_is_named_before_anything_is_written(folder, predictor, n
     path = folder / name
     if array is not None:
         nib.save(nib.Nifti1Image(array, np.eye(4)), path)
-    elif name == "scan.mgz":
+    elif name == "scan.txt":
         path.touch()
     with pytest.raises(UserError, match=f"{name}: .*{message}"):
         list(predictor.predict_path(path, folder / "out"))
