@@ -159,10 +159,12 @@ class MaskPredictor(Predictor):
     def _tell_of_voxels(self, cases: Sequence[Case]) -> None:
         """Warn of scans whose voxels are far from those of the training and are not resampled to them."""
         runs = {member.run for member in self.members if member.experiment.target_spacing is None}
-        for case in cases if runs else ():
-            header = self._header(case)
-            for said in filter(None, (geometry.unlike_trained(run, header) for run in runs)):
-                logging.warning("%s", said)
+        for run in runs:
+            said = list(filter(None, (geometry.unlike_trained(run, self._header(case)) for case in cases)))
+            if said:
+                logging.warning(
+                    "%d of %d scans have voxels of another size, such as %s", len(said), len(cases), said[0]
+                )
 
 
 def _check_free(flag: str, noun: str, masks: set[Path], others: Iterator[Path] | Sequence[Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import warnings
 from pathlib import Path
 
@@ -82,6 +83,7 @@ def write(path: Path, mask: np.ndarray, scan: Stack) -> None:
     """
     try:
         segmentation = highdicom.seg.Segmentation
+        logging.getLogger("highdicom").setLevel(logging.WARNING)  # it tells of every attribute that it copies
     except ImportError as error:
         raise ValueError(
             f"writing a DICOM segmentation needs highdicom. Install it: pip install {_NAME}[dicom], or write .nii.gz."
