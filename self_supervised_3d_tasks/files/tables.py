@@ -1,6 +1,7 @@
 """The CSV files that the package writes and reads back."""
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,10 +16,17 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[obje
     Floats are written with all their digits, None as an empty cell, NaN as ``nan``; `number` writes NaN as an empty
     cell instead.
     """
-    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(encode_table(columns, rows))
+
+
+def encode_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """Return the content of the file that `write_table` writes; bytes of names that are no UTF-8 are escaped."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8", "backslashreplace")
 
 
 def read_table(path: Path, columns: Sequence[str], remedy: str) -> list[list[str]]:

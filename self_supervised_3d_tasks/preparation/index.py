@@ -4,8 +4,6 @@ It knows BIDS, Medical Decathlon, nnU-Net, BraTS, one folder per subject and fla
 files; no file is opened. What is left out stands in a second file, ``<output>_left_out.csv``, with the reason.
 """
 
-import csv
-import io
 import os
 import re
 from collections import Counter, defaultdict
@@ -21,6 +19,7 @@ from self_supervised_3d_tasks.data.folders.subjects import subjects_of
 from self_supervised_3d_tasks.data.folders.trees import Place, Tree
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.atomic import atomic_write
+from self_supervised_3d_tasks.files.tables import encode_table
 
 SOURCE = "FOLDER"
 IMAGE = "image"
@@ -58,7 +57,7 @@ def prepare(source: Path, output: Path, options: Options) -> None:
     rows = found.rows(output.parent)
     left_out = [(os.path.relpath(path, source), reason) for path, reason in sorted(found.left_out.items())]
     beside = output.with_name(f"{output.stem}_left_out.csv")
-    tables = {beside: _text([("file", "why"), *left_out]), output: _text(rows)}
+    tables = {beside: encode_table(("file", "why"), left_out), output: encode_table(rows[0], rows[1:])}
     for path, text in tables.items():
         if path.exists() and path.read_bytes() != text:
             raise UserError(f"{path}: exists with another content; remove it, or choose another --output.")
@@ -69,12 +68,6 @@ def prepare(source: Path, output: Path, options: Options) -> None:
     logging.info("%s: %s", output, found.summary(rows))
     if left_out:
         logging.info("%s: left out: %s", beside, named)
-
-
-def _text(rows: Iterable[Iterable[str]]) -> bytes:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue().encode("utf-8", "backslashreplace")
 
 
 class _Cases:
