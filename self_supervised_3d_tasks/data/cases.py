@@ -84,6 +84,7 @@ def find_cases(
     subject_pattern: str | None = None,
     channel_suffixes: Sequence[str] | None = None,
     channel_columns: Sequence[str] | None = None,
+    predictions: str | Path | None = None,
 ) -> list[Case]:
     """List the cases of a folder or an index, sorted by name. One line says what else is in the folder.
 
@@ -92,13 +93,13 @@ def find_cases(
         data_dir: Folder of scans, part of an archive, or index.
         labels: What every case must have; None: neither masks nor classes are looked for.
         suffixes: Endings of the scans; default: the layout's. With them the layout of an index takes a folder too.
-        label_stem: What the stem of a mask has more than its scan's; default: the layout's. Files that end so, beside
-            others that begin alike, are no scans.
+        label_stem: What the stem of a mask beside its scan has more; default: the layout's. Such files are no scans.
         subject_pattern: Regular expression, searched in the case's name, or in its path below the folder; its group is
             the subject. Default: what the table, the archive or the index says, or else what `subjects` finds.
         channel_suffixes: One file per channel, ``<case><suffix>``, in one folder, in the order of the channels; files
             with none of these endings are no scans.
         channel_columns: Columns of an index, one per channel, in their order; default: see `index.read`.
+        predictions: Folder of predicted masks, which may lie in ``data_dir`` and holds no scans.
 
     Raises:
         UserError: A folder, file, mask, class or channel is missing, a name occurs twice, or ``subject_pattern`` fails.
@@ -115,7 +116,8 @@ def find_cases(
     table = labels and labels.table
     mask_dir = _absolute(labels.mask_dir) if labels and labels.mask_dir else None
     searched = table.suffixes(suffixes) if table else suffixes
-    scans = Scans.find(folder, searched, label_stem=label_stem, channel_suffixes=channel_suffixes, mask_dir=mask_dir)
+    apart = [other for other in (mask_dir, predictions and _absolute(predictions)) if other]
+    scans = Scans.find(folder, searched, label_stem=label_stem, channel_suffixes=channel_suffixes, apart=apart)
     places, files, found, rows = scans.places, scans.files, {}, {}
     if table:
         rows = table.rows_by_name(folder, files)

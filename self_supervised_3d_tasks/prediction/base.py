@@ -125,11 +125,12 @@ class Predictor(ABC):
             return formats.scans_in(source) != [source]
         return is_index(source) or self.experiment.layout.labels == "archive"
 
-    def cases(self, source: Path, labels: Labels | None = None) -> list[Case]:
+    def cases(self, source: Path, target: Path, labels: Labels | None = None) -> list[Case]:
         """Return the case of one scan, or those of a folder, index or archive, without masks beside their scans.
 
         Args:
             source: The input.
+            target: The output, which may lie in the input of before.
             labels: What every case of several must have.
         """
         experiment = self.experiment
@@ -144,6 +145,7 @@ class Predictor(ABC):
                 label_stem=experiment.label_stem,
                 subject_pattern=_EVERY_FILE,
                 channel_suffixes=experiment.channel_suffixes,
+                predictions=target,
             )
         if formats.is_series(source):
             return [Case(name=source.name, image=source, mask=None, subject=source.name)]

@@ -77,7 +77,7 @@ class MaskPredictor(Predictor):
 
     def outputs(self, source: Path, target: Path) -> list[tuple[Case, Path]]:
         """Return each scan with the path of its mask."""
-        cases = self.cases(source)
+        cases = self.cases(source, target)
         given = formats.suffix_of(target)
         if self.is_many(source) or target.is_dir() or not given:
             return [(case, target / f"{case.name}{formats.of(case.image).MASK_SUFFIXES[0]}") for case in cases]

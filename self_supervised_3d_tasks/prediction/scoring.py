@@ -58,13 +58,13 @@ class Scoring:
                 raise UserError(f"--scores: the labels of an index stand in it; give {source} instead of {labels}")
             of_classes = Classes(experiment.num_classes, experiment.label_map)
             truth = Labels() if experiment.task == "segmentation" else Labels(classes=of_classes)
-            return cls(predictor, source, target, predictor.cases(source, truth))._unwritten(resume)
+            return cls(predictor, source, target, predictor.cases(source, target, truth))._unwritten(resume)
         if experiment.task == "segmentation" and not labels.is_dir():
             raise UserError(f"--scores: {labels} is no folder; expected the folder of the masks of {source}")
         if experiment.task != "segmentation" and not archive:
             table = LabelTable(**experiment.model_copy(update={"csv_file": str(labels)}).label_table_options())
         classes = Classes(experiment.num_classes, experiment.label_map)
-        found = predictor.cases(source, Labels(table, classes, labels))
+        found = predictor.cases(source, target, Labels(table, classes, labels))
         return cls(predictor, source, target, found)._unwritten(resume)
 
     def _unwritten(self, resume: bool) -> Scoring:

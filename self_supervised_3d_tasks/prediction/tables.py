@@ -48,7 +48,7 @@ class TablePredictor(Predictor):
 
     def outputs(self, source: Path, target: Path) -> list[tuple[Case, Path]]:
         """Return each image with the path of the table."""
-        return [(case, target) for case in self.cases(source)]
+        return [(case, target) for case in self.cases(source, target)]
 
     def scores(self, cases: Sequence[Case], source: Path, target: Path, failures: Failures) -> list[CaseScore]:
         """Score all lines together, as a test set."""

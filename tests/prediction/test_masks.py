@@ -134,6 +134,15 @@ def test_nothing_is_overwritten_and_resume_goes_on_behind_it(folder, predictor):
     assert existing.read_text() == "a mask corrected by hand"
 
 
+def test_masks_inside_the_folder_of_the_scans_are_no_scans(folder, predictor):
+    """Else a second run would give them masks of their own, and the scans other names."""
+    inside = folder / "in" / "masks"
+    written = sorted(predictor.predict_path(folder / "in", inside))
+    assert written == [inside / "canonical.nii.gz", inside / "turned.nii.gz"]
+    assert list(predictor.predict_path(folder / "in", inside, resume=True)) == []
+    assert sorted(inside.iterdir()) == written
+
+
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [

@@ -75,6 +75,11 @@ def open_file(path: Path) -> NiftiFile:
     sizes = [size for size, length in zip(header["pixdim"][1:4], header["dim"][1:4], strict=True) if length > 1]
     check_spacing(sizes, path, "pixdim")
     header.check_fix(logger=_QUIET, error_level=40)
+    if path.name.lower().endswith(SINGLE) and header["vox_offset"] < header.sizeof_hdr:
+        raise UserError(
+            f"{path}: its header says that voxels begin at byte {int(header['vox_offset'])} (vox_offset), inside the "
+            f"header itself; expected {header.sizeof_hdr + 4} or more. Repair the header."
+        )
     affine = _analyze_affine(header, kind, path) if kind is nib.Spm2AnalyzeImage else _nifti_affine(header, path)
 
     def decode(dtype: type | None) -> np.ndarray:

@@ -36,7 +36,7 @@ class Scans:
         *,
         label_stem: str,
         channel_suffixes: Sequence[str] | None,
-        mask_dir: Path | None,
+        apart: Sequence[Path] = (),
     ) -> Scans:
         """Search a folder, say what it holds beside scans, and warn of scans that seem to be none.
 
@@ -45,14 +45,13 @@ class Scans:
             suffixes: Endings of the files.
             label_stem: What masks end in.
             channel_suffixes: What the channels of a case end in; None: every file is a case.
-            mask_dir: Folder of masks, which is not searched unless it is ``folder``.
+            apart: Folders of masks, which are not searched unless they are ``folder``.
 
         Raises:
             UserError: As `trees.walk`, or a case has not all its channels, or two cases would have one name.
         """
         endings = (*channel_suffixes, *filter(None, [label_stem])) if channel_suffixes else ("",)
-        apart = [] if mask_dir in (None, folder) else [mask_dir]
-        tree = trees.walk(folder, suffixes, endings=endings, apart=apart)
+        tree = trees.walk(folder, suffixes, endings=endings, apart=[other for other in apart if other != folder])
         if not tree.files and not any(reason == trees.UNCHOSEN for _, reason in tree.left_out):
             raise UserError(
                 f"{folder}: expected {' or '.join(suffixes)} files here or in sub-folders, found none "

@@ -258,3 +258,15 @@ def test_axes_of_nrrd_with_several_units_are_refused(tmp_path: Path) -> None:
     (tmp_path / "scan.nrrd").write_bytes(NRRD.format(axes=3, sizes="2 3 4", fields=fields).encode() + bytes(24))
     with pytest.raises(UserError, match="scan.nrrd: its axes have the units mm, um, expected one"):
         formats.read_header(tmp_path / "scan.nrrd", 3)
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_voxels_do_not_begin_inside_the_header(tmp_path: Path, kind: type) -> None:
+    """nibabel would read the header's own bytes as voxels."""
+    image, path = nifti(kind=kind), tmp_path / "scan.nii"
+    written = bytearray(content(image))
+    image.header["vox_offset"] = 0
+    written[: image.header.sizeof_hdr] = image.header.binaryblock
+    path.write_bytes(written)
+    with pytest.raises(UserError, match=r"scan\.nii: .*begin at byte 0 \(vox_offset\).*expected (352|544) or more"):
+        formats.read_header(path, 3)
