@@ -137,6 +137,11 @@ class Predictor(ABC):
         if is_index(source):
             return find_cases("index", source, labels, channel_columns=experiment.channel_columns)
         if self.is_many(source):
+            if experiment.channel_columns and len(experiment.channel_columns) > 1:
+                raise UserError(
+                    f"{source}: the model takes the channels {', '.join(experiment.channel_columns)} as an index names "
+                    f"them; make one, and give it as INPUT: python prepare.py index {source} --output index.csv"
+                )
             return find_cases(
                 experiment.dataset_name,
                 source,
