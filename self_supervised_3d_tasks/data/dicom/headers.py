@@ -25,15 +25,19 @@ class NoScanError(UserError):
     """A file is no scan and was not meant to be one, such as a report."""
 
 
-def read(file: Path, **options: bool) -> pydicom.Dataset:
+def read(file: Path, *, stop_before_pixels: bool = False) -> pydicom.Dataset:
     """Read a DICOM file.
+
+    Args:
+        file: The file.
+        stop_before_pixels: Its header alone.
 
     Raises:
         UserError: It cannot be read.
     """
     with readable(file, SUFFIX):
         try:
-            return pydicom.dcmread(file, **options)
+            return pydicom.dcmread(file, stop_before_pixels=stop_before_pixels)
         except pydicom.errors.InvalidDicomError as error:
             raise UserError(
                 f"{file}: has no DICOM header (no DICM at byte {MAGIC_AT}, and no file meta information); expected a "
