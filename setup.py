@@ -17,6 +17,7 @@ DEV = [
     "pytest>=8",
     "pytest-xdist",
     "ruff>=0.12",
+    "hypothesis>=6",
     "pre-commit",
     "nbclient",
     "ipykernel",

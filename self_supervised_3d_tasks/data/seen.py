@@ -10,7 +10,7 @@ from typing import Any
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.atomic import read_json
+from self_supervised_3d_tasks.files.json_files import read_json
 
 
 def record_scans(parts: Mapping[str, VolumeStore]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from self_supervised_3d_tasks.data.volumes import Header
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.experiment.shared_keys import Experiment
-from self_supervised_3d_tasks.files.atomic import read_json
+from self_supervised_3d_tasks.files.json_files import read_json
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 
 OTHER_SIZE = 1.5  # times the voxel size along an axis: beyond it, what was learned of sizes no longer holds

@@ -11,7 +11,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.experiment.shared_keys import names_of_channels
-from self_supervised_3d_tasks.files.atomic import read_json
+from self_supervised_3d_tasks.files.json_files import read_json
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.transfer.encoder import find_encoder
 

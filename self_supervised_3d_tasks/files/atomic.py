@@ -1,16 +1,11 @@
-"""Files that are never half written, JSON files and checksums."""
+"""Files that are never half written."""
 
 import contextlib
-import hashlib
-import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-from self_supervised_3d_tasks.errors import UserError
 
 TEMPORARY_PREFIX = ".unfinished-"
 
@@ -84,63 +79,3 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write ``data`` atomically as indented JSON."""
-    text = json.dumps(data, indent=2) + "\n"
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        UserError: The file is missing or is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; is {path.parent} a run folder?") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: expected a JSON file, but it cannot be read ({error})") from error
-
-
-def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def checksum_path(path: Path) -> Path:
-    """Return where the checksum of ``path`` is kept: ``<name>.sha256`` beside it."""
-    return path.with_name(f"{path.name}.sha256")
-
-
-def write_checksum(path: Path) -> Path:
-    """Write ``<name>.sha256`` in the format of the ``sha256sum`` program and return its path."""
-    target = checksum_path(path)
-    line = f"{checksum(path)}  {path.name}\n"
-    with atomic_write(target) as temporary:
-        temporary.write_text(line, encoding="utf-8")
-    return target
-
-
-def verify_checksum(path: Path) -> None:
-    """Compare a file with its ``<name>.sha256``.
-
-    Raises:
-        UserError: Either file is missing, or the file is not the one that was written.
-    """
-    sidecar = checksum_path(path)
-    for file in (path, sidecar):
-        if not file.is_file():
-            raise UserError(f"{file}: no such file; it is needed to check {path.name}")
-    expected = (sidecar.read_text(encoding="utf-8", errors="replace").split() or [""])[0]
-    received = checksum(path)
-    if received != expected:
-        raise UserError(
-            f"{path}: damaged or changed since it was written: its SHA-256 is {received}, but {sidecar.name} "
-            f"says {expected or 'nothing'}. Copy it again; delete {sidecar.name} if the change was meant"
-        )

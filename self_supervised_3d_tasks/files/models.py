@@ -7,7 +7,8 @@ import zlib
 from pathlib import Path
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.atomic import atomic_write, checksum_path, verify_checksum, write_checksum
+from self_supervised_3d_tasks.files.atomic import atomic_write
+from self_supervised_3d_tasks.files.checksums import checksum_path, verify_checksum, write_checksum
 from self_supervised_3d_tasks.lazy import keras
 
 

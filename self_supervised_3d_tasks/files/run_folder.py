@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.atomic import read_json, write_json
+from self_supervised_3d_tasks.files.json_files import read_json, write_json
 
 _RECORDED_PACKAGES = (
     "self_supervised_3d_tasks keras tensorflow tensorflow-cpu numpy nibabel scikit-image SimpleITK".split()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from self_supervised_3d_tasks.errors import UserError, nearest
-from self_supervised_3d_tasks.files.atomic import read_json
+from self_supervised_3d_tasks.files.json_files import read_json
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.scores.statistics import BASELINE
 

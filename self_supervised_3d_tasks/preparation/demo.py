@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.atomic import atomic_write, read_json, write_json
+from self_supervised_3d_tasks.files.atomic import atomic_write
+from self_supervised_3d_tasks.files.json_files import read_json, write_json
 from self_supervised_3d_tasks.preparation import _synthetic_brain as brain
 
 nib = lazy.load("nibabel")

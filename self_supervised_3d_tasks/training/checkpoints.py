@@ -16,7 +16,9 @@ from typing import Literal
 import numpy as np
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.atomic import TEMPORARY_PREFIX, atomic_write, checksum, read_json, write_json
+from self_supervised_3d_tasks.files.atomic import TEMPORARY_PREFIX, atomic_write
+from self_supervised_3d_tasks.files.checksums import checksum
+from self_supervised_3d_tasks.files.json_files import read_json, write_json
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.files.tables import write_table
 from self_supervised_3d_tasks.lazy import keras

@@ -17,7 +17,7 @@ from self_supervised_3d_tasks.data.store import entries
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.data.volumes import Volume
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.atomic import write_json
+from self_supervised_3d_tasks.files.json_files import write_json
 
 ARRAY = np.random.default_rng(0).integers(-500, 500, (6, 5, 4, 2)).astype(np.int16)
 

@@ -20,7 +20,7 @@ from self_supervised_3d_tasks.downstream.classification import ClassificationTas
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
-from self_supervised_3d_tasks.files.atomic import read_json
+from self_supervised_3d_tasks.files.json_files import read_json
 from self_supervised_3d_tasks.files.models import load_model, save_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.finetuning import job as finetuning

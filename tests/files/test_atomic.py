@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import hashlib
-
 import pytest
 
-from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files import atomic
 from self_supervised_3d_tasks.files.atomic import atomic_write, atomic_write_files
 
@@ -73,44 +70,3 @@ def test_new_files_have_the_usual_permissions(tmp_path):
     with atomic_write_files(tmp_path / "files") as temporary:
         temporary.touch()
     assert (tmp_path / "atomic").stat().st_mode == plain.stat().st_mode == (tmp_path / "files").stat().st_mode
-
-
-def test_checksum_file_is_that_of_sha256sum(tmp_path):
-    file = tmp_path / "encoder.keras"
-    file.write_bytes(b"abc")
-    sidecar = atomic.write_checksum(file)
-    assert sidecar.name == "encoder.keras.sha256"
-    assert sidecar.read_text() == f"{hashlib.sha256(b'abc').hexdigest()}  encoder.keras\n"
-    atomic.verify_checksum(file)
-
-
-@pytest.mark.parametrize("content", [b"abd", b"", b"abcd"])
-def test_a_changed_file_is_named(tmp_path, content):
-    file = tmp_path / "encoder.keras"
-    file.write_bytes(b"abc")
-    atomic.write_checksum(file)
-    file.write_bytes(content)
-    with pytest.raises(UserError, match=r"encoder\.keras: damaged or changed"):
-        atomic.verify_checksum(file)
-
-
-def test_checksum_without_file_or_sidecar_is_an_error(tmp_path):
-    file = tmp_path / "encoder.keras"
-    file.write_bytes(b"abc")
-    with pytest.raises(UserError, match=r"encoder\.keras\.sha256: no such file"):
-        atomic.verify_checksum(file)
-    atomic.checksum_path(file).write_text("")
-    with pytest.raises(UserError, match="says nothing"):
-        atomic.verify_checksum(file)
-
-
-def test_json_is_indented_and_a_damaged_file_is_named(tmp_path):
-    path = tmp_path / "config.json"
-    atomic.write_json(path, {"lr": 0.5})
-    assert path.read_text() == '{\n  "lr": 0.5\n}\n'
-    assert atomic.read_json(path) == {"lr": 0.5}
-    path.write_text('{"lr": ')
-    with pytest.raises(UserError, match=r"config\.json: expected a JSON file"):
-        atomic.read_json(path)
-    with pytest.raises(UserError, match=r"split\.json: no such file"):
-        atomic.read_json(tmp_path / "split.json")

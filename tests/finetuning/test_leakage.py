@@ -18,7 +18,7 @@ from self_supervised_3d_tasks.downstream.base import CaseScore
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
-from self_supervised_3d_tasks.files.atomic import read_json, write_json
+from self_supervised_3d_tasks.files.json_files import read_json, write_json
 from self_supervised_3d_tasks.files.models import save_model
 from self_supervised_3d_tasks.finetuning import leakage, sweep
 from tests.experiment.experiment_files import finetune

@@ -18,7 +18,8 @@ from self_supervised_3d_tasks.commands import experiment_run
 from self_supervised_3d_tasks.errors import TrainingDiverged, UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
-from self_supervised_3d_tasks.files.atomic import read_json, verify_checksum, write_json
+from self_supervised_3d_tasks.files.checksums import verify_checksum
+from self_supervised_3d_tasks.files.json_files import read_json, write_json
 from self_supervised_3d_tasks.files.models import load_model, save_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.finetuning import sweep as finetune_sweep

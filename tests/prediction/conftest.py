@@ -9,7 +9,7 @@ import pytest
 
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
-from self_supervised_3d_tasks.files.atomic import write_json
+from self_supervised_3d_tasks.files.json_files import write_json
 from self_supervised_3d_tasks.files.models import save_model
 
 EXPERIMENT = {

@@ -11,7 +11,7 @@ from PIL import Image
 
 from self_supervised_3d_tasks.data.formats import read_image, read_mask
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.atomic import read_json, write_json
+from self_supervised_3d_tasks.files.json_files import read_json, write_json
 from self_supervised_3d_tasks.prediction import load_predictor
 
 SHAPE = (14, 20, 10)

@@ -1,0 +1,46 @@
+"""Checksums beside files, in the format of the ``sha256sum`` program."""
+
+import hashlib
+from pathlib import Path
+
+from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.files.atomic import atomic_write
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksum_path(path: Path) -> Path:
+    """Return where the checksum of ``path`` is kept: ``<name>.sha256`` beside it."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def write_checksum(path: Path) -> Path:
+    """Write ``<name>.sha256`` in the format of the ``sha256sum`` program and return its path."""
+    target = checksum_path(path)
+    line = f"{checksum(path)}  {path.name}\n"
+    with atomic_write(target) as temporary:
+        temporary.write_text(line, encoding="utf-8")
+    return target
+
+
+def verify_checksum(path: Path) -> None:
+    """Compare a file with its ``<name>.sha256``.
+
+    Raises:
+        UserError: Either file is missing, or the file is not the one that was written.
+    """
+    sidecar = checksum_path(path)
+    for file in (path, sidecar):
+        if not file.is_file():
+            raise UserError(f"{file}: no such file; it is needed to check {path.name}")
+    expected = (sidecar.read_text(encoding="utf-8", errors="replace").split() or [""])[0]
+    received = checksum(path)
+    if received != expected:
+        raise UserError(
+            f"{path}: damaged or changed since it was written: its SHA-256 is {received}, but {sidecar.name} "
+            f"says {expected or 'nothing'}. Copy it again; delete {sidecar.name} if the change was meant"
+        )
