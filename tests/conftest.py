@@ -1,10 +1,13 @@
 """Settings of every test, made before TensorFlow or matplotlib can be loaded, and the scans that several files use."""
 
+import importlib
 import os
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
 import pytest
+from absl import flags, logging
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -37,3 +40,39 @@ def write_scans():
         return folder
 
     return write
+
+
+class Ended(NamedTuple):
+    """How a command ended: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run_command(capsys):
+    """Run a command in this process, ``run_command("train", "file.json", "--resume")``, and say how it ended.
+
+    Flags are defined anew each time, as in a new process. Lines of the log are not among ``err``; what ends a command
+    is. A defect of ours raises here.
+    """
+
+    def run(name, *arguments):
+        module = importlib.import_module(f"self_supervised_3d_tasks.commands.{name}")
+        before, verbosity = set(flags.FLAGS), logging.get_verbosity()
+        capsys.readouterr()
+        code = 0
+        try:
+            module.main([f"{name}.py", *map(str, arguments)])
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            for flag in set(flags.FLAGS) - before:
+                delattr(flags.FLAGS, flag)
+            flags.FLAGS["verbosity"].unparse()
+            flags.FLAGS.unparse_flags()
+            logging.set_verbosity(verbosity)
+        return Ended(code, *capsys.readouterr())
+
+    return run
