@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from self_supervised_3d_tasks import commands
+from self_supervised_3d_tasks import commands, terminal
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.pretraining.analysis import Sample, analyse
 
@@ -35,8 +35,8 @@ def execute(run: str) -> None:
         UserError: It is not the folder of a finished pretraining of a task with a decoder, or scans cannot be read.
     """
     folder, options = RunFolder.open(run), flags.FLAGS
-    print(analyse(folder, Sample(options.data_dir, options.num_wholes, options.parts_per_whole, options.seed)))
-    print(f"written: {folder.analysis}")
+    terminal.say(analyse(folder, Sample(options.data_dir, options.num_wholes, options.parts_per_whole, options.seed)))
+    terminal.say(f"written: {folder.analysis}")
 
 
 if __name__ == "__main__":

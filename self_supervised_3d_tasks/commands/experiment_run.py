@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 from pydantic import ValidationError
 
-from self_supervised_3d_tasks import commands
+from self_supervised_3d_tasks import commands, terminal, training
 from self_supervised_3d_tasks.errors import TrainingDiverged, UserError
 from self_supervised_3d_tasks.experiment.keys import Experiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
@@ -71,6 +71,7 @@ def execute(command: str, path: str) -> None:
         plan.check_headers()
         print(plan.describe())
         return
+    training.check_precision(experiment.mixed_precision, experiment.rank)
     folder = claim(plan.experiment, resume=flags.FLAGS.resume)
     if folder.is_finished:
         logging.info("already finished: %s", folder.path)
@@ -87,7 +88,7 @@ def execute(command: str, path: str) -> None:
             print(f"error: training diverged: {error}", file=sys.stderr)
             sys.exit(1)
         folder.mark("finished")
-    print(f"run folder: {folder.path}")
+    terminal.say(f"run folder: {folder.path}")
 
 
 def claim(experiment: Experiment, *, resume: bool) -> RunFolder:
@@ -128,3 +129,7 @@ def _changed(experiment: Experiment, stored: dict) -> list[str]:
     now = experiment.model_dump(mode="json")
     keys = (stored.keys() | now.keys()) - _WITHOUT_EFFECT
     return sorted(key for key in keys if stored.get(key) != now.get(key))
+
+
+if __name__ == "__main__":
+    sys.exit(f"error: {__file__} is no command; run train or finetune of the same folder")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from absl import flags, logging
 
-from self_supervised_3d_tasks import commands
+from self_supervised_3d_tasks import commands, terminal
 from self_supervised_3d_tasks.errors import ScansFailed
 from self_supervised_3d_tasks.prediction import Predictor, Scoring, load_predictor
 
@@ -83,7 +83,7 @@ def execute(run: str, source: str, target: str) -> None:
     for lines in (_predicted(predictor, source, target), _scored(scoring)):
         try:
             for line in lines:
-                print(line, flush=True)
+                terminal.say(line)
         except ScansFailed as error:
             failed = True
             print(f"error: {error}", file=sys.stderr)

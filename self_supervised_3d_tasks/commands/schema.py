@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from self_supervised_3d_tasks import commands
+from self_supervised_3d_tasks import commands, terminal
 from self_supervised_3d_tasks.experiment import schema
 from self_supervised_3d_tasks.experiment.load import COMMANDS
 
@@ -25,7 +25,7 @@ def execute(folder: str) -> None:
         path = Path(folder) / f"{command}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(schema.json_schema(command), indent=2) + "\n", encoding="utf-8")
-        print(path)
+        terminal.say(path)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,8 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
         callbacks=training.tensorboard_callbacks(folder) if experiment.tensorboard else [],
     )
     warn_of_standstill(job.name, history)
-    training.restore_best(model, folder)
+    kept = training.restore_best(model, folder)
+    logging.info("%s: trained; now epoch %d is scored on %d test scans", job.name, kept, len(job.split.test))
     save_model(model, folder.model)
     plots.loss_curves(folder.loss, history)
     scores = task.score(model, job.split.test, store, folder)

@@ -110,7 +110,7 @@ def prepare(output: Path, options: Options) -> None:
 def _write_cohort(folder: Path, options: Options) -> None:
     spacing = brain.FIELD_OF_VIEW / options.size
     template = brain.load_template(spacing)
-    for paths, seed in tqdm(_files(options), desc="demo cohort", unit="scan"):
+    for paths, seed in tqdm(_files(options), desc="demo cohort", unit="scan", disable=None):
         rng = np.random.default_rng(seed)
         array, labels, affine = brain.make_subject(template, options.size, options.channels, rng)
         grey = np.uint8(np.round(array[..., 0] * (255 / array[..., 0].max())))

@@ -72,6 +72,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
         callbacks=_callbacks(plan, model, validation, data.validation, folder),
     )
     kept = training.restore_best(model, folder)
+    logging.info("trained; now the encoder of epoch %d, scores and pictures are written", kept)
     _write_models(plan, model, train, folder)
     plots.loss_curves(folder.plots / "loss.png", history)
     crops = len(validation.names) * (1 if algorithm.sampling.distinct_scans else experiment.crops_per_scan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -59,6 +59,23 @@ def set_determinism(seed: int, deterministic: bool) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
+def check_precision(mixed_precision: str, rank: int) -> None:
+    """Refuse what this machine cannot compute: on a CPU no volume is pooled in float16.
+
+    Args:
+        mixed_precision: As `set_precision` takes it.
+        rank: 2 for pictures, 3 for volumes.
+
+    Raises:
+        UserError: It cannot; what can be chosen is named.
+    """
+    if mixed_precision == "float16" and rank == 3 and not tf.config.list_physical_devices("GPU"):
+        raise UserError(
+            "mixed_precision: float16 needs a GPU, and TensorFlow sees none here; "
+            'use "bfloat16" or "none", or a machine with a GPU'
+        )
+
+
 def set_precision(mixed_precision: str) -> None:
     """Choose the compute type of layers built from now on: ``"none"``, ``"bfloat16"`` or ``"float16"``.
 
@@ -109,12 +126,13 @@ def fit(
         check_weights(model, row["epoch"])
         write_state(folder, model, row, steps_per_epoch=data.steps_per_epoch, monitor=monitor, save_every=save_every)
 
-    total = sum(phase.epochs for phase in phases)
-    with tqdm(total=total, initial=finished, unit="epoch", disable=not sys.stderr.isatty()) as progress:
+    epochs, steps = sum(phase.epochs for phase in phases), data.steps_per_epoch
+    bar = tqdm(total=epochs * steps, initial=finished * steps, unit="step", disable=None)
+    with bar as progress, _told_when_interrupted(folder, epochs):
         for number, phase, first, end in _remaining(phases, finished):
             if number != ready:
                 phase.prepare(model)
-            recorder = EpochRecorder(number, data.steps_per_epoch, data.samples_per_step, clock, save, progress)
+            recorder = EpochRecorder(number, data.steps_per_epoch, data.samples_per_step, clock, save, epochs, progress)
             model.fit(
                 clock.attach(data.train(first * data.steps_per_epoch)),
                 initial_epoch=first,
@@ -126,6 +144,17 @@ def fit(
                 verbose=0,
             )
     return read_history(folder)
+
+
+@contextlib.contextmanager
+def _told_when_interrupted(folder: RunFolder, epochs: int) -> Iterator[None]:
+    """Say what is kept of a training that a signal ends: whole epochs, so that it goes on bit for bit."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = len(read_history(folder))
+        logging.warning("%s: %d of %d epochs are kept; what came after them is dropped", folder.path, kept, epochs)
+        raise
 
 
 def _resume(model: keras.Model, phases: Sequence[Phase], steps_per_epoch: int, folder: RunFolder) -> tuple[int, int]:

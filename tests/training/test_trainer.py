@@ -189,7 +189,7 @@ def test_timing_of_an_epoch(monkeypatch):
     waited = iter([100.0, 101.0])
     clock = types.SimpleNamespace(seconds=lambda: next(waited))
     rows = []
-    recorder = callbacks.EpochRecorder(2, 2, 8, clock, rows.append, tqdm(disable=True))
+    recorder = callbacks.EpochRecorder(2, 2, 8, clock, rows.append, 9, tqdm(disable=True))
     callback = recorder.callback()
     callback.on_epoch_begin(4)
     callback.on_train_batch_end(0, {"loss": 2.0})
@@ -202,7 +202,7 @@ def test_timing_of_an_epoch(monkeypatch):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_bad_loss_names_its_step(bad):
-    callback = callbacks.EpochRecorder(1, 9, 4, WaitClock(), pytest.fail, tqdm(disable=True)).callback()
+    callback = callbacks.EpochRecorder(1, 9, 4, WaitClock(), pytest.fail, 9, tqdm(disable=True)).callback()
     callback.on_epoch_begin(6)
     with pytest.raises(TrainingDiverged, match=f"the loss became {bad} in epoch 7, step 3 of 9"):
         callback.on_train_batch_end(2, {"loss": bad})
