@@ -21,7 +21,7 @@ _CAUSES = {
     errno.ENAMETOOLONG: "the name is longer than the file system takes; choose a shorter one",
     errno.ENFILE: "too many files are open on this machine; end other programs, then go on with --resume",
     errno.ENOENT: "no such file or folder; correct the path",
-    errno.ENOMEM: "not enough memory; end other programs, or make the batches, crops or scans smaller",
+    errno.ENOMEM: "not enough memory; take smaller batches, crops or scans, or a machine with more",
     errno.ENOSPC: "no space is left on this disk; make room, then go on with --resume",
     errno.ENOTCONN: "the network drive does not answer; connect it anew, then go on with --resume",
     errno.ENOTDIR: "a part of this path is a file, where a folder was expected; correct the path",
@@ -34,6 +34,7 @@ _CAUSES = {
 }
 # HDF5 and TensorFlow put what the system said into their own message.
 _NUMBER, _NAME = re.compile(r"errno = (\d+)"), re.compile(r"name = '([^']+)'")
+_MEMORY = re.compile(r"OOM when|[Oo]ut of memory|[Uu]nable to allocate|to allocate memory")
 _LONGEST = 200  # characters of a path or a message that are shown
 
 
@@ -81,7 +82,7 @@ def describe(error: BaseException) -> str:
     """
     text = str(error)
     code, number = getattr(error, "errno", None), _NUMBER.search(text)
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or _MEMORY.search(text):
         code = errno.ENOMEM
     elif code is None and number:
         code = int(number[1])
@@ -90,6 +91,8 @@ def describe(error: BaseException) -> str:
     name = getattr(error, "filename2", None) or getattr(error, "filename", None)
     if name is None and (found := _NAME.search(text)):
         name = found[1]
+    if name is None and code == errno.ENOMEM and not isinstance(error, OSError):
+        name = text.partition("\n")[0] or None  # says how much
     cause = _CAUSES.get(code) or getattr(error, "strerror", None) or text or type(error).__name__
     cause = _one_line(cause)
     # A file that was opened by its number has no name.

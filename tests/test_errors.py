@@ -20,7 +20,7 @@ from self_supervised_3d_tasks.errors import describe
         (OSError(errno.EIO, "x", b"a\xff"), "a\udcff: the disk failed"),
         (OSError(errno.EBADF, "Bad file descriptor", 7), "Bad file descriptor"),
         (MemoryError(), "not enough memory; "),
-        (MemoryError("Unable to allocate 7 EiB"), "not enough memory; "),
+        (MemoryError("Unable to allocate 7 EiB"), "Unable to allocate 7 EiB: not enough memory; "),
         (OSError("file write failed: filename = 'a.h5', errno = 28, x"), "a.h5: no space is left on this disk"),
         (RuntimeError("a/events; No space left on device [Op:Write]"), "no space is left on this disk"),
         (OSError("a picture\nof nothing"), "a picture of nothing"),

@@ -84,8 +84,9 @@ def _end_interrupted(number: int, program: str, arguments: Sequence[str]) -> NoR
 
 def _is_of_the_system(error: Exception) -> bool:
     """Return whether the system, not the program, is why a command cannot go on: its disks, rights or memory."""
-    # By name: TensorFlow may not have been loaded, and is not loaded for this.
-    return isinstance(error, OSError | MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+    # TensorFlow's by name, since it may not have been loaded; HDF5 raises what the system says as a RuntimeError.
+    by_name = type(error).__name__ in ("ResourceExhaustedError", "PermissionDeniedError")
+    return isinstance(error, OSError | MemoryError) or by_name or "errno = " in str(error)
 
 
 def usage_line(program: str, usage: str) -> str:

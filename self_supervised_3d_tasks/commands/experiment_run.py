@@ -132,4 +132,5 @@ def _changed(experiment: Experiment, stored: dict) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(f"error: {__file__} is no command; run train or finetune of the same folder")
+    print("error: experiment_run is no command; run train or finetune", file=sys.stderr)
+    sys.exit(2)

@@ -11,8 +11,7 @@ _TIMES = ("epoch", "phase", "seconds", "samples_per_second", "wait_share")
 
 
 def epoch_line(row: Mapping[str, float], epochs: int) -> str:
-    """Return an epoch in words: each measure in training and in validation, how long it took, how long data was waited
-    for.
+    """Return an epoch in words: each measure in training and in validation, its time, and how long it lacked data.
 
     Args:
         row: An epoch of the history, with the columns that `training.fit` describes.
@@ -23,7 +22,8 @@ def epoch_line(row: Mapping[str, float], epochs: int) -> str:
     """
     names = dict.fromkeys(name.removeprefix("val_") for name in row if name not in _TIMES)
     parts = [_measure(name, row) for name in sorted(names, key=lambda name: (name != "loss", name))]
-    parts.append(f"{_seconds(row['seconds'])} ({_number(row['samples_per_second'])} scans/s)")
+    speed = row["samples_per_second"]
+    parts.append(f"{_seconds(row['seconds'])}, {f'{speed:.3g}' if speed < 1000 else f'{speed:.0f}'} scans/s")
     parts.append(f"waited for data {_percent(row['wait_share'])}")
     text = f"epoch {row['epoch']:.0f}/{epochs}: " + ", ".join(parts)
     # A break stands behind a comma, not within a measure.
@@ -33,13 +33,13 @@ def epoch_line(row: Mapping[str, float], epochs: int) -> str:
 
 
 def _measure(name: str, row: Mapping[str, float]) -> str:
-    """Return ``loss 1.2 (validation 1.3)``, or ``validation loss 1.3`` of what is measured there alone."""
+    """Return ``loss 1.2 (val 1.3)``, or ``val loss 1.3`` of what is measured there alone."""
     word = _WORDS.get(name, name.replace("_", " "))
     show = _percent if name in _SHARES else _number
     if name not in row:
-        return f"validation {word} {show(row[f'val_{name}'])}"
+        return f"val {word} {show(row[f'val_{name}'])}"
     text = f"{word} {show(row[name])}"
-    return f"{text} (validation {show(row[f'val_{name}'])})" if f"val_{name}" in row else text
+    return f"{text} (val {show(row[f'val_{name}'])})" if f"val_{name}" in row else text
 
 
 def _number(value: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.util
 import json
@@ -21,7 +22,7 @@ import pytest
 import tensorflow as tf
 from tqdm import tqdm
 
-from self_supervised_3d_tasks import training
+from self_supervised_3d_tasks import terminal, training
 from self_supervised_3d_tasks.data.stream.wait_clock import WaitClock
 from self_supervised_3d_tasks.errors import TrainingDiverged, UserError
 from self_supervised_3d_tasks.files.run_folder import RunFolder
@@ -397,9 +398,43 @@ def test_one_log_line_per_epoch_without_a_terminal(tmp_path, caplog, capsys):
     with caplog.at_level(logging.INFO, logger="absl"):
         fit(tmp_path, [main_phase(2)])
     lines = [record.getMessage() for record in caplog.records if "epoch " in record.getMessage()]
-    assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
-    assert all("val_loss" in line for line in lines)
-    assert capsys.readouterr().out == ""
+    assert [line.split(":")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    assert all(" (val " in line and "\n" not in line and len(line) < 112 for line in lines)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_signal_in_an_epoch_drops_that_epoch_and_says_so(tmp_path, uninterrupted, caplog):
+    """Whether its exception arrives, or is swallowed by a library and found at the end of the step."""
+    _, whole, history = uninterrupted
+
+    def interrupt(swallowed):
+        def send(step, logs):
+            if step == 1:
+                with contextlib.suppress(KeyboardInterrupt if swallowed else ()):
+                    signal.raise_signal(signal.SIGTERM)
+
+        return keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: counted.append(epoch),
+            on_train_batch_end=lambda step, logs: send(step, logs) if counted[-1] == after else None,
+        )
+
+    for after, swallowed in ((1, False), (3, True)):
+        counted = []
+        with pytest.raises(terminal.Interrupted), terminal.interruptible():
+            fit(tmp_path, [warmup(2), main_phase(3)], callbacks=[interrupt(swallowed)])
+        assert [row["epoch"] for row in training.read_history(RunFolder(tmp_path))] == list(range(1, after + 1))
+        assert f"{tmp_path}: {after} of 5 epochs are kept" in caplog.text
+    model, resumed = fit(tmp_path, [warmup(2), main_phase(3)])
+    assert_identical(snapshot(whole), snapshot(model))
+    assert without_timing(resumed) == without_timing(history)
+
+
+def test_float16_volumes_need_a_gpu():
+    training.check_precision("float16", 2)
+    training.check_precision("bfloat16", 3)
+    if not tf.config.list_physical_devices("GPU"):
+        with pytest.raises(UserError, match='mixed_precision: float16 needs a GPU.*use "bfloat16" or "none"'):
+            training.check_precision("float16", 3)
 
 
 def test_tensorboard_logs_are_optional(tmp_path):
