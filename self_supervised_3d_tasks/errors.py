@@ -34,7 +34,9 @@ _CAUSES = {
 }
 # HDF5 and TensorFlow put what the system said into their own message.
 _NUMBER, _NAME = re.compile(r"errno = (\d+)"), re.compile(r"name = '([^']+)'")
-_MEMORY = re.compile(r"OOM when|[Oo]ut of memory|[Uu]nable to allocate|to allocate memory")
+_QUOTED = re.compile(r"\[Errno (\d+)\] [^:\n]*(?:: '([^'\n]+)')?")
+_MEMORY = re.compile(r"(OOM when allocating tensor with shape\S*|Unable to allocate [^\n]*)|[Oo]ut of memory|OOM when")
+_REFUSED = re.compile(r"errors\.UserError: (.*?)\n\n\n\t \[\[", re.DOTALL)
 _LONGEST = 200  # characters of a path or a message that are shown
 
 
@@ -81,22 +83,44 @@ def describe(error: BaseException) -> str:
         error: An `OSError` or a `MemoryError`; of any other exception the message is searched for what the system said.
     """
     text = str(error)
-    code, number = getattr(error, "errno", None), _NUMBER.search(text)
-    if isinstance(error, MemoryError) or _MEMORY.search(text):
+    memory, number, quoted = (pattern.search(text) for pattern in (_MEMORY, _NUMBER, _QUOTED))
+    code = getattr(error, "errno", None)
+    if isinstance(error, MemoryError) or memory:
         code = errno.ENOMEM
-    elif code is None and number:
-        code = int(number[1])
+    elif code is None and (number or quoted):
+        code = int((number or quoted)[1])
     elif code is None:
         code = next((known for known in _CAUSES if os.strerror(known) in text), None)
     name = getattr(error, "filename2", None) or getattr(error, "filename", None)
-    if name is None and (found := _NAME.search(text)):
-        name = found[1]
-    if name is None and code == errno.ENOMEM and not isinstance(error, OSError):
-        name = text.partition("\n")[0] or None  # says how much
+    if name is None:
+        found = _NAME.search(text)
+        name = (memory and memory[1]) or (found and found[1]) or (quoted and quoted[2])
     cause = _CAUSES.get(code) or getattr(error, "strerror", None) or text or type(error).__name__
     cause = _one_line(cause)
     # A file that was opened by its number has no name.
     return f"{_one_line(os.fsdecode(name))}: {cause}" if isinstance(name, str | bytes | os.PathLike) else cause
+
+
+def refused(error: BaseException) -> str | None:
+    """Return the message of a `UserError` that was raised inside a tf.data pipeline, which makes another error of it.
+
+    Args:
+        error: What the pipeline raised.
+    """
+    found = _REFUSED.search(str(error))
+    return found and found[1]
+
+
+def is_of_the_system(error: BaseException) -> bool:
+    """Return whether the system, not the program, is why work cannot go on: its disks, rights or memory.
+
+    Args:
+        error: Also what HDF5 or a tf.data pipeline has made of an `OSError`.
+    """
+    # TensorFlow's by name, since it may not have been loaded.
+    by_name = type(error).__name__ in ("ResourceExhaustedError", "PermissionDeniedError")
+    text = str(error)
+    return isinstance(error, OSError | MemoryError) or by_name or bool(_NUMBER.search(text) or _QUOTED.search(text))
 
 
 def _one_line(text: str) -> str:

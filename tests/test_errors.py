@@ -6,8 +6,9 @@ import errno
 import os
 
 import pytest
+import tensorflow as tf
 
-from self_supervised_3d_tasks.errors import describe
+from self_supervised_3d_tasks.errors import UserError, describe, is_of_the_system, refused
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,26 @@ def test_a_real_refusal(tmp_path):
     with pytest.raises(NotADirectoryError) as raised:
         os.listdir(tmp_path / "file" / "below")
     assert describe(raised.value).startswith(f"{tmp_path / 'file' / 'below'}: a part of this path is a file")
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "message"),
+    [
+        (OSError(errno.EIO, "Input/output error", "/a/b.b2nd"), "/a/b.b2nd: the disk failed to read or write", None),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "x: no permission; change", None),
+        (OSError(errno.ENOSPC, "No space left on device"), "no space is left on this disk; make room", None),
+        (MemoryError("Unable to allocate 7 GiB"), "Unable to allocate 7 GiB: not enough memory; ", None),
+        (UserError("a: bad\nmore"), None, "a: bad\nmore"),
+        (ZeroDivisionError("ours"), None, None),
+    ],
+)
+def test_what_a_pipeline_makes_of_it_is_read_back(error, text, message):
+    def read(_):
+        raise error
+
+    data = tf.data.Dataset.range(1).map(lambda step: tf.numpy_function(read, [step], tf.int64))
+    with pytest.raises(tf.errors.OpError) as raised:
+        list(data)
+    assert refused(raised.value) == message
+    assert is_of_the_system(raised.value) == (text is not None)
+    assert text is None or describe(raised.value).startswith(text)

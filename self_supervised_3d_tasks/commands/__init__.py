@@ -14,7 +14,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from self_supervised_3d_tasks import terminal
-from self_supervised_3d_tasks.errors import UserError, describe
+from self_supervised_3d_tasks.errors import UserError, describe, is_of_the_system, refused
 
 HELP = ("--help", "-help", "-h")
 
@@ -57,10 +57,11 @@ def run(
     except KeyboardInterrupt as error:
         _end_interrupted(getattr(error, "number", signal.SIGINT), program, arguments)
     except Exception as error:
-        if not _is_of_the_system(error):
+        said = refused(error) or (describe(error) if is_of_the_system(error) else None)
+        if said is None:
             raise
         logging.debug("where it was", exc_info=True)
-        _end(f"error: {describe(error)}", 2)
+        _end(f"error: {said}", 2)
     finally:
         standard_logging.captureWarnings(False)
 
@@ -80,13 +81,6 @@ def _end_interrupted(number: int, program: str, arguments: Sequence[str]) -> NoR
         again = arguments if given.resume else [*arguments, "--resume"]
         text += f"; go on with: {_as_typed(program)} {shlex.join(again)}"
     _end(text, 128 + number)
-
-
-def _is_of_the_system(error: Exception) -> bool:
-    """Return whether the system, not the program, is why a command cannot go on: its disks, rights or memory."""
-    # TensorFlow's by name, since it may not have been loaded; HDF5 raises what the system says as a RuntimeError.
-    by_name = type(error).__name__ in ("ResourceExhaustedError", "PermissionDeniedError")
-    return isinstance(error, OSError | MemoryError) or by_name or "errno = " in str(error)
 
 
 def usage_line(program: str, usage: str) -> str:
