@@ -1,12 +1,11 @@
 """``ss3d COMMAND …`` and ``python -m self_supervised_3d_tasks COMMAND …``: every command under one name."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from self_supervised_3d_tasks import terminal
-from self_supervised_3d_tasks.errors import nearest
 
 COMMANDS = {
     "prepare": "make a data set ready for training",
@@ -28,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if argv is None:
         terminal.start()
     argv = list(sys.argv if argv is None else argv)
-    program = "ss3d" if Path(argv[0]).stem == "ss3d" else f"python -m {__package__}"
+    program = "ss3d" if os.path.splitext(os.path.basename(argv[0]))[0] == "ss3d" else f"python -m {__package__}"
     name = argv[1] if len(argv) > 1 else "--help"
     if name in ("--help", "-help", "-h"):
         lines = [f"  {command:<10}{summary}" for command, summary in COMMANDS.items()]
@@ -38,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         module = importlib.import_module(f"self_supervised_3d_tasks.commands.{name}")
         module.main([f"{program} {name}", *argv[2:]])
     else:
-        hint = nearest(name, COMMANDS)
+        # Imported here like the commands: little may stand between the start and the answer to a signal.
+        hint = importlib.import_module("self_supervised_3d_tasks.errors").nearest(name, COMMANDS)
         print(f"error: no command is called {name!r}; known: {', '.join(COMMANDS)}.{hint}", file=sys.stderr)
         sys.exit(2)
 

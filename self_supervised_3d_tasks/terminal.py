@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
@@ -98,10 +97,11 @@ def check(cause: Exception | None = None) -> None:
 
 def _answer(handler: object) -> dict[int, object]:
     """Answer signals with a handler and return those before it; what ``nohup`` ignores stays ignored."""
-    if threading.current_thread() is not threading.main_thread():
-        return {}
     answered = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-    return {number: signal.signal(number, handler) for number in answered}
+    try:
+        return {number: signal.signal(number, handler) for number in answered}
+    except ValueError:  # not in the main thread, which alone is told of signals
+        return {}
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
