@@ -54,17 +54,20 @@ def open_streams() -> None:
 
 
 def say(text: object) -> None:
-    """Print to stdout; where nobody reads it any more, the text is lost and the work goes on."""
+    """Print to stdout; where nobody reads it any more, or its disk is full, the text is lost and the work goes on."""
     try:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         drop_stdout()
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"stdout: {error.strerror}; the work goes on, but nothing more is printed\n")
 
 
 def drop_stdout() -> None:
     """Send to nowhere what is still to be written to stdout: Python flushes it once more when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 @contextlib.contextmanager
