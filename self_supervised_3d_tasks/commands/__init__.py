@@ -61,6 +61,8 @@ def run(
         if said is None:
             raise
         logging.debug("where it was", exc_info=True)
+        if "resume" not in flags.FLAGS:
+            said = said.replace("go on with --resume", "start again")
         _end(f"error: {said}", 2)
     finally:
         standard_logging.captureWarnings(False)

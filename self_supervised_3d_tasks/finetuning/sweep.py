@@ -83,7 +83,7 @@ def _read_scans(plan: Plan, folder: RunFolder) -> VolumeStore:
 def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
     """Write the tables and plots of a sweep and log the table."""
     experiment, task = plan.experiment, plan.task
-    logging.info("every job is done; now tables and pictures are written")
+    logging.info("all jobs have ended; now tables and pictures are written")
     modes = [mode for mode, _ in experiment.modes()]
     report.write_long(folder.results_long, rows)
     report.write_summary(folder.results, rows, modes, list(task.scores()), experiment.exp_splits)

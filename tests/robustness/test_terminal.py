@@ -35,7 +35,10 @@ def raising(error):
     ("error", "text"),
     [
         (PermissionError(errno.EACCES, "Permission denied", "a/b"), "a/b: no permission; change its permissions"),
-        (OSError(errno.ENOSPC, "No space left on device"), "no space is left on this disk; make room, then go on with"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "no space is left on this disk; make room, then start again",
+        ),
         (OSError(errno.EROFS, "Read-only file system", "a"), "a: this file system can only be read; choose another"),
         (OSError(errno.EIO, "Input/output error", "a"), "a: the disk failed to read or write"),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b"), "a/b: a part of this path is a file"),
