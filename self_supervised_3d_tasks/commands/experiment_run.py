@@ -118,10 +118,9 @@ def held(experiment: Experiment, *, resume: bool) -> Iterator[RunFolder]:
             if alone:
                 RunFolder.remove_unnamed(base)
             folder = claim(experiment, resume=resume)
-            alone = stack.enter_context(
-                lock.hold(folder.path, "wait until it has ended, or start a new run without --resume")
-            )
-        if alone:
+            remedy = "wait until it has ended, or start a new run without --resume"
+            alone = stack.enter_context(lock.hold(folder.path, remedy))
+        if alone and not folder.is_finished:
             folder.remove_unfinished()
         yield folder
 

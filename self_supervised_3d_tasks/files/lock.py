@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import shlex
 import socket
@@ -64,6 +65,14 @@ def hold(folder: Path, remedy: str, *, name: str = NAME, wait: float = 0) -> Ite
         for parent in made:
             with contextlib.suppress(OSError):
                 parent.rmdir()
+
+
+@contextlib.contextmanager
+def beside(output: Path, remedy: str) -> Iterator[bool]:
+    """Hold the lock of a file or folder that is to be made: it lies beside it, and others beside it have their own."""
+    name = f"{NAME}-{hashlib.sha256(os.fsencode(output.name)).hexdigest()[:16]}"
+    with hold(output.parent, remedy, name=name) as held:
+        yield held
 
 
 def _acquire(path: Path, deadline: float) -> tuple[bool, int] | None:

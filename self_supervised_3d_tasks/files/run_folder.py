@@ -31,6 +31,7 @@ _RECORDED_PACKAGES = (
 )
 # A run folder that has no name yet; other unfinished files go on with hexadecimal digits.
 _UNNAMED = f"{TEMPORARY_PREFIX}run-"
+_WRITTEN_BY_TRAININGS = ("checkpoints", "plots")  # their folders, beside that of the run or the job itself
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR}
 
 
@@ -128,8 +129,12 @@ class RunFolder:
             shutil.rmtree(path, ignore_errors=True)
 
     def remove_unfinished(self) -> None:
-        """Remove temporary files and folders of a process that was killed; nobody else may be writing meanwhile."""
-        for path in list(self.path.rglob(f"{TEMPORARY_PREFIX}*")):
+        """Remove what a training or a sweep that was killed left unfinished; none may be working here meanwhile."""
+        trainings = [self.path, *self.jobs.glob("*")]
+        places = [*trainings, *(folder / name for folder in trainings for name in _WRITTEN_BY_TRAININGS)]
+        for path in itertools.chain(*(place.glob(f"{TEMPORARY_PREFIX}*") for place in places)):
+            if path.name.startswith(_UNNAMED):
+                continue  # of a run that is being made in this folder
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
