@@ -158,6 +158,8 @@ class State(RunFile):
     def _check(self) -> State:
         if [row.get("epoch") for row in self.history] != list(range(1, self.last.epoch + 1)):
             raise ValueError(f"history: expected a row for each of the epochs 1 to {self.last.epoch}, last.epoch")
+        if self.best and self.best.epoch > self.last.epoch:
+            raise ValueError(f"best.epoch: expected at most {self.last.epoch}, last.epoch, received {self.best.epoch}")
         if missing := _COLUMNS - set.intersection(*map(set, self.history)):
             raise ValueError(f"history: expected {' and '.join(sorted(missing))} in every row")
         return self

@@ -15,6 +15,7 @@ from self_supervised_3d_tasks.files.run_files import JobScores
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.scores.statistics import BASELINE, MODES
 
+MAX_NAMED = 10
 _NAME = re.compile(rf"(\d[\d.e-]*)_({'|'.join(MODES)})_(\d+)")  # as `finetuning.job.Job.name` has it
 
 
@@ -48,7 +49,7 @@ def finished_jobs(run: Path) -> list[FinishedJob]:
         elif folder.scores.exists() and folder.model.exists():
             jobs.append(FinishedJob(path.name, *parsed, folder.read(RunFolder.scores, JobScores).best_val_loss))
     if foreign:
-        shown = ", ".join(map(repr, foreign[:3])) + (", …" if len(foreign) > 3 else "")
+        shown = ", ".join(map(repr, foreign[:MAX_NAMED])) + (", …" if len(foreign) > MAX_NAMED else "")
         logging.warning("%s: %s: no folders of jobs; they are left out", RunFolder(run).jobs, shown)
     if not jobs:
         raise UserError(f"{run}: no job has finished; run finetune.py with --resume")
