@@ -56,11 +56,13 @@ def hold(folder: Path, remedy: str, *, name: str = NAME, wait: float = 0) -> Ite
     if lock is None:
         raise UserError(f"{folder}: {_holder(path)}; {remedy}")
     held, file = lock
+    owner = os.getpid()
     try:
         yield held
     finally:
         # In this order: whoever opens the file before it is gone finds that its lock is of no use, and opens anew.
-        path.unlink(missing_ok=True)
+        if os.getpid() == owner:  # not a copy of this process that ends inside the block
+            path.unlink(missing_ok=True)
         os.close(file)
         for parent in made:
             with contextlib.suppress(OSError):

@@ -66,8 +66,8 @@ def run(plan: Plan, folder: RunFolder) -> None:
 def lacking(plan: Plan, folder: RunFolder) -> list[Path]:
     """Return what a finished run must hold, does not, and can be made again from its jobs."""
     tables = [path for path in (folder.results, folder.results_long, folder.statistics) if not path.exists()]
-    jobs = {job: folder.job(job.name) for job in plan.jobs}
-    return tables + [of_job.scores for job, of_job in jobs.items() if not finished_rows(plan.task, job, of_job)]
+    jobs = [(job, folder.job(job.name)) for job in plan.jobs]
+    return tables + [of_job.scores for job, of_job in jobs if not finished_rows(plan.task, job, of_job)]
 
 
 def _read_scans(plan: Plan, folder: RunFolder) -> VolumeStore:
@@ -81,7 +81,9 @@ def _read_scans(plan: Plan, folder: RunFolder) -> VolumeStore:
     geometry.warn_of_differences(experiment, store.headers)
     task.check_splits(plan.splits, store)
     found = leakage.look_for(experiment, plan.test, task.test_content(plan.test, store))
-    if found is not None:
+    if found is None:
+        folder.leakage.unlink(missing_ok=True)
+    else:
         logging.log(logging.INFO if found.is_clean else logging.WARNING, "%s", found)
         folder.write_json(RunFolder.leakage, {"summary": str(found)} | dataclasses.asdict(found))
     misleading.warn_of_classes(experiment, plan.jobs, task.classes_in(store.subset(plan.learned_from)))

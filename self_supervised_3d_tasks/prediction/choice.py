@@ -44,9 +44,9 @@ def finished_jobs(run: Path) -> list[FinishedJob]:
     jobs, foreign = [], []
     for path in sorted(RunFolder(run).jobs.iterdir()):
         folder, parsed = RunFolder(path), _parsed(path.name)
-        if parsed is None:
+        if parsed is None and not path.name.startswith("."):
             foreign.append(path.name)
-        elif folder.scores.exists() and folder.model.exists():
+        elif parsed and folder.scores.exists() and folder.model.exists():
             jobs.append(FinishedJob(path.name, *parsed, folder.read(RunFolder.scores, JobScores).best_val_loss))
     if foreign:
         shown = ", ".join(map(repr, foreign[:MAX_NAMED])) + (", …" if len(foreign) > MAX_NAMED else "")

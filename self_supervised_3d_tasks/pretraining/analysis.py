@@ -55,14 +55,16 @@ def analyse(folder: RunFolder, sample: Sample) -> str:
     Raises:
         UserError: It is not the folder of a finished pretraining of a task with a decoder, or scans cannot be read.
     """
-    plan = _finished_plan(folder)
+    plan, state = _finished_plan(folder), read_state(folder)
+    if state is None or state.best is None:
+        raise UserError(f"{folder.state}: names no weights of a finished training; restore it from a copy")
     training.set_precision(plan.experiment.mixed_precision)
     cases = plan.validation if sample.data_dir is None else _other_cases(plan, sample.data_dir)
     found, mean_of = _measure(plan, load_model(folder.encoder_decoder), cases, sample)
     alike, probe = similarities(found.codes), contrastive_probe(found.codes, seed=sample.seed)
     numbers = report.numbers(alike, probe, found.scans)
     source = "validation scans" if sample.data_dir is None else f"scans of {Path(sample.data_dir).name}"
-    task, epoch, images = plan.algorithm.name, read_state(folder).best.epoch, len(found.codes)
+    task, epoch, images = plan.algorithm.name, state.best.epoch, len(found.codes)
 
     plots.similarity_histogram(folder.analysis / "similarity.png", *alike)
     points = embed(found.codes.reshape(-1, found.codes.shape[-1]), seed=sample.seed)

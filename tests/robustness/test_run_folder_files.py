@@ -298,3 +298,72 @@ def test_a_model_that_is_not_of_the_run_does_not_predict(sweep, name, options, m
 
 def test_the_model_of_the_run_predicts(sweep):
     assert [member.name for member in load_members(sweep("right"), None, None, [])] == ["100_random_0"]
+
+
+@pytest.fixture
+def started(tmp_path, write_scans, run_command, monkeypatch):
+    """A function that runs a small experiment to its end, and gives its folder and a function that resumes it."""
+    monkeypatch.chdir(tmp_path)
+    write_scans(tmp_path / "scans", 4)
+
+    def start(command, **keys):
+        (tmp_path / "own.json").write_text(json.dumps(EXPERIMENT | {"log_level": "WARNING", "seed": 1} | keys))
+        assert run_command(command, "own.json").code == 0
+        (path,) = (tmp_path / "runs").iterdir()
+        return RunFolder(path), lambda: run_command(command, "own.json", "--resume")
+
+    return start
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return what each file holds that says nothing of when and how fast it was made."""
+    timed = {"status.json", "environment.json", "history.csv", "state.json"}
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in timed]
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in files if path.suffix in (".json", ".csv")
+    }
+
+
+@pytest.mark.slow
+def test_a_pretraining_goes_on_with_what_can_be_made_again_and_stops_at_what_cannot(started):
+    folder, resume = started("train", data_dir="scans", epochs=1, head_units=[8], train_val_split=0.75)
+    before = contents(folder.path)
+    for name in ("split.json", "seen.json", "task.json", "state.json", "config.json"):
+        path = folder.path / name
+        kept = path.read_bytes()
+        folder.mark("running")
+        path.write_text('["another"]')
+        ended = resume()
+        assert (ended.code, ended.out) == (2, ""), name
+        assert ended.err.startswith("error: ") and ended.err.count("\n") == 1 and name in ended.err
+        assert "delete" not in ended.err and "remove" not in ended.err.replace("remove it to go on unchecked", "")
+        path.write_bytes(kept)
+    folder.status.write_text("[]")
+    folder.encoder.unlink()
+    folder.pretext_scores.unlink()
+    assert resume().code == 0
+    assert folder.is_finished and folder.encoder.exists()
+    assert contents(folder.path) == before
+    folder.pretext_scores.unlink()
+    assert resume().code == 0
+    assert contents(folder.path) == before
+
+
+@pytest.mark.slow
+def test_a_sweep_makes_scores_and_tables_again(started, caplog):
+    folder, resume = started("finetune", **OF_SWEEP, test_split=0.25, val_split=0.3, exp_splits=[100], repetitions=1)
+    before = contents(folder.path)
+    job = folder.job("100_random_0")
+    damages = [(job.scores, "[]"), (job.scores, '{"best_val_loss": 1, "scores": [["nobody", "dice", 1]]}')]
+    for path, text in [*damages, (folder.results, None), (folder.leakage, "[]")]:
+        path.write_text(text) if text else path.unlink()
+        if path == folder.leakage:
+            folder.mark("running")
+        assert resume().code == 0
+        assert contents(folder.path) == before
+    assert "100_random_0 is scored again" in caplog.text and "is missing or damaged" in caplog.text
+    folder.mark("running")
+    folder.split.write_text('{"train": []}')
+    ended = resume()
+    assert ended.code == 2 and ended.err.count("\n") == 1 and "split.json: train: " in ended.err
+    assert job.scores.exists()
