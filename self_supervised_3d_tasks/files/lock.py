@@ -52,7 +52,8 @@ def hold(folder: Path, remedy: str, *, name: str = NAME, wait: float = 0) -> Ite
         folder.mkdir(parents=True, exist_ok=True)
         lock = _acquire(path, time.monotonic() + wait)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+        reason = f"{error.filename}: {error.strerror}"
+        raise UserError(f"{folder}: files cannot be made here ({reason}); choose another place") from error
     if lock is None:
         raise UserError(f"{folder}: {_holder(path)}; {remedy}")
     held, file = lock
