@@ -1,12 +1,15 @@
 """What ``train`` and ``finetune`` have in common: one experiment file, one run folder."""
 
+import contextlib
 import functools
 import importlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
 
 from absl import flags, logging
 from pydantic import ValidationError
@@ -15,11 +18,13 @@ from self_supervised_3d_tasks import commands, terminal, training
 from self_supervised_3d_tasks.errors import TrainingDiverged, UserError
 from self_supervised_3d_tasks.experiment.keys import Experiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
+from self_supervised_3d_tasks.files import lock
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 
 MODULES = {"train": "self_supervised_3d_tasks.pretraining.run", "finetune": "self_supervised_3d_tasks.finetuning.sweep"}
 
 USAGE = "FILE.json [--set key=value] [--resume] [--dry_run] [--print_config]"
+_PATIENCE = 60  # seconds, for what takes a moment
 # Keys that do not touch the result.
 _WITHOUT_EFFECT = {
     "log_level",
@@ -72,23 +77,53 @@ def execute(command: str, path: str) -> None:
         print(plan.describe())
         return
     training.check_precision(experiment.mixed_precision, experiment.rank)
-    folder = claim(plan.experiment, resume=flags.FLAGS.resume)
+    with held(plan.experiment, resume=flags.FLAGS.resume) as folder:
+        _run(module, plan, folder)
+        terminal.say(f"run folder: {folder.path}")
+
+
+def _run(module: ModuleType, plan: Any, folder: RunFolder) -> None:
+    """Run a plan in its folder, unless that has finished."""
     if folder.is_finished:
-        logging.info("already finished: %s", folder.path)
-    else:
-        folder.mark("running")
-        try:
-            module.run(plan, folder)
-        except UserError:
-            # After a mistake in the data there is nothing to keep, unless an epoch has finished.
-            if not any(folder.path.rglob(str(RunFolder.state))):
-                shutil.rmtree(folder.path)
-            raise
-        except TrainingDiverged as error:
-            print(f"error: training diverged: {error}", file=sys.stderr)
-            sys.exit(1)
-        folder.mark("finished")
-    terminal.say(f"run folder: {folder.path}")
+        lacking = module.lacking(plan, folder)
+        if not lacking:
+            logging.info("already finished: %s", folder.path)
+            return
+        logging.warning("%s: is missing or damaged though the run has finished; it is made again", lacking[0])
+    is_new = not folder.status.exists()
+    folder.mark("running")
+    try:
+        module.run(plan, folder)
+    except UserError:
+        # After a mistake in the data there is nothing to keep, unless an epoch has finished.
+        if is_new and not any(folder.path.rglob(str(RunFolder.state))):
+            shutil.rmtree(folder.path)
+        raise
+    except TrainingDiverged as error:
+        print(f"error: training diverged: {error}", file=sys.stderr)
+        sys.exit(1)
+    folder.mark("finished")
+
+
+@contextlib.contextmanager
+def held(experiment: Experiment, *, resume: bool) -> Iterator[RunFolder]:
+    """Yield the run folder, see `claim`; no other process works in it meanwhile.
+
+    Raises:
+        UserError: Another process works in it.
+    """
+    base, _ = experiment.run_location()
+    with contextlib.ExitStack() as stack:
+        # Who looks for a folder, and who makes one, do so in turn: it takes no time.
+        with lock.hold(base, "try again", wait=_PATIENCE) as alone:
+            if alone:
+                RunFolder.remove_unnamed(base)
+            folder = claim(experiment, resume=resume)
+            remedy = "wait until it has ended, or start a new run without --resume"
+            alone = stack.enter_context(lock.hold(folder.path, remedy))
+        if alone and not folder.is_finished:
+            folder.remove_unfinished()
+        yield folder
 
 
 def claim(experiment: Experiment, *, resume: bool) -> RunFolder:
@@ -98,12 +133,13 @@ def claim(experiment: Experiment, *, resume: bool) -> RunFolder:
     the newest finished one; where there is none, a new one, so that a cluster job can always be given ``--resume``.
 
     Raises:
-        UserError: There is an unfinished folder of that name, but of another experiment.
+        UserError: There is an unfinished folder of that name, but of another experiment, or one whose ``config.json``
+            cannot be read.
     """
     base, name = experiment.run_location()
     if resume:
         found = [folder for folder in RunFolder.all(base, name) if folder.config.exists()]  # newest last
-        changes = {folder: _changed(experiment, folder.read_json(RunFolder.config)) for folder in found}
+        changes = {folder: _changed(experiment, folder) for folder in found}
         same = [folder for folder in found if not changes[folder]]
         if same:
             # Unfinished ones come behind finished ones.
@@ -114,13 +150,16 @@ def claim(experiment: Experiment, *, resume: bool) -> RunFolder:
                 f"--resume: {folder.path} is unfinished, but was started with other values of "
                 f"{', '.join(changes[folder])}; restore them, or start a new run without --resume"
             )
-    folder = RunFolder.create(base, name)
-    folder.write_json(RunFolder.config, experiment.model_dump(mode="json"))
-    return folder
+    return RunFolder.create(base, name, experiment.model_dump(mode="json"))
 
 
-def _changed(experiment: Experiment, stored: dict) -> list[str]:
-    """Return the keys of a stored experiment that have other values now, without those that leave the result alone."""
+def _changed(experiment: Experiment, folder: RunFolder) -> list[str]:
+    """Return the keys of a run's experiment that have other values now, without those that leave the result alone."""
+    stored = folder.read_json(RunFolder.config)
+    if not isinstance(stored, dict):
+        raise UserError(
+            f"{folder.config}: expected a JSON object of keys; restore it from a copy, or move {folder.path} elsewhere"
+        )
     try:
         # Keys that have been added since it was written have their defaults.
         stored = type(experiment).model_validate_json(json.dumps(stored)).model_dump(mode="json")

@@ -11,6 +11,7 @@ with its own preparation of scans. A scan of a folder that cannot be predicted d
 listed at the end, the exit code is 1, and --resume tries them again.
 """
 
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from absl import flags, logging
 
 from self_supervised_3d_tasks import commands, terminal
 from self_supervised_3d_tasks.errors import ScansFailed
+from self_supervised_3d_tasks.files import lock
 from self_supervised_3d_tasks.prediction import Predictor, Scoring, load_predictor
 
 USAGE = (
@@ -79,16 +81,31 @@ def execute(run: str, source: str, target: str) -> None:
     scoring = None
     if given.scores is not None:
         scoring = Scoring.of(predictor, source, target, Path(given.scores), resume=given.resume)
-    failed = False
-    for lines in (_predicted(predictor, source, target), _scored(scoring)):
-        try:
-            for line in lines:
-                terminal.say(line)
-        except ScansFailed as error:
-            failed = True
-            print(f"error: {error}", file=sys.stderr)
-    if failed:
+    with contextlib.nullcontext() if given.dry_run else _held(predictor, source, target):
+        failed = [_told(lines) for lines in (_predicted(predictor, source, target), _scored(scoring))]
+    if any(failed):
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def _held(predictor: Predictor, source: Path, target: Path) -> Iterator[None]:
+    """Write alone: of two processes with one output, each would find masks of the other and leave half of its own."""
+    place = predictor.place(source, target)
+    remedy = "wait until it has ended, or choose another OUTPUT"
+    # A single file shares its folder with others, which may be predicted at the same time.
+    with lock.hold(place, remedy) if place == target else lock.beside(target, remedy):
+        yield
+
+
+def _told(lines: Iterator[str | Path]) -> bool:
+    """Print lines as they come, and return whether some scans failed."""
+    try:
+        for line in lines:
+            terminal.say(line)
+    except ScansFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return True
+    return False
 
 
 def _predicted(predictor: Predictor, source: Path, target: Path) -> Iterator[str | Path]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.experiment import defaults, registry
@@ -155,6 +155,16 @@ class FinetuneExperiment(Experiment):
     def has_test_set(self) -> bool:
         """Whether the test scans are given, not split off."""
         return bool(self.data_dir_test or self.csv_file_test)
+
+    @field_validator("exp_splits")
+    @classmethod
+    def _tell_apart(cls, percents: list[float]) -> list[float]:
+        """A job has a folder by its label fraction, so that two of one name would be one job."""
+        for number, percent in enumerate(percents):
+            same = [other for other in percents[:number] if f"{other:g}" == f"{percent:g}"]
+            if same:
+                raise ValueError(f"{same[0]!r} and {percent!r} are the same label fraction up to 6 digits; keep one")
+        return percents
 
     def modes(self) -> list[tuple[str, int]]:
         """Return the enabled ``(mode, epochs)`` in upstream's order: frozen, initialized, random."""

@@ -18,10 +18,12 @@ from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.data.stream.source import Position
 from self_supervised_3d_tasks.downstream import task_of
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
+from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
-from self_supervised_3d_tasks.files.json_files import read_json, write_json
+from self_supervised_3d_tasks.files.json_files import write_json
 from self_supervised_3d_tasks.files.models import save_model
+from self_supervised_3d_tasks.files.run_files import JobScores
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.scores.statistics import WHOLE_SET, ScoreRow
@@ -118,7 +120,8 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
     scores = task.score(model, job.split.test, store, folder)
     # JSON has no NaN: null marks a score that is not defined, for example of a class that is absent from the case.
     values = [[case, metric, None if math.isnan(value) else value] for case, metric, value in scores]
-    write_json(folder.scores, {"best_val_loss": min(row["val_loss"] for row in history), "scores": values})
+    best = min(row["val_loss"] for row in history if math.isfinite(row["val_loss"]))
+    write_json(folder.scores, {"best_val_loss": best, "scores": values})
     return job.rows(scores)
 
 
@@ -174,9 +177,16 @@ def _phases(task: DownstreamTask, job: Job, encoder: keras.Model) -> list[traini
     ]
 
 
-def finished_rows(job: Job, folder: RunFolder) -> list[ScoreRow]:
-    """Return the rows of a finished job, or an empty list."""
+def finished_rows(task: DownstreamTask, job: Job, folder: RunFolder) -> list[ScoreRow]:
+    """Return the rows of a finished job, or an empty list; a job whose scores cannot be read counts as unfinished."""
     if not folder.scores.exists():
         return []
-    scores = read_json(folder.scores)["scores"]
-    return job.rows([CaseScore(case, name, math.nan if value is None else value) for case, name, value in scores])
+    try:
+        found = folder.read(RunFolder.scores, JobScores).scores
+        if not {case for case, _, _ in found} <= {WHOLE_SET, *(case.name for case in job.split.test)}:
+            raise UserError(f"{folder.scores}: scores: expected those of the test scans of this run")
+        task.check_job(folder)
+    except UserError as error:
+        logging.warning("%s is scored again: %s", job.name, error)
+        return []
+    return job.rows([CaseScore(case, name, math.nan if value is None else value) for case, name, value in found])

@@ -6,6 +6,7 @@ interrupted one continues after its last finished epoch.
 
 import dataclasses
 from collections import defaultdict
+from pathlib import Path
 
 from absl import logging
 
@@ -13,6 +14,7 @@ from self_supervised_3d_tasks import plots, training
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.errors import TrainingDiverged
 from self_supervised_3d_tasks.experiment import geometry
+from self_supervised_3d_tasks.files.run_files import LeakageRecord, SweepSplit
 from self_supervised_3d_tasks.files.run_folder import RunFolder, environment
 from self_supervised_3d_tasks.finetuning import leakage, misleading
 from self_supervised_3d_tasks.finetuning.baseline import check_baseline, check_labels, take_over
@@ -22,7 +24,7 @@ from self_supervised_3d_tasks.scores import report, statistics
 from self_supervised_3d_tasks.scores.base import Distance
 from self_supervised_3d_tasks.scores.statistics import ScoreRow
 
-__all__ = ["plan", "run", "write_results"]
+__all__ = ["lacking", "plan", "run", "write_results"]
 
 
 def run(plan: Plan, folder: RunFolder) -> None:
@@ -51,7 +53,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
         if baseline and job.mode == "random":
             take_over(job, baseline, folder)
         try:
-            rows += finished_rows(job, job_folder) or run_job(experiment, job, store, job_folder)
+            rows += finished_rows(plan.task, job, job_folder) or run_job(experiment, job, store, job_folder)
         except TrainingDiverged as error:
             # One unlucky seed must not discard a sweep of hours: the other jobs go on, the failure is told at the end.
             diverged.append(f"{job.name}: {error}")
@@ -61,22 +63,31 @@ def run(plan: Plan, folder: RunFolder) -> None:
         raise TrainingDiverged("; ".join(diverged))
 
 
+def lacking(plan: Plan, folder: RunFolder) -> list[Path]:
+    """Return what a finished run must hold, does not, and can be made again from its jobs."""
+    tables = [path for path in (folder.results, folder.results_long, folder.statistics) if not path.exists()]
+    jobs = [(job, folder.job(job.name)) for job in plan.jobs]
+    return tables + [of_job.scores for job, of_job in jobs if not finished_rows(plan.task, job, of_job)]
+
+
 def _read_scans(plan: Plan, folder: RunFolder) -> VolumeStore:
     """Read and check the scans of all jobs; their split is recorded, or compared with the one on record."""
     experiment, task, parts = plan.experiment, plan.task, plan.record()
     if folder.split.exists():
-        recorded = folder.read_json(RunFolder.split)
+        recorded = folder.read(RunFolder.split, SweepSplit)
         check_labels(experiment, str(folder.split), recorded, parts, "start a new run without --resume")
     store = task.read(plan.cases)
     folder.write_json(RunFolder.geometry, geometry.record(experiment, store.headers))
     geometry.warn_of_differences(experiment, store.headers)
     task.check_splits(plan.splits, store)
     found = leakage.look_for(experiment, plan.test, task.test_content(plan.test, store))
-    if found is not None:
+    if found is None:
+        folder.leakage.unlink(missing_ok=True)
+    else:
         logging.log(logging.INFO if found.is_clean else logging.WARNING, "%s", found)
         folder.write_json(RunFolder.leakage, {"summary": str(found)} | dataclasses.asdict(found))
     misleading.warn_of_classes(experiment, plan.jobs, task.classes_in(store.subset(plan.learned_from)))
-    folder.pin_json(RunFolder.split, parts | {"skipped": store.skipped})
+    folder.pin(RunFolder.split, parts | {"skipped": store.skipped}, SweepSplit)
     return store
 
 
@@ -109,6 +120,6 @@ def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
     unit = "folds" if experiment.do_cross_val else "repetitions"
     notes = task.notes(plan.test)
     if folder.leakage.exists():
-        notes.append(folder.read_json(RunFolder.leakage)["summary"])
+        notes.append(folder.read(RunFolder.leakage, LeakageRecord).summary)
     options = {"unit": unit, "undefined": task.UNDEFINED, "distances": distances, "remarks": notes}
     logging.info("\n%s", report.table(rows, **options))

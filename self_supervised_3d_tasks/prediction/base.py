@@ -119,6 +119,10 @@ class Predictor(ABC):
             failures: Takes up the scans whose masks cannot be compared.
         """
 
+    def place(self, source: Path, target: Path) -> Path:
+        """Return the folder in which everything is written."""
+        return target.parent
+
     def is_many(self, source: Path) -> bool:
         """Return whether an input is a folder of scans, an index, or part of an archive; a series of slices is not."""
         if source.is_dir():

@@ -75,11 +75,16 @@ class MaskPredictor(Predictor):
             raise UserError(f"{existing[0]}: exists already; choose another OUTPUT, or go on behind it with --resume")
         return self.checked([(case, path) for case, path in jobs if path not in existing], source)
 
+    def place(self, source: Path, target: Path) -> Path:
+        """Return the output if it is a folder, else the folder of the one mask."""
+        is_folder = self.is_many(source) or target.is_dir() or not formats.suffix_of(target)
+        return target if is_folder else target.parent
+
     def outputs(self, source: Path, target: Path) -> list[tuple[Case, Path]]:
         """Return each scan with the path of its mask."""
         cases = self.cases(source, target)
         given = formats.suffix_of(target)
-        if self.is_many(source) or target.is_dir() or not given:
+        if self.place(source, target) == target:
             return [(case, target / f"{case.name}{formats.of(case.image).MASK_SUFFIXES[0]}") for case in cases]
         (case,) = cases
         allowed = formats.of(case.image).MASK_SUFFIXES

@@ -8,7 +8,7 @@ volumes as PNG, for the 2D tasks.
 
 import gzip
 import os
-import tempfile
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.atomic import atomic_write
+from self_supervised_3d_tasks.files import lock
+from self_supervised_3d_tasks.files.atomic import TEMPORARY_PREFIX, atomic_write
 from self_supervised_3d_tasks.files.json_files import read_json, write_json
 from self_supervised_3d_tasks.preparation import _synthetic_brain as brain
 
@@ -86,6 +87,11 @@ def prepare(output: Path, options: Options) -> None:
         UserError: ``output`` holds anything else or cannot be written, or nilearn is not installed.
     """
     output = output.expanduser().resolve()
+    with lock.beside(output, "wait until it has ended, or choose another --output"):
+        _prepare(output, options)
+
+
+def _prepare(output: Path, options: Options) -> None:
     if _is_complete(output, options):
         logging.info("%s: this cohort is there already", output)
         return
@@ -94,17 +100,16 @@ def prepare(output: Path, options: Options) -> None:
             f"{output}: expected a new or empty folder, but it holds something else than this complete "
             "cohort; remove it or choose another --output"
         )
+    # The lock is held: what has this name was left by a process that was killed.
+    unfinished = output.with_name(f"{TEMPORARY_PREFIX}{output.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent)
-    except OSError as error:
-        raise UserError(f"{output}: cannot be made here ({error}); choose another --output") from error
-    with scratch:
-        cohort = Path(scratch.name) / output.name
-        _write_cohort(cohort, options)
+        _write_cohort(unfinished, options)
         if output.exists():
             output.rmdir()  # empty, as checked above
-        os.replace(cohort, output)
+        os.replace(unfinished, output)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _write_cohort(folder: Path, options: Options) -> None:

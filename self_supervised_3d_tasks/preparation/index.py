@@ -18,6 +18,7 @@ from self_supervised_3d_tasks.data.folders import masks, naming, trees
 from self_supervised_3d_tasks.data.folders.subjects import subjects_of
 from self_supervised_3d_tasks.data.folders.trees import Place, Tree
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.files import lock
 from self_supervised_3d_tasks.files.atomic import atomic_write
 from self_supervised_3d_tasks.files.tables import encode_table
 
@@ -58,12 +59,13 @@ def prepare(source: Path, output: Path, options: Options) -> None:
     left_out = [(os.path.relpath(path, source), reason) for path, reason in sorted(found.left_out.items())]
     beside = output.with_name(f"{output.stem}_left_out.csv")
     tables = {beside: encode_table(("file", "why"), left_out), output: encode_table(rows[0], rows[1:])}
-    for path, text in tables.items():
-        if path.exists() and path.read_bytes() != text:
-            raise UserError(f"{path}: exists with another content; remove it, or choose another --output.")
-    for path, text in tables.items():
-        with atomic_write(path) as temporary:
-            temporary.write_bytes(text)
+    with lock.beside(output, "wait until it has ended, or choose another --output"):
+        for path, text in tables.items():
+            if path.exists() and path.read_bytes() != text:
+                raise UserError(f"{path}: exists with another content; remove it, or choose another --output.")
+        for path, text in tables.items():
+            with atomic_write(path) as temporary:
+                temporary.write_bytes(text)
     named = ", ".join(f"{count} {reason}" for reason, count in Counter(reason for _, reason in left_out).most_common())
     logging.info("%s: %s", output, found.summary(rows))
     if left_out:

@@ -37,11 +37,18 @@ def find_encoder(source: Path | str) -> Path:
         return check_model_file(source)
     path = RunFolder(source).encoder
     if not path.exists():
+        if not RunFolder(source).config.exists() and (others := _runs_beside(source)):
+            raise UserError(f"{source}: holds no run; the finished runs of that name are {', '.join(map(str, others))}")
         raise UserError(
             f"{source}: holds no {RunFolder.encoder}; expected the run folder of a finished pretraining "
             "(train.py --resume finishes an interrupted one)"
         )
     return check_model_file(path)
+
+
+def _runs_beside(source: Path) -> list[Path]:
+    """Return the finished pretrainings whose folders have a name with a number behind it: ``<source>_1`` and so on."""
+    return [run.path for run in RunFolder.all(source.parent, source.name) if run.encoder.exists()]
 
 
 def read_encoder(source: Path | str) -> keras.Model:

@@ -46,7 +46,7 @@ def run(tmp_path, write_scans):
         path.write_text(json.dumps(values))
         experiment = load_experiment("train", path)
         plan = pretraining.plan(experiment)
-        run_folder = RunFolder.create(*experiment.run_location())
+        run_folder = RunFolder.create(*experiment.run_location(), {})
         pretraining.run(plan, run_folder)
         return run_folder.path, experiment
 
