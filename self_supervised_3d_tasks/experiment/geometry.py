@@ -14,6 +14,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.experiment.shared_keys import Experiment
 from self_supervised_3d_tasks.files.json_files import read_json
+from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 
 OTHER_SIZE = 1.5  # times the voxel size along an axis: beyond it, what was learned of sizes no longer holds
@@ -58,7 +59,7 @@ def compare(mine: dict[str, Any], checkpoint: str | Path) -> list[str]:
         mine: From `record`.
         checkpoint: The run folder of a pretraining, or a ``.keras`` file.
     """
-    source = Path(checkpoint).expanduser()
+    source = as_path(checkpoint)
     path = RunFolder(source if source.is_dir() else source.parent).geometry
     try:
         theirs = read_json(path) if path.exists() else {}

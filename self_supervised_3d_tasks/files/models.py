@@ -9,6 +9,7 @@ from pathlib import Path
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.atomic import atomic_write
 from self_supervised_3d_tasks.files.checksums import checksum_path, verify_checksum, write_checksum
+from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.lazy import keras
 
 
@@ -64,7 +65,7 @@ def check_model_file(path: Path | str) -> Path:
     Raises:
         UserError: It is not; the message says what it is instead.
     """
-    path = Path(path).expanduser()
+    path = as_path(path)
     if path.suffix in (".h5", ".hdf5"):
         raise UserError(
             f"{path}: expected a .keras file; Keras 2 weight files of the predecessor cannot be read: "

@@ -47,7 +47,7 @@ class Scoring:
         Raises:
             UserError: There is one scan alone, a mask or label is missing, or the file of scores exists already.
         """
-        experiment, labels = predictor.experiment, labels.expanduser()
+        experiment = predictor.experiment
         if not predictor.is_many(source):
             raise UserError("--scores: scores are those of a folder of scans; give the folder as INPUT")
         archive, table = experiment.layout.labels == "archive", None

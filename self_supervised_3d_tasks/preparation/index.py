@@ -19,6 +19,7 @@ from self_supervised_3d_tasks.data.folders.subjects import subjects_of
 from self_supervised_3d_tasks.data.folders.trees import Place, Tree
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.atomic import atomic_write
+from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.files.tables import encode_table
 
 SOURCE = "FOLDER"
@@ -50,7 +51,7 @@ def prepare(source: Path, output: Path, options: Options) -> None:
     Raises:
         UserError: There is no scan, no case has the channels, or ``output`` exists with another content.
     """
-    source, output = (Path(os.path.abspath(path.expanduser())) for path in (source, output))
+    source, output = (Path(os.path.abspath(as_path(path))) for path in (source, output))
     if output.suffix.lower() != ".csv":
         raise UserError(f"{output}: expected the name of a CSV file, such as index.csv; choose another --output.")
     found = _Cases(source, options)
@@ -175,7 +176,7 @@ class _Cases:
         """Return the masks in folders of their own."""
         folders = dict(tree.mask_folders)
         if self.options.label_dir:
-            folders = {tree.root: Path(os.path.abspath(os.path.expanduser(self.options.label_dir)))}
+            folders = {tree.root: Path(os.path.abspath(as_path(self.options.label_dir)))}
         elif not folders:
             beside = [tree.root.with_name(name) for name in naming.mask_folders_of(tree.root.name)]
             folders = {tree.root: next(filter(Path.is_dir, beside))} if any(map(Path.is_dir, beside)) else {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.encoders.base import size_text
@@ -66,7 +67,7 @@ def build(
         x = layers.global_pool(2, pooling, name="global_pool")(x)
     encoder = keras.Model(image, x, name="encoder")
     if encoder_weights:
-        _load_weights(encoder, Path(encoder_weights).expanduser())
+        _load_weights(encoder, as_path(encoder_weights))
     return encoder
 
 
@@ -102,7 +103,7 @@ def smallest_edge(name: str) -> int:
 
 def check_weight_file(encoder_weights: str) -> None:
     """Raise `UserError` if the file of initial weights is not there or has another suffix; loads no Keras."""
-    path = Path(encoder_weights).expanduser()
+    path = as_path(encoder_weights)
     if path.suffix not in WEIGHT_SUFFIXES:
         raise UserError(
             f"encoder_weights: expected a local file that ends in .keras, .weights.h5 or _notop.h5, received "
