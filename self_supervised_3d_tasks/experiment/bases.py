@@ -26,7 +26,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[str]]:
 def _read(chain: tuple[Path, ...], seen: dict[str, None]) -> dict[str, Any]:
     """Return the keys of the last file of ``chain``, each of which is a base of the file before; note its bases."""
     where = " → ".join(map(os.path.normpath, chain))
-    if chain[-1].resolve() in [file.resolve() for file in chain[:-1]]:
+    if os.path.realpath(chain[-1]) in map(os.path.realpath, chain[:-1]):
         raise UserError(f"{where}: no file can be its own base; remove one of these")
     values = _json_object(chain[-1], where)
     bases = values.pop("base", [])

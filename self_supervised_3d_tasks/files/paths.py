@@ -91,6 +91,14 @@ def problem(path: Path, *, folder: bool = False) -> str:
     return f"is {_KINDS.get(kind, 'neither a file nor a folder')}, expected a {expected}; give another path"
 
 
+def is_folder(entry: os.DirEntry) -> bool:
+    """Return whether an entry of a listing is a folder, or a link to one; links that lead in a circle are none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def check_file(path: Path, where: str | None = None) -> Path:
     """Return the path of a regular file.
 

@@ -76,7 +76,7 @@ class Scoring:
     @property
     def path(self) -> Path:
         """``scores.csv`` in the folder of masks, or ``<name>_scores.csv`` beside the table ``<name>.csv``."""
-        is_table = self.target.suffix == ".csv"
+        is_table = self.target.suffix.lower() == ".csv"
         return self.target.with_name(f"{self.target.stem}_scores.csv") if is_table else self.target / "scores.csv"
 
     def write(self) -> list[str]:

@@ -82,10 +82,6 @@ class _Cases:
         if not tree.files:
             raise UserError(f"{source}: holds no {' or '.join(formats.suffixes())} files. Check the path.")
         self.left_out = {path: reason for path, reason in tree.left_out if reason != trees.MASKS}
-        for place, path in list(tree.files.items()):
-            if any("\ud800" <= letter <= "\udfff" for letter in os.fspath(path)):
-                self.left_out[path] = "names that are no UTF-8 text"
-                del tree.files[place]
         beside = naming.masks_beside(tree.files)
         if options.label_stem:
             ends = (place for place in tree.files if place.stem.endswith(options.label_stem))

@@ -227,7 +227,7 @@ def _listing(folder: str) -> dict[str, os.DirEntry]:
 
 def _problem(file: Path, entry: os.DirEntry | None) -> str:
     """Return what is wrong with a file, or an empty string."""
-    if entry is not None and entry.is_file():
+    if entry is not None and (entry.is_file(follow_symlinks=False) or not problem(file)):
         return "" if formats.suffix_of(file) else f"does not end in {' or '.join(formats.suffixes())}; convert it"
     if any(module.is_scan(file) for module in formats.known() if hasattr(module, "is_scan")):
         return ""  # no file of its own

@@ -15,7 +15,7 @@ from absl import logging
 from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.data.folders import naming
 from self_supervised_3d_tasks.errors import UserError, describe
-from self_supervised_3d_tasks.files.paths import composed, problem
+from self_supervised_3d_tasks.files.paths import composed, is_folder, problem
 
 HIDDEN, OTHER, SAME = "hidden", "of other formats", "links into the same folder"
 EMPTY, MASKS, BIDS = "sub-folders without scans", "folders of masks", "derivatives or sourcedata of BIDS"
@@ -130,16 +130,16 @@ class _Search:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
             raise UserError(f"cannot be listed: {describe(error)}") from error
-        folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+        folders = [entry for entry in entries if is_folder(entry) and not entry.name.startswith(".")]
         found, masks = len(self.tree.files), _mask_folders({entry.name for entry in folders})
         others = []
         for entry in entries:
             if entry.name.startswith("."):
                 self._leave(entry.path, HIDDEN)
-            elif not self._takes(entry, place) and not entry.is_dir():
+            elif not self._takes(entry, place) and not is_folder(entry):
                 others.append(entry.path)
                 self._check_slice(entry)
-        formats.check_headers([Path(entry.path) for entry in entries if not entry.is_dir()], self.suffixes)
+        formats.check_headers([Path(entry.path) for entry in entries if not is_folder(entry)], self.suffixes)
         taken = self._series_of(folder, place, others)
         for path in others if not taken else [path for path in others if path not in taken]:
             self._leave(path, OTHER)
@@ -164,7 +164,7 @@ class _Search:
             return False
         stem = composed(entry.name[: len(entry.name) - len(suffix)])
         if not stem.endswith(self.endings):
-            if not entry.is_dir():
+            if not is_folder(entry):
                 self._leave(entry.path, UNCHOSEN)
             return True
         if _is_dangling(entry):

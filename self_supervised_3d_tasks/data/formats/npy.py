@@ -31,7 +31,8 @@ def read_mask(path: Path, rank: int) -> Volume:
 
 def write_mask(path: Path, mask: np.ndarray, reference: Header) -> None:
     """Write the array as it is."""
-    np.save(path, mask, allow_pickle=False)
+    with open(path, "wb") as file:  # to another name than *.npy NumPy would add that
+        np.save(file, mask, allow_pickle=False)
 
 
 def _open(path: Path) -> np.ndarray:
