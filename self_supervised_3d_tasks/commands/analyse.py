@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from self_supervised_3d_tasks import commands, terminal
+from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.pretraining.analysis import Sample, analyse
 
@@ -34,7 +35,7 @@ def execute(run: str) -> None:
     Raises:
         UserError: It is not the folder of a finished pretraining of a task with a decoder, or scans cannot be read.
     """
-    folder, options = RunFolder.open(run), flags.FLAGS
+    folder, options = RunFolder.open(as_path(run)), flags.FLAGS
     terminal.say(analyse(folder, Sample(options.data_dir, options.num_wholes, options.parts_per_whole, options.seed)))
     terminal.say(f"written: {folder.analysis}")
 

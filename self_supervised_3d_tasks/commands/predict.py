@@ -21,6 +21,7 @@ from absl import flags, logging
 from self_supervised_3d_tasks import commands, terminal
 from self_supervised_3d_tasks.errors import ScansFailed
 from self_supervised_3d_tasks.files import lock
+from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.prediction import Predictor, Scoring, load_predictor
 
 USAGE = (
@@ -68,9 +69,9 @@ def execute(run: str, source: str, target: str) -> None:
         UserError: The run is not finished, or the only input cannot be read.
     """
     given = flags.FLAGS
-    runs, (source, target) = [run, *given.also], (Path(item).expanduser() for item in (source, target))
+    runs, (source, target) = [run, *given.also], map(as_path, (source, target))
     predictor = load_predictor(
-        *(Path(item).expanduser() for item in runs),
+        *map(as_path, runs),
         job=given.job,
         ensemble=given.ensemble,
         mirror=given.mirror,
@@ -80,7 +81,7 @@ def execute(run: str, source: str, target: str) -> None:
     logging.info("%s", predictor.describe())
     scoring = None
     if given.scores is not None:
-        scoring = Scoring.of(predictor, source, target, Path(given.scores), resume=given.resume)
+        scoring = Scoring.of(predictor, source, target, as_path(given.scores), resume=given.resume)
     with contextlib.nullcontext() if given.dry_run else _held(predictor, source, target):
         failed = [_told(lines) for lines in (_predicted(predictor, source, target), _scored(scoring))]
     if any(failed):

@@ -14,6 +14,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.experiment.shared_keys import Experiment
 from self_supervised_3d_tasks.files import run_files
+from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.files.run_files import Geometry
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 
@@ -59,7 +60,7 @@ def compare(mine: dict[str, Any], checkpoint: str | Path) -> list[str]:
         mine: From `record`.
         checkpoint: The run folder of a pretraining, or a ``.keras`` file.
     """
-    source = Path(checkpoint).expanduser()
+    source = as_path(checkpoint)
     path = RunFolder(source if source.is_dir() else source.parent).geometry
     try:
         theirs = run_files.read(path, Geometry) if path.exists() else None

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.experiment import defaults, registry
 from self_supervised_3d_tasks.experiment.shared_keys import Count, Experiment, PositiveFloat, PositiveInt
+from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.ops.augment import Rules
 
@@ -43,7 +44,7 @@ class TrainExperiment(Experiment):
 
     def run_location(self) -> tuple[Path, str]:
         """Return the parent and the name of the run folder: ``<base_workspace>/<algorithm>_<dataset_name>``."""
-        return Path(self.base_workspace).expanduser(), self.run_name or f"{self.algorithm}_{self.dataset_name}"
+        return as_path(self.base_workspace), self.run_name or f"{self.algorithm}_{self.dataset_name}"
 
 
 class FinetuneExperiment(Experiment):
@@ -174,8 +175,8 @@ class FinetuneExperiment(Experiment):
     def run_location(self) -> tuple[Path, str]:
         """Return parent and name of the run folder: as upstream, ``<checkpoint>_test`` beside the checkpoint."""
         if self.run_name or not self.model_checkpoint:
-            return Path(self.base_workspace).expanduser(), self.run_name or "random_test"
-        checkpoint = Path(self.model_checkpoint).expanduser()
+            return as_path(self.base_workspace), self.run_name or "random_test"
+        checkpoint = as_path(self.model_checkpoint)
         if checkpoint.name in map(str, (RunFolder.encoder, RunFolder.encoder_decoder)):
             checkpoint = checkpoint.parent
         return checkpoint.parent, f"{checkpoint.name.removesuffix('.keras')}_test"

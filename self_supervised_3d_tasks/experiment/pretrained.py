@@ -13,6 +13,7 @@ from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment, TrainExperiment
 from self_supervised_3d_tasks.experiment.shared_keys import names_of_channels
 from self_supervised_3d_tasks.files.json_files import read_json
+from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.transfer.encoder import find_encoder
 
@@ -195,7 +196,7 @@ def _config(values: dict[str, Any]) -> Path | None:
     checkpoint = values.get("model_checkpoint")
     if not isinstance(checkpoint, str):
         return None
-    source = Path(checkpoint).expanduser()
+    source = as_path(checkpoint)
     path = RunFolder(source if source.is_dir() else source.parent).config
     return path if source.exists() and path.exists() else None
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 from self_supervised_3d_tasks.errors import UserError, nearest
+from self_supervised_3d_tasks.files.paths import shown
 from self_supervised_3d_tasks.models import heads
 
 _PACKAGES = {
@@ -55,7 +56,7 @@ def canonical(kind: str, name: str, key: str) -> str:
     if resolved in names:
         return resolved
     hint = f"known names: {', '.join(names)}.{nearest(name.lower(), [*names, *ALIASES[kind]])}"
-    raise UserError(f"{key}: no {kind} is called {name!r}; {hint}")
+    raise UserError(f"{key}: no {kind} is called {shown(name)!r}; {hint}")
 
 
 def prediction(name: str) -> tuple[str, str]:
@@ -72,7 +73,7 @@ def prediction(name: str) -> tuple[str, str]:
         f"known names: {', '.join(masks)} for masks; {', '.join(classes)} for classes of whole scans."
         f"{nearest(name.lower(), [*masks, *ALIASES['decoder'], *classes])}"
     )
-    raise UserError(f"prediction_architecture: no decoder or head is called {name!r}; {hint}")
+    raise UserError(f"prediction_architecture: no decoder or head is called {shown(name)!r}; {hint}")
 
 
 def algorithm(name: str) -> type:

@@ -12,6 +12,7 @@ from self_supervised_3d_tasks.data.preparing.resampling import Interpolation
 from self_supervised_3d_tasks.data.preparing.scaling import Scaling
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.experiment import defaults, registry
+from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.ops.augment import Rules
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -161,7 +162,7 @@ class Experiment(BaseModel):
     @property
     def cache_folder(self) -> Path:
         """Where prepared scans are kept when they do not fit into memory."""
-        return Path(self.cache_dir or Path(self.base_workspace) / "cache").expanduser()
+        return as_path(self.cache_dir or Path(self.base_workspace) / "cache")
 
     @property
     def crop_shape(self) -> tuple[int, ...] | None:

@@ -14,6 +14,7 @@ from self_supervised_3d_tasks import plots, training
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.errors import TrainingDiverged
 from self_supervised_3d_tasks.experiment import geometry
+from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.files.run_files import LeakageRecord, SweepSplit
 from self_supervised_3d_tasks.files.run_folder import RunFolder, environment
 from self_supervised_3d_tasks.finetuning import leakage, misleading
@@ -43,7 +44,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
     store = _read_scans(plan, folder)
     training.set_precision(experiment.mixed_precision)
     logging.info("\n%s", plan.describe_jobs())
-    baseline = RunFolder.open(experiment.random_from) if experiment.random_from else None
+    baseline = RunFolder.open(as_path(experiment.random_from)) if experiment.random_from else None
     if baseline:
         check_baseline(plan, baseline)
     rows: list[ScoreRow] = []

@@ -30,7 +30,7 @@ def write_probabilities(path: Path, probabilities: np.ndarray, scan: Header) -> 
         scan: Header of the scan.
     """
     with atomic_write(path) as temporary:
-        if path.suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             np.save(temporary, probabilities, allow_pickle=False)
             return
         stored, affine = probabilities, scan.affine

@@ -38,7 +38,7 @@ class TablePredictor(Predictor):
 
     def plan(self, source: Path, target: Path, *, resume: bool = False) -> Plan:
         """Return each image with the path of the table; with ``resume`` without those that the table has."""
-        if target.is_dir() or target.suffix != ".csv":
+        if target.is_dir() or target.suffix.lower() != ".csv":
             raise UserError(f"{target}: this model gives {self.task.ANSWER}; OUTPUT must be a file that ends in .csv")
         if target.exists() and not resume:
             raise UserError(f"{target}: exists already; choose another OUTPUT, or add to it with --resume")

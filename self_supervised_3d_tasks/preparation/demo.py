@@ -21,6 +21,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files import lock
 from self_supervised_3d_tasks.files.atomic import TEMPORARY_PREFIX, atomic_write
 from self_supervised_3d_tasks.files.json_files import read_json, write_json
+from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.preparation import _synthetic_brain as brain
 
 nib = lazy.load("nibabel")
@@ -86,7 +87,7 @@ def prepare(output: Path, options: Options) -> None:
     Raises:
         UserError: ``output`` holds anything else or cannot be written, or nilearn is not installed.
     """
-    output = output.expanduser().resolve()
+    output = as_path(output).resolve()
     with lock.beside(output, "wait until it has ended, or choose another --output"):
         _prepare(output, options)
 

@@ -20,6 +20,7 @@ from self_supervised_3d_tasks.data.folders.trees import Place, Tree
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files import lock
 from self_supervised_3d_tasks.files.atomic import atomic_write
+from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.files.tables import encode_table
 
 SOURCE = "FOLDER"
@@ -51,7 +52,7 @@ def prepare(source: Path, output: Path, options: Options) -> None:
     Raises:
         UserError: There is no scan, no case has the channels, or ``output`` exists with another content.
     """
-    source, output = (Path(os.path.abspath(path.expanduser())) for path in (source, output))
+    source, output = (Path(os.path.abspath(as_path(path))) for path in (source, output))
     if output.suffix.lower() != ".csv":
         raise UserError(f"{output}: expected the name of a CSV file, such as index.csv; choose another --output.")
     found = _Cases(source, options)
@@ -83,10 +84,6 @@ class _Cases:
         if not tree.files:
             raise UserError(f"{source}: holds no {' or '.join(formats.suffixes())} files. Check the path.")
         self.left_out = {path: reason for path, reason in tree.left_out if reason != trees.MASKS}
-        for place, path in list(tree.files.items()):
-            if any("\ud800" <= letter <= "\udfff" for letter in os.fspath(path)):
-                self.left_out[path] = "names that are no UTF-8 text"
-                del tree.files[place]
         beside = naming.masks_beside(tree.files)
         if options.label_stem:
             ends = (place for place in tree.files if place.stem.endswith(options.label_stem))
@@ -177,7 +174,7 @@ class _Cases:
         """Return the masks in folders of their own."""
         folders = dict(tree.mask_folders)
         if self.options.label_dir:
-            folders = {tree.root: Path(os.path.abspath(os.path.expanduser(self.options.label_dir)))}
+            folders = {tree.root: Path(os.path.abspath(as_path(self.options.label_dir)))}
         elif not folders:
             beside = [tree.root.with_name(name) for name in naming.mask_folders_of(tree.root.name)]
             folders = {tree.root: next(filter(Path.is_dir, beside))} if any(map(Path.is_dir, beside)) else {}

@@ -16,6 +16,7 @@ from absl import logging
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.models import check_model_file, load_model
+from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.transfer.match import LoadReport, Name, match, tensors_of
@@ -30,7 +31,7 @@ def find_encoder(source: Path | str) -> Path:
     Raises:
         UserError: There is no such file, or it is damaged or of another format.
     """
-    source = Path(source).expanduser()
+    source = as_path(source)
     if not source.exists() and not source.suffix:
         raise UserError(f"{source}: no such run folder; run the pretraining first (train.py), or name another one")
     if not source.is_dir():

@@ -19,6 +19,7 @@ from absl import logging
 
 from self_supervised_3d_tasks.data.volumes import Header, Volume, as_float32, readable, with_channels
 from self_supervised_3d_tasks.errors import UserError, nearest
+from self_supervised_3d_tasks.files.paths import check_file
 
 SUFFIX = ".npz"
 SUFFIXES = ()  # of files; a scan is a part of one
@@ -228,7 +229,7 @@ def _array(archive: Path, name: str) -> np.ndarray:
 
 def _stamp(archive: Path) -> Stamp:
     with readable(archive):
-        state = archive.stat()
+        state = check_file(archive).stat()
         return state.st_mtime_ns, state.st_size
 
 
