@@ -49,6 +49,8 @@ def _json_object(path: Path, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: cannot be read ({error})") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except (RecursionError, ValueError):
+        raise UserError(f"{where}: has a number of thousands of digits, or thousands of nested brackets") from None
     if not isinstance(values, dict):
         raise UserError(f"{where}: expected a JSON object of keys, found {type(values).__name__}")
     return values

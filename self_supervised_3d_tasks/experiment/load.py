@@ -13,6 +13,7 @@ from self_supervised_3d_tasks.experiment import bases, build, checks, legacy, pr
 from self_supervised_3d_tasks.experiment.keys import Experiment, FinetuneExperiment, TrainExperiment
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 
+LONGEST_ECHO = 200  # characters of a received value
 COMMANDS: dict[str, type[Experiment]] = {"train": TrainExperiment, "finetune": FinetuneExperiment}
 
 
@@ -104,7 +105,11 @@ def _sentence(error: dict[str, Any]) -> str:
         return f"{key}: this key is required"
     if not error["loc"]:
         return message
-    return f"{key}: {message[0].lower()}{message[1:]}, received {json.dumps(error['input'], default=str)}"
+    return f"{key}: {message[0].lower()}{message[1:]}, received {_shortened(json.dumps(error['input'], default=str))}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_ECHO else f"{text[:LONGEST_ECHO]}… ({len(text):,} characters)"
 
 
 def override(values: dict[str, Any], item: str) -> None:

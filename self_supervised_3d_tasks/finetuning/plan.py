@@ -11,7 +11,7 @@ from self_supervised_3d_tasks.data.preparing.spacing import warn_of_grids
 from self_supervised_3d_tasks.data.splits import Split
 from self_supervised_3d_tasks.downstream import task_of
 from self_supervised_3d_tasks.downstream.base import DownstreamTask
-from self_supervised_3d_tasks.experiment import build, geometry
+from self_supervised_3d_tasks.experiment import build, geometry, network_size
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.finetuning import leakage, misleading
 from self_supervised_3d_tasks.finetuning.job import Job, steps_per_epoch
@@ -113,7 +113,8 @@ def plan(experiment: FinetuneExperiment) -> Plan:
     """List and split the scans, enumerate the jobs, and warn of what would mislead, see `misleading`.
 
     Raises:
-        UserError: A folder, mask or class is missing, there are too few subjects, or the checkpoint does not exist.
+        UserError: A folder, mask or class is missing, there are too few subjects, the checkpoint does not exist, or the
+            network does not fit into the memory.
     """
     task = task_of(experiment)
     task.check()
@@ -149,6 +150,7 @@ def plan(experiment: FinetuneExperiment) -> Plan:
     labels = {case: [case.label] for case in train_cases if case.label is not None}
     misleading.warn_of_classes(experiment, jobs, labels)
     whole = Plan(build.settle_spacing(experiment, Plan(experiment, jobs).learned_from), jobs)
+    network_size.check(experiment, lambda: build.make_model(experiment, seed=0)[1], experiment.batch_size)
     leakage.look_for(experiment, whole.test)  # what names alone forbid is not found after hours of reading
     return whole
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from self_supervised_3d_tasks.algorithms.base import Algorithm
 from self_supervised_3d_tasks.algorithms.kinds import TurningAlgorithm
 from self_supervised_3d_tasks.data import splits
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import build
+from self_supervised_3d_tasks.experiment import build, network_size
 from self_supervised_3d_tasks.experiment.keys import TrainExperiment
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models.encoders import keras_applications
@@ -48,6 +48,12 @@ class Plan:
         encoder = build.make_encoder(self.experiment, self.algorithm.encoder_shape, seed=seed)
         return self.algorithm.make_model(encoder, seed=seed + 10_000)
 
+    def without_weights(self) -> Plan:
+        """Return the plan of a pretraining whose encoder begins with random weights."""
+        if not getattr(self.experiment, "encoder_weights", None):
+            return self
+        return replace(self, experiment=self.experiment.model_copy(update={"encoder_weights": None}))
+
     def describe(self, model: keras.Model | None = None) -> str:
         """Return the plan as text.
 
@@ -76,8 +82,9 @@ def plan(experiment: TrainExperiment) -> Plan:
     """List and split the scans and size the steps.
 
     Raises:
-        UserError: The folder or ``encoder_weights`` is missing, there are too few subjects to split, or too few scans
-            meet in a batch or in a part of the split for a task that compares scans.
+        UserError: The folder or ``encoder_weights`` is missing, there are too few subjects to split, too few scans
+            meet in a batch or in a part of the split for a task that compares scans, or the network does not fit into
+            the memory.
     """
     if weights := getattr(experiment, "encoder_weights", None):
         keras_applications.check_weight_file(weights)
@@ -92,7 +99,9 @@ def plan(experiment: TrainExperiment) -> Plan:
     _check_other_scans(algorithm, parts, scans_per_step, experiment.crops_per_scan)
     crops = len(parts["train"]) * experiment.crops_per_scan
     steps_per_epoch = experiment.steps_per_epoch or math.ceil(crops / scans_per_step)
-    return Plan(experiment, algorithm, **parts, scans_per_step=scans_per_step, steps_per_epoch=steps_per_epoch)
+    made = Plan(experiment, algorithm, **parts, scans_per_step=scans_per_step, steps_per_epoch=steps_per_epoch)
+    network_size.check(experiment, made.without_weights().build_model, scans_per_step)
+    return made
 
 
 def _check_other_scans(
