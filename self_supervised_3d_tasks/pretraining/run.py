@@ -42,7 +42,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
         TrainingDiverged: The loss or a weight became NaN or infinite.
     """
     experiment, algorithm = plan.experiment, plan.algorithm
-    train, validation = (read_scans(experiment, algorithm, cases) for cases in (plan.train, plan.validation))
+    train, validation = (read_scans(experiment, algorithm, cases, part) for part, cases in plan.parts.items())
     names = {"train": train.names, "validation": validation.names}
     folder.pin_json(RunFolder.split, names | {"skipped": train.store.skipped + validation.store.skipped})
     folder.write_json(RunFolder.geometry, geometry.record(experiment, train.store.headers + validation.store.headers))

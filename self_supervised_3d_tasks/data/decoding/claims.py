@@ -38,7 +38,7 @@ def check(
         ValueError: The file is too small, or holds far more; what `volumes.readable` says of a damaged file fits.
         UserError: See `check_memory`.
     """
-    claimed = math.prod(shape) * itemsize
+    claimed = math.prod(map(int, shape)) * itemsize  # numbers of numpy would overflow
     claim = f"its header claims {' × '.join(map(str, shape))} voxels, {machine.readable_bytes(claimed)}"
     if claimed > stored * ratio:
         at_most = f", which hold at most {machine.readable_bytes(stored * ratio)}" if ratio > 1 else ""
@@ -50,7 +50,7 @@ def check(
 
 def check_memory(path: Path, shape: Sequence[int]) -> None:
     """Raise `UserError` for a scan ``(*shape)`` that does not fit into the memory once it is decoded."""
-    needed, there = math.prod(shape) * _DECODED_BYTES, machine.memory_bytes()
+    needed, there = math.prod(map(int, shape)) * _DECODED_BYTES, machine.memory_bytes()
     if needed > there:
         raise UserError(
             f"{path}: has {' × '.join(map(str, shape))} voxels, which take {machine.readable_bytes(needed)} of memory, "

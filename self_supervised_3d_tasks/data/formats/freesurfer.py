@@ -58,7 +58,7 @@ def _open(path: Path) -> StoredScan:
     header = nib.MGHImage.header_class(block)
     check_spacing(header["delta"], path, "delta")
 
-    shape, itemsize = header.get_data_shape(), header.get_data_dtype().itemsize
+    shape, itemsize = tuple(map(int, header.get_data_shape())), header.get_data_dtype().itemsize
     stored, offset = path.stat().st_size, header.get_data_offset()
     if _is_compressed(path):
         claims.check(path, shape, itemsize, stored, ratio=claims.DEFLATE)

@@ -19,12 +19,12 @@ from self_supervised_3d_tasks.data.preparing.placement import Placement
 from self_supervised_3d_tasks.data.preparing.spacing import warn_of_grids
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import disk, filling
+from self_supervised_3d_tasks.data.store.bad_files import MAX_REPORTED, BadFiles
 from self_supervised_3d_tasks.data.store.entries import Entry, Loader
 from self_supervised_3d_tasks.data.store.filling import OrError
 from self_supervised_3d_tasks.data.volumes import Header, check_same_grid
 from self_supervised_3d_tasks.errors import UserError
 
-MAX_REPORTED = 10
 NUM_LOOKED_AT = 16
 LEAST_CONTRAST = 0.05
 
@@ -43,11 +43,11 @@ class VolumeStore:
         cache_dir: Folder of the disk cache. It may be shared by runs and processes, and deleted between them.
         on_bad_file: ``"stop"``: UserError; ``"skip"``: warn, leave the case out and remember it in
             ``skipped``.
+        part: What messages call the cases: the part of a split that they are.
 
     Attributes:
         cases: The usable cases, in the given order.
         headers: Those of the scans that could be opened.
-        skipped: ``{"case": name, "reason": message}`` of the others.
 
     Raises:
         UserError: A file cannot be used (or with "skip" none can), or the disk cache has no place.
@@ -62,13 +62,13 @@ class VolumeStore:
         cache: str = "auto",
         cache_dir: Path | None = None,
         on_bad_file: str = "stop",
+        part: str = "",
     ) -> None:
         self.preprocessing = preprocessing
         self.num_classes = num_classes
-        self.skipped: list[dict[str, str]] = []
-        self._skip = on_bad_file == "skip"
+        self._bad = BadFiles(skip=on_bad_file == "skip", part=part)
         check = OrError(functools.partial(check_case, preprocessing=preprocessing, num_classes=num_classes))
-        headers = self._keep_good(cases, map(check, cases), max_errors=MAX_REPORTED)
+        headers = self._bad.good(cases, map(check, cases), max_errors=MAX_REPORTED)
         self.headers = list(headers.values())
         warn_of_grids(self.headers, preprocessing)
         shapes = {case: preprocessing.fitted_shape(header) for case, header in headers.items()}
@@ -77,7 +77,7 @@ class VolumeStore:
             plan = filling.plan(Loader(preprocessing, num_classes), shapes, cache, folder)
             self._loader = plan.loader
             with contextlib.closing(plan.entries(shapes)) as loaded:
-                self._entries = self._keep_good(shapes, loaded, max_errors=1)
+                self._entries = self._bad.good(shapes, loaded, max_errors=1)
         finally:
             archives.release()  # the store holds the scans now
         self.cases = list(self._entries)
@@ -114,28 +114,14 @@ class VolumeStore:
                 clipped[0],
             )
 
+    @property
+    def skipped(self) -> list[dict[str, str]]:
+        """The cases that are left out, ``{"case": name, "reason": message}``."""
+        return self._bad.skipped
+
     def skip(self, case: Case, reason: str) -> None:
         """Warn that a case is left out, and remember it in ``skipped``."""
-        logging.warning("Skipped %s: %s", case.name, reason)
-        self.skipped.append({"case": case.name, "reason": reason})
-
-    def _keep_good(self, cases: Collection[Case], results: Iterable[Any], *, max_errors: int) -> dict[Case, Any]:
-        """Return the results that are no errors; with "stop", raise the first ``max_errors`` errors."""
-        good, errors = {}, []
-        for case, result in zip(cases, results, strict=True):
-            if not isinstance(result, UserError):
-                good[case] = result
-                continue
-            errors.append(str(result))
-            if self._skip:
-                self.skip(case, str(result))
-            elif len(errors) == max_errors:
-                break
-        if errors and not self._skip:
-            raise UserError("\n".join(errors))
-        if not good:
-            raise UserError("\n".join([f"None of {len(cases)} scans can be used.", *errors[:MAX_REPORTED]]))
-        return good
+        self._bad.skip_case(case, reason)
 
     def __len__(self) -> int:
         """Return the number of usable cases."""
