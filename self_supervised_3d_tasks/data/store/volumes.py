@@ -177,6 +177,10 @@ class VolumeStore:
         """Return a hash of each channel of the scan as it was read, see `content.hash_channels`."""
         return list(self._entry(index).scan.content)
 
+    def mapped(self, index: int) -> set[int]:
+        """Return the labels in the file of a mask that ``label_map`` turned into classes."""
+        return set(self._entry(index).mapped)
+
     def foreground_voxel(self, index: int, position: float) -> np.ndarray | None:
         """Return a voxel ``(rank,)`` with a label above 0, chosen by ``position`` in [0, 1), or None.
 
