@@ -15,8 +15,13 @@ import pytest
 
 from self_supervised_3d_tasks import machine
 from self_supervised_3d_tasks.data import formats
+from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.decoding import claims
 from self_supervised_3d_tasks.data.formats import archives
+from self_supervised_3d_tasks.data.preprocessing import Preprocessing
+from self_supervised_3d_tasks.data.store import filling
+from self_supervised_3d_tasks.data.store.entries import Loader
+from self_supervised_3d_tasks.data.store.volumes import check_case
 from self_supervised_3d_tasks.errors import UserError
 from tests.data.formats import dicom_files
 
@@ -199,3 +204,17 @@ def test_what_is_inflated_is_what_was_deflated(seed):
     with pytest.raises((ValueError, zlib.error)):
         claims.inflate(io.BytesIO(stream[:-12]), expected)
     assert claims.inflate(io.BytesIO(zlib.compress(whole)), expected) == whole[:expected]
+
+
+def test_scans_that_grow_beyond_the_memory_are_refused_by_their_headers(tmp_path, monkeypatch):
+    """4 × 5 × 6 voxels of 1 mm are 40 × 50 × 60 of 0.1 mm."""
+    nib.save(nib.Nifti1Image(SMALL, np.eye(4)), tmp_path / "a.nii")
+    case = Case("a", tmp_path / "a.nii", None, "a")
+    finer = Preprocessing((8, 8, 8), 1, target_spacing=(0.1, 0.1, 0.1), volume_fitting="crop")
+    check_case(case, finer, num_classes=None)
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 40 * 50 * 60 * 4 - 1)
+    with pytest.raises(UserError, match="a.nii: has 40 × 50 × 60 × 1 voxels, which take 480 kB of memory"):
+        check_case(case, finer, num_classes=None)
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 8 * 8 * 8 - 1)
+    with pytest.raises(UserError, match='cache: "memory", but the decoded scans take .* Set cache to "auto" or "disk"'):
+        filling.plan(Loader(finer, None), {case: (8, 8, 8, 1)}, "memory", None)

@@ -14,6 +14,7 @@ import numpy as np
 from absl import logging
 
 from self_supervised_3d_tasks.data.cases import Case
+from self_supervised_3d_tasks.data.decoding import claims
 from self_supervised_3d_tasks.data.formats import archives, read_header, read_mask_header
 from self_supervised_3d_tasks.data.preparing.placement import Placement
 from self_supervised_3d_tasks.data.preparing.spacing import warn_of_grids
@@ -209,7 +210,7 @@ def check_case(case: Case, preprocessing: Preprocessing, num_classes: int | None
     """Check the headers of a case and return that of the scan, with all its channels.
 
     Raises:
-        UserError: Rank, channels, shape or grids are wrong, or the mask is missing.
+        UserError: Rank, channels, shape or grids are wrong, the mask is missing, or the memory does not hold the scan.
     """
     headers = [read_header(path, preprocessing.rank) for path in case.images]
     masks = []
@@ -223,5 +224,5 @@ def check_case(case: Case, preprocessing: Preprocessing, num_classes: int | None
         check_same_grid(headers[0], header)
     channels = sum(header.shape[-1] for header in headers)
     header = replace(headers[0], shape=(*headers[0].shape[:-1], channels))
-    preprocessing.fitted_shape(header)
+    claims.check_memory(header.path, preprocessing.fitted_shape(header))
     return header
