@@ -50,6 +50,7 @@ setup(
         "numpy",
         "pillow>=10.1",
         "pydantic>=2.10",
+        "psutil",
         "pydicom>=3",
         "scikit-image",
         "scikit-learn",

@@ -16,7 +16,7 @@ NAME = PACKAGE.name
 
 # From the bottom to the top: a part may import those before it and files of its own, and no file imports in a circle.
 ORDER = [
-    *("errors", "lazy", "shapes", "terminal"),
+    *("errors", "lazy", "limits", "machine", "shapes", "terminal"),
     *("files", "ops", "losses", "models", "scores", "data", "algorithms", "training"),
     *("transfer", "experiment", "plots", "inference", "downstream", "analysis", "pretraining", "finetuning"),
     *("prediction", "preparation", "commands", "__main__"),
@@ -28,6 +28,7 @@ ALLOWED = {
     "matplotlib": {"plots"},
     "blosc2": {"data/store/disk.py"},
     "joblib": {"data/store/processes.py"},
+    "psutil": {"machine"},
     "nibabel": {
         "data/decoding/nifti_files.py",
         "data/formats/nifti_pairs.py",

@@ -18,7 +18,7 @@ from self_supervised_3d_tasks.data.preparing.scaling import IntensityRange, Scal
 from self_supervised_3d_tasks.data.volumes import Header, Volume
 from self_supervised_3d_tasks.errors import UserError
 
-_MAX_CLASSES = 256  # masks are kept as uint8
+MAX_CLASSES = 256  # masks are kept as uint8
 _LONGEST_AXIS = 8192  # of a resampled scan; longer ones come from a spacing in the wrong unit
 
 
@@ -222,8 +222,8 @@ class Preprocessing:
         Raises:
             UserError: A label is negative or not below ``num_classes`` after ``label_map``.
         """
-        if num_classes > _MAX_CLASSES:
-            raise UserError(f"num_classes: expected at most {_MAX_CLASSES}, received {num_classes}.")
+        if num_classes > MAX_CLASSES:
+            raise UserError(f"num_classes: expected at most {MAX_CLASSES}, received {num_classes}.")
         relabelled = volume.array.copy()
         for source, target in self.label_map.items():
             relabelled[volume.array == source] = target  # compared with the source: 1 -> 2, 2 -> 1 swaps

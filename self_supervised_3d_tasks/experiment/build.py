@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,10 @@ from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.formats import read_header
 from self_supervised_3d_tasks.data.preparing.spacing import median_spacing, warn_of_grids
+from self_supervised_3d_tasks.data.store.bad_files import MAX_REPORTED, BadFiles
+from self_supervised_3d_tasks.data.store.filling import OrError
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
+from self_supervised_3d_tasks.data.volumes import Header
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.experiment.keys import Experiment, FinetuneExperiment, TrainExperiment
@@ -17,6 +21,8 @@ from self_supervised_3d_tasks.models import heads
 from self_supervised_3d_tasks.ops import augment
 from self_supervised_3d_tasks.shapes import Model
 from self_supervised_3d_tasks.training import optimizers
+
+NUM_SAMPLE = 8  # scans of each part that a dry run reads
 
 
 def options_for(experiment: Experiment, consumer: Callable) -> dict[str, Any]:
@@ -58,8 +64,16 @@ def make_optimizer(experiment: Experiment, *, total_steps: int) -> Any:
     return optimizers.make_optimizer(experiment.lr, total_steps=total_steps, **options)
 
 
-def make_store(experiment: Experiment, cases: Sequence[Case], *, num_classes: int | None = None) -> VolumeStore:
+def make_store(
+    experiment: Experiment, cases: Sequence[Case], *, num_classes: int | None = None, part: str = ""
+) -> VolumeStore:
     """Read and prepare scans, and with ``num_classes`` their masks, which hold labels below it.
+
+    Args:
+        experiment: Says how.
+        cases: The scans.
+        num_classes: See above.
+        part: The part of a split that they are, for messages.
 
     Raises:
         UserError: A scan cannot be used, and the experiment does not say that such scans are skipped; or the scaling of
@@ -72,6 +86,7 @@ def make_store(experiment: Experiment, cases: Sequence[Case], *, num_classes: in
         cache=experiment.cache,
         cache_dir=experiment.cache_folder,
         on_bad_file=experiment.on_bad_file,
+        part=part,
     )
     store.check_contrast()
     return store
@@ -96,6 +111,29 @@ def check_headers(experiment: Experiment, cases: Sequence[Case]) -> None:
     """Raise `UserError` for the first scan whose header does not fit the experiment; no voxel is read."""
     headers = [check_case(case, experiment.preprocessing, num_classes=None) for case in cases]
     warn_of_grids(headers, experiment.preprocessing)
+
+
+def usable(
+    experiment: Experiment, cases: Sequence[Case], check: Callable[[Case], Header], part: str = ""
+) -> list[Header]:
+    """Return the headers of the scans that a run would begin with; no voxel is read.
+
+    Args:
+        experiment: Says whether bad scans are skipped.
+        cases: The scans.
+        check: Gives the header of a scan, or raises `UserError`.
+        part: The part of a split that they are, for messages.
+
+    Raises:
+        UserError: Scans cannot be used, and they are not skipped, or none is left.
+    """
+    bad = BadFiles(skip=experiment.on_bad_file == "skip", part=part)
+    return list(bad.good(cases, map(OrError(check), cases), max_errors=MAX_REPORTED).values())
+
+
+def sample(cases: Sequence[Case]) -> list[Case]:
+    """Return a few scans, evenly spread, that tell before a run what it would make of them."""
+    return list(cases[:: max(1, math.ceil(len(cases) / NUM_SAMPLE))])
 
 
 def image_augmentation(experiment: Experiment) -> Callable | None:

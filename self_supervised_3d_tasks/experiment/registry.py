@@ -13,6 +13,7 @@ import pkgutil
 import re
 from collections.abc import Callable
 from types import ModuleType
+from typing import get_type_hints
 
 from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.files.paths import shown
@@ -121,9 +122,13 @@ def options(consumer: Callable) -> dict[str, inspect.Parameter]:
 
     ``seed``, ``num_classes`` and ``name`` are left out because the experiment owns them.
     """
-    parameters = inspect.signature(consumer, eval_str=True).parameters.items()
+    is_class = inspect.isclass(consumer)
+    parameters = inspect.signature(consumer, eval_str=not is_class).parameters.items()
+    # What a class inherits is written in the names of the file that it comes from.
+    types = get_type_hints(consumer, include_extras=True) if is_class else {}
     own = {name: parameter for name, parameter in parameters if name not in ("seed", "num_classes", "name")}
-    return {name: parameter for name, parameter in own.items() if parameter.kind is parameter.KEYWORD_ONLY}
+    own = {name: parameter for name, parameter in own.items() if parameter.kind is parameter.KEYWORD_ONLY}
+    return {name: value.replace(annotation=types.get(name, value.annotation)) for name, value in own.items()}
 
 
 def descriptions(consumer: Callable) -> dict[str, str]:

@@ -13,11 +13,20 @@ from self_supervised_3d_tasks.data.preparing.scaling import Scaling
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.experiment import defaults, registry
 from self_supervised_3d_tasks.files.paths import as_path
+from self_supervised_3d_tasks.limits import (
+    Degrees,
+    Few,
+    Intensity,
+    Length,
+    Millimetres,
+    PositiveFew,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    ShareBelowOne,
+    Strength,
+)
 from self_supervised_3d_tasks.ops.augment import Rules
-
-PositiveInt = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
 
 
 class Experiment(BaseModel):
@@ -89,32 +98,32 @@ class Experiment(BaseModel):
 
     algorithm: str
     dataset_name: str
-    data_dim: PositiveInt | list[PositiveInt]
+    data_dim: Length | list[Length]
     data_is_3D: bool | None = None
-    number_channels: PositiveInt = 1
-    batch_size: PositiveInt = 2
+    number_channels: PositiveFew = 1
+    batch_size: Annotated[PositiveInt, Field(le=2**16)] = 2
     lr: PositiveFloat = 1e-3
     lr_schedule: Literal["constant", "cosine"] = "constant"
     optimizer: Literal["adam", "sgd"] = "adam"
-    momentum: Annotated[float, Field(ge=0, lt=1)] | None = Field(default_factory=defaults.momentum)
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    momentum: ShareBelowOne | None = Field(default_factory=defaults.momentum)
+    weight_decay: Strength = 0.0
     weight_decay_form: Literal["coupled", "decoupled"] | None = Field(default_factory=defaults.weight_decay_form)
     clipnorm: PositiveFloat | None = None
     clipvalue: PositiveFloat | None = None
-    seed: Count = 0
+    seed: Seed = 0
     deterministic: bool = False
     mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
     encoder_architecture: str | None = None
-    intensity_window: tuple[float, float] | None = defaults.of_layout(lambda layout: layout.intensity_window)
+    intensity_window: tuple[Intensity, Intensity] | None = defaults.of_layout(lambda layout: layout.intensity_window)
     intensity_scaling: Scaling = Field(default_factory=defaults.intensity_scaling)
     foreground_crop: ForegroundCrop = "none"
-    target_spacing: Literal["median"] | PositiveFloat | list[PositiveFloat] | None = None
+    target_spacing: Literal["median"] | Millimetres | list[Millimetres] | None = None
     interpolation: Interpolation = "linear"
     volume_fitting: Literal["resize", "crop", "exact"] | None = None
-    patches_per_scan: PositiveInt = 1
+    patches_per_scan: Annotated[PositiveInt, Field(le=10_000)] = 1
     augment: bool = False
-    augment_flip_axes: list[Count] | None = None
-    augment_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
+    augment_flip_axes: list[Few] | None = None
+    augment_degrees: Degrees | None = None
     augment_zoom_only: bool = False
     steps_per_epoch: PositiveInt | None = None
     channel_suffixes: list[str] | None = None
@@ -129,7 +138,7 @@ class Experiment(BaseModel):
     save_checkpoint_every_n_epochs: PositiveInt | None = None
     tensorboard: bool = True
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    use_gpu: list[Count] | None = None
+    use_gpu: list[Few] | None = None
 
     @property
     def layout(self) -> layouts.Layout:

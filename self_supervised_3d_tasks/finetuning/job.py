@@ -95,7 +95,7 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
     sizes = encoder.count_params(), model.count_params()
     logging.info("%s: training %d parameters, %d of them in the encoder", job.name, *reversed(sizes))
     if job.mode != "random":
-        _load(experiment, encoder, model)
+        load_pretrained(experiment, encoder, model)
     task = task_of(experiment)
     train_store, validation_store = store.subset(task.training_cases(job.split)), store.subset(job.split.validation)
     data = training.TrainingData(
@@ -146,8 +146,17 @@ def warn_of_standstill(name: str, history: Sequence[Mapping[str, float]]) -> Non
         )
 
 
-def _load(experiment: FinetuneExperiment, encoder: keras.Model, model: keras.Model) -> None:
-    """Copy what ``transfer`` names from the pretrained model."""
+def load_pretrained(experiment: FinetuneExperiment, encoder: keras.Model, model: keras.Model) -> None:
+    """Copy what ``transfer`` names from the pretrained model.
+
+    Args:
+        experiment: Names the pretrained model.
+        encoder: Gets its weights.
+        model: The whole network, whose decoder may get them too.
+
+    Raises:
+        UserError: They are missing, damaged or of other shapes.
+    """
     source, allow_partial = experiment.model_checkpoint, experiment.allow_partial_load
     report = transfer.load_encoder(encoder, source, channel_map=experiment.channel_map, allow_partial=allow_partial)
     logging.info("%s", report)

@@ -6,18 +6,20 @@ interrupted one continues after its last finished epoch.
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import logging
 
 from self_supervised_3d_tasks import plots, training
+from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.errors import TrainingDiverged
 from self_supervised_3d_tasks.experiment import geometry
 from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.files.run_files import LeakageRecord, SweepSplit
 from self_supervised_3d_tasks.files.run_folder import RunFolder, environment
-from self_supervised_3d_tasks.finetuning import leakage, misleading
+from self_supervised_3d_tasks.finetuning import leakage
 from self_supervised_3d_tasks.finetuning.baseline import check_baseline, check_labels, take_over
 from self_supervised_3d_tasks.finetuning.job import finished_rows, run_job
 from self_supervised_3d_tasks.finetuning.plan import Plan, plan
@@ -59,7 +61,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
             # One unlucky seed must not discard a sweep of hours: the other jobs go on, the failure is told at the end.
             diverged.append(f"{job.name}: {error}")
             logging.error("%s", diverged[-1])
-    write_results(plan, folder, rows)
+    write_results(plan, folder, rows, [case for case in plan.test if case in set(store.cases)])
     if diverged:
         raise TrainingDiverged("; ".join(diverged))
 
@@ -87,13 +89,20 @@ def _read_scans(plan: Plan, folder: RunFolder) -> VolumeStore:
     else:
         logging.log(logging.INFO if found.is_clean else logging.WARNING, "%s", found)
         folder.write_json(RunFolder.leakage, {"summary": str(found)} | dataclasses.asdict(found))
-    misleading.warn_of_classes(experiment, plan.jobs, task.classes_in(store.subset(plan.learned_from)))
+    plan.check_labels(store)
     folder.pin(RunFolder.split, parts | {"skipped": store.skipped}, SweepSplit)
     return store
 
 
-def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
-    """Write the tables and plots of a sweep and log the table."""
+def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow], test: Sequence[Case]) -> None:
+    """Write the tables and plots of a sweep and log the table.
+
+    Args:
+        plan: The sweep's plan.
+        folder: Its run folder.
+        rows: The scores of its finished jobs.
+        test: The test cases that can be used.
+    """
     experiment, task = plan.experiment, plan.task
     logging.info("all jobs have ended; now tables and pictures are written")
     modes = [mode for mode, _ in experiment.modes()]
@@ -119,7 +128,7 @@ def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
         groups[job.percent, job.mode].append(folder.job(job.name))
     task.plot(folder.plots, groups)
     unit = "folds" if experiment.do_cross_val else "repetitions"
-    notes = task.notes(plan.test)
+    notes = task.notes(test)
     if folder.leakage.exists():
         notes.append(folder.read(RunFolder.leakage, LeakageRecord).summary)
     options = {"unit": unit, "undefined": task.UNDEFINED, "distances": distances, "remarks": notes}

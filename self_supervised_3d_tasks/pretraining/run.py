@@ -43,7 +43,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
         TrainingDiverged: The loss or a weight became NaN or infinite.
     """
     experiment, algorithm = plan.experiment, plan.algorithm
-    train, validation = (read_scans(experiment, algorithm, cases) for cases in (plan.train, plan.validation))
+    train, validation = (read_scans(experiment, algorithm, cases, part) for part, cases in plan.parts.items())
     names = {"train": train.names, "validation": validation.names}
     skipped = train.store.skipped + validation.store.skipped
     folder.pin(RunFolder.split, names | {"skipped": skipped}, PretrainingSplit)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from self_supervised_3d_tasks.data.decoding import claims
 from self_supervised_3d_tasks.data.volumes import Header, Volume, as_float32, as_labels, check_numbers, with_channels
 from self_supervised_3d_tasks.errors import UserError
 
@@ -53,4 +54,5 @@ def _open(path: Path) -> np.ndarray:
             "it, for example with array.astype(float)."
         ) from error
     check_numbers(array.dtype, path)
+    claims.check(path, array.shape, array.itemsize, path.stat().st_size - array.offset, is_end=True)
     return array

@@ -48,10 +48,14 @@ class Classes:
     Args:
         num_classes: Every class is below it.
         label_map: Source label to class, for the labels that change.
+
+    Attributes:
+        met: The labels that were looked up.
     """
 
     num_classes: int
     label_map: Mapping[int, int] = field(default_factory=dict)
+    met: set[int] = field(default_factory=set, init=False, compare=False)
 
     def of(self, label: int, where: str) -> int:
         """Return the class of a label.
@@ -63,6 +67,7 @@ class Classes:
         Raises:
             UserError: The class is out of range.
         """
+        self.met.add(label)
         mapped = self.label_map.get(label, label)
         if not 0 <= mapped < self.num_classes:
             turned, remedy = "", "map the label with"
@@ -91,6 +96,9 @@ class LabelTable:
         positional: The first two columns are scan and label unless they are named, as the predecessor has it.
         findings: Names that a cell may hold, in the order of the labels, which are then vectors, see `findings.parse`;
             empty: labels are integers.
+
+    Attributes:
+        classes: Turns labels into classes.
     """
 
     path: Path
@@ -102,10 +110,12 @@ class LabelTable:
     label_map: Mapping[int, int] = field(default_factory=dict)
     positional: bool = False
     findings: tuple[str, ...] = ()
+    classes: Classes = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         """Accept what JSON has: a text for the path."""
         object.__setattr__(self, "path", as_path(self.path))
+        object.__setattr__(self, "classes", Classes(self.num_classes, self.label_map))
 
     def suffixes(self, allowed: Sequence[str]) -> tuple[str, ...]:
         """Return which of the suffixes of a layout the files of the table can have.
@@ -215,7 +225,7 @@ class LabelTable:
         file = image if self.suffix is None else f"{stem}{self.suffix}"
         if self.findings:
             return Row(number, file, findings.parse(label, self.findings, where), subject)
-        return Row(number, file, Classes(self.num_classes, self.label_map).of(integer(label, where), where), subject)
+        return Row(number, file, self.classes.of(integer(label, where), where), subject)
 
 
 def read_cells(path: Path, key: str) -> list[tuple[int, list[str]]]:
