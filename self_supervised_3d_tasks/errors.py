@@ -1,7 +1,8 @@
 """The exceptions that users are meant to see."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class UserError(ValueError):
@@ -17,6 +18,27 @@ class TrainingDiverged(RuntimeError):
 
     Commands print the message, which names the epoch, without a traceback and exit with code 1.
     """
+
+
+class JobsFailed(RuntimeError):
+    """Some trainings of a sweep failed; the tables hold the others.
+
+    Commands print the message, a line per reason, without a traceback and exit with code 1.
+
+    Args:
+        reasons: Why, by the name of the job.
+        number: Jobs of the sweep.
+    """
+
+    def __init__(self, reasons: Mapping[str, str], number: int):
+        jobs = defaultdict(list)
+        for job, reason in reasons.items():
+            jobs[reason].append(job)
+        lines = [f"{', '.join(names)}: {reason}" for reason, names in jobs.items()]
+        count = (
+            f"{len(reasons)} of {number} trainings failed; the tables hold the others, and --resume tries them again:"
+        )
+        super().__init__("\n  ".join([count, *lines]))
 
 
 class ScansFailed(RuntimeError):

@@ -16,9 +16,9 @@ NAME = PACKAGE.name
 
 # From the bottom to the top: a part may import those before it and files of its own, and no file imports in a circle.
 ORDER = [
-    *("errors", "lazy", "shapes", "files", "ops", "losses", "models", "scores", "data", "algorithms", "training"),
-    *("transfer", "experiment", "plots", "inference", "downstream", "analysis", "pretraining", "finetuning"),
-    *("prediction", "preparation", "commands", "__main__"),
+    *("errors", "lazy", "shapes", "files", "executors", "ops", "losses", "models", "scores", "data", "algorithms"),
+    *("training", "transfer", "experiment", "plots", "inference", "downstream", "analysis", "pretraining"),
+    *("finetuning", "prediction", "preparation", "commands", "__main__"),
 ]
 PLACE = {part: number for number, part in enumerate(ORDER)}
 # Which parts may name a library; every other part may not, not even inside a function.
@@ -26,7 +26,9 @@ ALLOWED = {
     "tensorflow": {"lazy", "ops", "data", "algorithms", "training"},
     "matplotlib": {"plots"},
     "blosc2": {"data/store/disk.py"},
-    "joblib": {"data/store/processes.py"},
+    "joblib": {"data/store/processes.py", "executors"},
+    "submitit": {"executors/slurm.py"},
+    "ray": {"executors/ray.py"},
     "nibabel": {
         "data/decoding/nifti_files.py",
         "data/formats/nifti_pairs.py",

@@ -12,7 +12,7 @@ from absl import flags, logging
 from pydantic import ValidationError
 
 from self_supervised_3d_tasks import commands
-from self_supervised_3d_tasks.errors import TrainingDiverged, UserError
+from self_supervised_3d_tasks.errors import JobsFailed, TrainingDiverged, UserError
 from self_supervised_3d_tasks.experiment.keys import Experiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.run_folder import RunFolder
@@ -29,6 +29,9 @@ _WITHOUT_EFFECT = {
     "cache",
     "cache_dir",
     "forbid_leakage",
+    "workers",
+    "executor",
+    "executor_options",
 }
 
 
@@ -83,6 +86,9 @@ def execute(command: str, path: str) -> None:
             if not any(folder.path.rglob(str(RunFolder.state))):
                 shutil.rmtree(folder.path)
             raise
+        except JobsFailed as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
         except TrainingDiverged as error:
             print(f"error: training diverged: {error}", file=sys.stderr)
             sys.exit(1)

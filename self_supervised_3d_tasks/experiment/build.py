@@ -69,7 +69,7 @@ def make_store(experiment: Experiment, cases: Sequence[Case], *, num_classes: in
         cases,
         experiment.preprocessing,
         num_classes=num_classes,
-        cache=experiment.cache,
+        cache=experiment.cache_kind,
         cache_dir=experiment.cache_folder,
         on_bad_file=experiment.on_bad_file,
     )

@@ -20,7 +20,7 @@ from self_supervised_3d_tasks.downstream import task_of
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
-from self_supervised_3d_tasks.files.json_files import read_json, write_json
+from self_supervised_3d_tasks.files.json_files import read_json
 from self_supervised_3d_tasks.files.models import save_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
@@ -73,7 +73,7 @@ def steps_per_epoch(experiment: FinetuneExperiment, job: Job) -> int:
     return experiment.steps_per_epoch or math.ceil(crops / experiment.batch_size)
 
 
-def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder: RunFolder) -> list[ScoreRow]:
+def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder: RunFolder) -> None:
     """Train one model, keep its best weights as ``model.keras`` and score it on the test cases.
 
     Args:
@@ -81,9 +81,6 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
         job: Which fraction, mode and repetition.
         store: Prepared scans of all jobs.
         folder: The job's folder; an interrupted training in it is continued.
-
-    Returns:
-        One row per score and test case, or per score of the whole test set.
     """
     # All modes have one seed: they start from the same decoder and see the same batches.
     seed = job.seed(experiment.seed)
@@ -114,11 +111,7 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
     training.restore_best(model, folder)
     save_model(model, folder.model)
     plots.loss_curves(folder.loss, history)
-    scores = task.score(model, job.split.test, store, folder)
-    # JSON has no NaN: null marks a score that is not defined, for example of a class that is absent from the case.
-    values = [[case, metric, None if math.isnan(value) else value] for case, metric, value in scores]
-    write_json(folder.scores, {"best_val_loss": min(row["val_loss"] for row in history), "scores": values})
-    return job.rows(scores)
+    write_scores(folder, min(row["val_loss"] for row in history), task.score(model, job.split.test, store, folder))
 
 
 def warn_of_standstill(name: str, history: Sequence[Mapping[str, float]]) -> None:
@@ -171,6 +164,13 @@ def _phases(task: DownstreamTask, job: Job, encoder: keras.Model) -> list[traini
         phase(experiment.epochs_warmup, trainable=False),
         phase(job.epochs - experiment.epochs_warmup, trainable=True),
     ]
+
+
+def write_scores(folder: RunFolder, best_val_loss: float, scores: Sequence[CaseScore]) -> None:
+    """Record the scores of a job, which has finished with it: one per test case, or of the whole test set."""
+    # JSON has no NaN: null marks a score that is not defined, for example of a class that is absent from the case.
+    values = [[case, metric, None if math.isnan(value) else value] for case, metric, value in scores]
+    folder.write_json(RunFolder.scores, {"best_val_loss": best_val_loss, "scores": values})
 
 
 def finished_rows(job: Job, folder: RunFolder) -> list[ScoreRow]:
