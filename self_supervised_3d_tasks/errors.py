@@ -4,7 +4,8 @@ import difflib
 import errno
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 # What the system refuses: what it means, and what to do about it.
 _CAUSES = {
@@ -53,6 +54,27 @@ class TrainingDiverged(RuntimeError):
 
     Commands print the message, which names the epoch, without a traceback and exit with code 1.
     """
+
+
+class JobsFailed(RuntimeError):
+    """Some trainings of a sweep failed; the tables hold the others.
+
+    Commands print the message, a line per reason, without a traceback and exit with code 1.
+
+    Args:
+        reasons: Why, by the name of the job.
+        number: Jobs of the sweep.
+    """
+
+    def __init__(self, reasons: Mapping[str, str], number: int):
+        jobs = defaultdict(list)
+        for job, reason in reasons.items():
+            jobs[reason].append(job)
+        lines = [f"{', '.join(names)}: {reason}" for reason, names in jobs.items()]
+        count = (
+            f"{len(reasons)} of {number} trainings failed; the tables hold the others, and --resume tries them again:"
+        )
+        super().__init__("\n  ".join([count, *lines]))
 
 
 class ScansFailed(RuntimeError):

@@ -15,7 +15,7 @@ from absl import flags, logging
 from pydantic import ValidationError
 
 from self_supervised_3d_tasks import commands, terminal, training
-from self_supervised_3d_tasks.errors import TrainingDiverged, UserError
+from self_supervised_3d_tasks.errors import JobsFailed, TrainingDiverged, UserError
 from self_supervised_3d_tasks.experiment.keys import Experiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files import lock
@@ -34,6 +34,9 @@ _WITHOUT_EFFECT = {
     "cache",
     "cache_dir",
     "forbid_leakage",
+    "workers",
+    "executor",
+    "executor_options",
 }
 
 
@@ -99,6 +102,9 @@ def _run(module: ModuleType, plan: Any, folder: RunFolder) -> None:
         if is_new and not any(folder.path.rglob(str(RunFolder.state))):
             shutil.rmtree(folder.path)
         raise
+    except JobsFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except TrainingDiverged as error:
         print(f"error: training diverged: {error}", file=sys.stderr)
         sys.exit(1)

@@ -83,7 +83,7 @@ def make_store(
         cases,
         experiment.preprocessing,
         num_classes=num_classes,
-        cache=experiment.cache,
+        cache=experiment.cache_kind,
         cache_dir=experiment.cache_folder,
         on_bad_file=experiment.on_bad_file,
         part=part,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from self_supervised_3d_tasks.data import layouts
 from self_supervised_3d_tasks.data.preparing.foreground_box import ForegroundCrop
@@ -91,6 +91,11 @@ class Experiment(BaseModel):
         save_checkpoint_every_n_epochs: Keep a checkpoint every n epochs.
         tensorboard: Whether TensorBoard logs are written into the run folder.
         log_level: Least severe messages that are written to stderr.
+        workers: Processes that train at once: jobs of a sweep, or files given to train.py. Each has its share of the
+            cores and, where there are some, a GPU of its own.
+        executor: What starts them: local, this machine; slurm, an array job; ray, tasks of a Ray cluster.
+        executor_options: Options of slurm, those of submitit, such as slurm_partition and timeout_min; of ray address
+            and those of a task, such as num_cpus and num_gpus.
         use_gpu: Indices of the GPUs that may be used; default: all.
     """
 
@@ -138,6 +143,9 @@ class Experiment(BaseModel):
     save_checkpoint_every_n_epochs: PositiveInt | None = None
     tensorboard: bool = True
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    workers: PositiveFew = 1
+    executor: Literal["local", "slurm", "ray"] = "local"
+    executor_options: dict[str, JsonValue] = {}
     use_gpu: list[Few] | None = None
 
     @property
@@ -167,6 +175,16 @@ class Experiment(BaseModel):
     def fitting(self) -> str:
         """``volume_fitting``, or what the layout does by default; a spacing that is asked for must not be resized."""
         return self.volume_fitting or ("crop" if self.target_spacing else self.layout.volume_fitting)
+
+    @property
+    def works_elsewhere(self) -> bool:
+        """Whether jobs are done by processes of their own."""
+        return self.workers > 1 or self.executor != "local"
+
+    @property
+    def cache_kind(self) -> str:
+        """``cache``, or, where several processes need the same scans, what they can share."""
+        return "disk" if self.cache == "auto" and self.works_elsewhere else self.cache
 
     @property
     def cache_folder(self) -> Path:

@@ -119,6 +119,20 @@ class JobScores(RunFile):
     scores: list[Annotated[tuple[Name, str, Number], Field(strict=False)]]
 
 
+class JobFailure(RunFile):
+    """``failure.json`` of a job that has no scores: why.
+
+    Attributes:
+        kind: diverged: the loss or a weight became NaN or infinite; mistake: of the user; defect: of the program.
+        reason: For people.
+        traceback: Of a defect.
+    """
+
+    kind: Literal["diverged", "mistake", "defect"]
+    reason: Name
+    traceback: str | None
+
+
 class Checkpoint(RunFile):
     """Weights of one finished epoch: layers and optimizer, a plain Keras ``.weights.h5`` file.
 
@@ -170,6 +184,7 @@ _REMEDIES: dict[type[RunFile], str] = {
     Status: "",  # is made again without a word of the user
     SeenScans: "restore it from a copy, or remove it to go on unchecked",
     Geometry: "restore it from a copy, or remove it to go on unchecked",
+    JobFailure: "finetune.py with --resume tries the job again",
     JobScores: "finetune.py with --resume makes it again",
 }
 

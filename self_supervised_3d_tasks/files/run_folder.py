@@ -80,12 +80,14 @@ class RunFolder:
     analysis_numbers = _Name("analysis/analysis.json")
     # Of a sweep.
     jobs = _Name("jobs")  # a folder per job
+    logs = _Name("logs")  # a file per job, where processes of their own do them
     leakage = _Name("leakage.json")  # test cases that were pretrained on
     results = _Name("results.csv")
     results_long = _Name("results_long.csv")
     statistics = _Name("statistics.csv")
     # Of a job.
     model = _Name("model.keras")
+    failure = _Name("failure.json")  # why the job has no scores
     scores = _Name("scores.json")  # written last: the job has finished
     predictions = _Name("predictions.csv")
     loss = _Name("loss.png")

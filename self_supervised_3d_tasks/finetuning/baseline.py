@@ -22,6 +22,7 @@ _NOT_OF_THE_BASELINE = {
     *("algorithm", "model_checkpoint", "transfer", "channel_map", "allow_partial_load", "random_from"),
     *("epochs_initialized", "epochs_frozen", "epochs_warmup", "save_checkpoint_every_n_epochs", "run_name"),
     *("base_workspace", "cache", "cache_dir", "log_level", "use_gpu", "tensorboard", "forbid_leakage"),
+    *("workers", "executor", "executor_options"),
 }
 
 

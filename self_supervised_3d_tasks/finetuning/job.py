@@ -21,7 +21,6 @@ from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
-from self_supervised_3d_tasks.files.json_files import write_json
 from self_supervised_3d_tasks.files.models import save_model
 from self_supervised_3d_tasks.files.run_files import JobScores
 from self_supervised_3d_tasks.files.run_folder import RunFolder
@@ -75,7 +74,7 @@ def steps_per_epoch(experiment: FinetuneExperiment, job: Job) -> int:
     return experiment.steps_per_epoch or math.ceil(crops / experiment.batch_size)
 
 
-def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder: RunFolder) -> list[ScoreRow]:
+def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder: RunFolder) -> None:
     """Train one model, keep its best weights as ``model.keras`` and score it on the test cases.
 
     Args:
@@ -83,9 +82,6 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
         job: Which fraction, mode and repetition.
         store: Prepared scans of all jobs.
         folder: The job's folder; an interrupted training in it is continued.
-
-    Returns:
-        One row per score and test case, or per score of the whole test set.
     """
     # All modes have one seed: they start from the same decoder and see the same batches.
     seed = job.seed(experiment.seed)
@@ -117,12 +113,8 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
     logging.info("%s: trained; now epoch %d is scored on %d test scans", job.name, kept, len(job.split.test))
     save_model(model, folder.model)
     plots.loss_curves(folder.loss, history)
-    scores = task.score(model, job.split.test, store, folder)
-    # JSON has no NaN: null marks a score that is not defined, for example of a class that is absent from the case.
-    values = [[case, metric, None if math.isnan(value) else value] for case, metric, value in scores]
     best = min(row["val_loss"] for row in history if math.isfinite(row["val_loss"]))
-    write_json(folder.scores, {"best_val_loss": best, "scores": values})
-    return job.rows(scores)
+    write_scores(folder, best, task.score(model, job.split.test, store, folder))
 
 
 def warn_of_standstill(name: str, history: Sequence[Mapping[str, float]]) -> None:
@@ -184,6 +176,13 @@ def _phases(task: DownstreamTask, job: Job, encoder: keras.Model) -> list[traini
         phase(experiment.epochs_warmup, trainable=False),
         phase(job.epochs - experiment.epochs_warmup, trainable=True),
     ]
+
+
+def write_scores(folder: RunFolder, best_val_loss: float, scores: Sequence[CaseScore]) -> None:
+    """Record the scores of a job, which has finished with it: one per test case, or of the whole test set."""
+    # JSON has no NaN: null marks a score that is not defined, for example of a class that is absent from the case.
+    values = [[case, metric, None if math.isnan(value) else value] for case, metric, value in scores]
+    folder.write_json(RunFolder.scores, {"best_val_loss": best_val_loss, "scores": values})
 
 
 def finished_rows(task: DownstreamTask, job: Job, folder: RunFolder) -> list[ScoreRow]:

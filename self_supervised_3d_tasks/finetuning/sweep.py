@@ -5,6 +5,7 @@ interrupted one continues after its last finished epoch.
 """
 
 import dataclasses
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +15,14 @@ from absl import logging
 from self_supervised_3d_tasks import plots, training
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
-from self_supervised_3d_tasks.errors import TrainingDiverged
+from self_supervised_3d_tasks.errors import JobsFailed
 from self_supervised_3d_tasks.experiment import geometry
 from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.files.run_files import LeakageRecord, SweepSplit
 from self_supervised_3d_tasks.files.run_folder import RunFolder, environment
-from self_supervised_3d_tasks.finetuning import leakage
+from self_supervised_3d_tasks.finetuning import execution, leakage
 from self_supervised_3d_tasks.finetuning.baseline import check_baseline, check_labels, take_over
-from self_supervised_3d_tasks.finetuning.job import finished_rows, run_job
+from self_supervised_3d_tasks.finetuning.job import finished_rows
 from self_supervised_3d_tasks.finetuning.plan import Plan, plan
 from self_supervised_3d_tasks.scores import report, statistics
 from self_supervised_3d_tasks.scores.base import Distance
@@ -39,31 +40,26 @@ def run(plan: Plan, folder: RunFolder) -> None:
 
     Raises:
         UserError: A scan, mask or checkpoint cannot be used (its file is named).
-        TrainingDiverged: Some jobs diverged; the tables hold the others.
+        JobsFailed: Some trainings diverged, or failed otherwise; the tables hold the others.
     """
     experiment = plan.experiment
     folder.write_json(RunFolder.environment, environment(seed=experiment.seed))
     store = _read_scans(plan, folder)
-    training.set_precision(experiment.mixed_precision)
     logging.info("\n%s", plan.describe_jobs())
     baseline = RunFolder.open(as_path(experiment.random_from)) if experiment.random_from else None
     if baseline:
         check_baseline(plan, baseline)
-    rows: list[ScoreRow] = []
-    diverged: list[str] = []
     for job in plan.jobs:
-        job_folder = folder.job(job.name)
         if baseline and job.mode == "random":
             take_over(job, baseline, folder)
-        try:
-            rows += finished_rows(plan.task, job, job_folder) or run_job(experiment, job, store, job_folder)
-        except TrainingDiverged as error:
-            # One unlucky seed must not discard a sweep of hours: the other jobs go on, the failure is told at the end.
-            diverged.append(f"{job.name}: {error}")
-            logging.error("%s", diverged[-1])
-    write_results(plan, folder, rows, [case for case in plan.test if case in set(store.cases)])
-    if diverged:
-        raise TrainingDiverged("; ".join(diverged))
+    rows = {job: finished_rows(plan.task, job, folder.job(job.name)) for job in plan.jobs}
+    unfinished = [job for job in plan.jobs if not rows[job]]
+    failures = execution.train(plan, folder, store, unfinished)
+    rows |= {job: finished_rows(plan.task, job, folder.job(job.name)) for job in unfinished}
+    used = [case for case in plan.test if case in set(store.cases)]
+    write_results(plan, folder, list(itertools.chain.from_iterable(rows.values())), used)
+    if failures:
+        raise JobsFailed(failures, len(plan.jobs))
 
 
 def lacking(plan: Plan, folder: RunFolder) -> list[Path]:
