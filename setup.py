@@ -49,6 +49,7 @@ setup(
         "nibabel>=5",
         "numpy",
         "pillow>=10.1",
+        "psutil",
         "pydantic>=2.10",
         "pydicom>=3",
         "scikit-image",

@@ -6,6 +6,7 @@ colours are those of Okabe and Ito (2008), which colour-blind readers can tell a
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.files.atomic import atomic_write
+from self_supervised_3d_tasks.files.atomic import atomic_write_bytes
 
 matplotlib, figures = lazy.load("matplotlib"), lazy.load("matplotlib.figure")
 # Strings, as the library is imported when the first figure is drawn.
@@ -60,8 +61,9 @@ def figure(path: Path, width: float, height: float, *, layout: str | None = None
     with matplotlib.rc_context(STYLE):
         canvas = figures.Figure((width, height), dpi=DPI, layout=layout)
         yield canvas
-        with atomic_write(path) as temporary:
-            canvas.savefig(temporary, format="png")
+        picture = io.BytesIO()
+        canvas.savefig(picture, format="png")
+        atomic_write_bytes(path, picture.getbuffer())
 
 
 @contextmanager
