@@ -140,7 +140,7 @@ def _naming(path: Path, temporary: Path) -> Iterator[None]:
         if cause is None:
             raise
         if cause.filename is None or TEMPORARY_PREFIX in os.fsdecode(cause.filename):
-            cause.filename, cause.filename2 = str(path), None
+            raise OSError(cause.errno, os.strerror(cause.errno), str(path)) from error
         if cause is error:
             raise
         raise cause from error
