@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 import tempfile
@@ -16,13 +17,17 @@ import pytest
 
 from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.data.store import disk
+from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files import atomic
 from self_supervised_3d_tasks.files.json_files import write_json
-from self_supervised_3d_tasks.files.models import in_memory, save_model
+from self_supervised_3d_tasks.files.models import in_memory, load_model, save_model
+from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.files.scratch import scratch
 from self_supervised_3d_tasks.files.tables import write_table
+from self_supervised_3d_tasks.finetuning import sweep
 from self_supervised_3d_tasks.plots import canvas
 from self_supervised_3d_tasks.prediction.probabilities import write_probabilities
+from self_supervised_3d_tasks.training import read_history
 
 LIMIT = 1000  # bytes
 NOISE = np.random.default_rng(0).integers(0, 256, (16, 16, 16), np.uint8)
@@ -160,3 +165,58 @@ def test_a_name_that_is_too_long_is_named(tmp_path):
         atomic.atomic_write_bytes(path, b"content")
     assert (caught.value.errno, caught.value.filename) == (errno.ENAMETOOLONG, str(path))
     assert list(tmp_path.iterdir()) == []
+
+
+SWEEP = {
+    "algorithm": "rotation",
+    "dataset_name": "nifti",
+    "data_dim": 8,
+    "num_classes": 2,
+    "enc_filters": 2,
+    "num_layers": 1,
+    "pooling": "none",
+    "batch_size": 1,
+    "exp_splits": [100],
+    "epochs_initialized": 0,
+    "epochs_frozen": 0,
+    "epochs_random": 3,
+    "repetitions": 1,
+    "tensorboard": False,
+}
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_where_the_disk_was_full_and_ends_the_same(tmp_path, write_scans, monkeypatch):
+    write_scans(tmp_path / "train", 3, shape=(8, 8, 8))
+    write_scans(tmp_path / "test", 1, shape=(8, 8, 8), prefix="test")
+    folders = {"data_dir_train": str(tmp_path / "train"), "data_dir_test": str(tmp_path / "test")}
+    (tmp_path / "experiment.json").write_text(json.dumps(SWEEP | folders))
+    plan = sweep.plan(load_experiment("finetune", tmp_path / "experiment.json"))
+    writes, sync = [], atomic._sync_file
+
+    def run(name, full_at):
+        """Run the sweep on a disk that is full at a certain write; return the weights and scores."""
+        folder = RunFolder(tmp_path / name)
+        writes.clear()
+
+        def count(path):
+            writes.append(path)
+            if len(writes) == full_at:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            sync(path)
+
+        monkeypatch.setattr(atomic, "_sync_file", count)
+        if full_at:
+            with pytest.raises(OSError) as caught:
+                sweep.run(plan, folder)
+            assert caught.value.errno == errno.ENOSPC and caught.value.filename.startswith(str(folder.path))
+            assert not any(path.name.startswith(".unfinished") for path in folder.path.rglob("*"))
+        sweep.run(plan, folder)
+        job = folder.job(plan.jobs[0].name)
+        rows = [[row[column] for column in ("epoch", "loss", "val_loss")] for row in read_history(job)]
+        return rows, [weight.tolist() for weight in load_model(job.model).get_weights()], job.scores.read_text()
+
+    expected, count = run("whole", None), len(writes)
+    assert [row[0] for row in expected[0]] == [1, 2, 3]
+    for full_at in np.unique(np.linspace(1, count, 8).astype(int)):
+        assert run(f"full_{full_at}", full_at) == expected
