@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import json
 import os
 import resource
 import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 
 import keras
 import matplotlib as mpl
@@ -15,6 +17,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+import self_supervised_3d_tasks
 from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.data.store import disk
 from self_supervised_3d_tasks.experiment.load import load_experiment
@@ -165,6 +168,23 @@ def test_a_name_that_is_too_long_is_named(tmp_path):
         atomic.atomic_write_bytes(path, b"content")
     assert (caught.value.errno, caught.value.filename) == (errno.ENAMETOOLONG, str(path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_file_of_the_package_is_written_in_one_place():
+    """What writes by itself is given a temporary path: the formats of masks, and the probabilities of a mask."""
+    package, found = Path(self_supervised_3d_tasks.__file__).parent, set()
+    names = {"write_text", "write_bytes", "to_csv", "to_filename", "mkdtemp", "mkstemp", "TemporaryDirectory", "tofile"}
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            function = node.func if isinstance(node, ast.Call) else None
+            name = getattr(function, "attr", getattr(function, "id", None))
+            writes = name == "open" and any(
+                isinstance(each, ast.Constant) and each.value in ("w", "wb", "a", "ab", "x", "xb") for each in node.args
+            )
+            if name in names or writes:
+                found.add(path.relative_to(package).as_posix())
+    formats_of_masks = {file for file in found if file.startswith("data/formats/")}
+    assert found - formats_of_masks == {"files/atomic.py"}
 
 
 SWEEP = {
