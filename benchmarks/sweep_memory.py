@@ -10,10 +10,8 @@ memory. Resident memory is read after each job. The table is Markdown; the files
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -23,6 +21,7 @@ import psutil
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.finetuning import sweep
+from self_supervised_3d_tasks.finetuning.job import run_job
 
 WARM_UP = 3  # jobs
 EXPERIMENT = {
@@ -56,28 +55,21 @@ def write_scans(folder: Path) -> None:
                 nib.save(nib.Nifti1Image(array, np.eye(4)), path / f"{name}{number}.nii.gz")
 
 
-def measure(folder: Path, jobs: int, after_job: Callable[[int], None] = lambda number: None) -> list[dict[str, float]]:
-    """Run a sweep in this process and return what it holds after each job.
+def measure(folder: Path, jobs: int) -> list[dict[str, float]]:
+    """Train the jobs of a sweep in this process and return what it holds after each job.
 
     Args:
         folder: Empty folder for scans and run.
         jobs: Number of trainings.
-        after_job: Is given the number of each finished job, from 0.
     """
     write_scans(folder)
-    settings = {
-        "data_dir_train": str(folder / "train"),
-        "data_dir_test": str(folder / "test"),
-        "base_workspace": str(folder / "runs"),
-        "repetitions": jobs,
-    }
+    settings = {"data_dir_train": str(folder / "train"), "data_dir_test": str(folder / "test"), "repetitions": jobs}
     path = folder / "experiment.json"
     path.write_text(json.dumps(EXPERIMENT | settings))
-    process, rows, run_job = psutil.Process(), [], sweep.run_job
-
-    def run_and_look(*arguments):
-        result = run_job(*arguments)
-        gc.collect()
+    plan, process, rows = sweep.plan(load_experiment("finetune", path)), psutil.Process(), []
+    store = plan.task.read(plan.cases)
+    for job in plan.jobs:
+        run_job(plan.experiment, job, store, RunFolder(folder / "runs").job(job.name))
         rows.append(
             {
                 "MiB": process.memory_info().rss / 2**20,
@@ -86,15 +78,6 @@ def measure(folder: Path, jobs: int, after_job: Callable[[int], None] = lambda n
                 "processes": len(process.children(recursive=True)),
             }
         )
-        after_job(len(rows) - 1)
-        return result
-
-    sweep.run_job = run_and_look
-    try:
-        plan = sweep.plan(load_experiment("finetune", path))
-        sweep.run(plan, RunFolder.create(folder / "runs", "sweep"))
-    finally:
-        sweep.run_job = run_job
     return rows
 
 

@@ -20,7 +20,7 @@ def own_graphs() -> Iterator[None]:
 
     As a decorator it does so when the variables of the function are gone, and with them its models.
     """
-    keras.utils.clear_session()
+    _clear_session()
     # Without a public name; an empty one if TensorFlow should rename it.
     registry = getattr(ops.gradient_registry, "_registry", {})
     before = set(registry)
@@ -30,5 +30,12 @@ def own_graphs() -> Iterator[None]:
         for name in set(registry) - before:
             if name.startswith(_KEPT):
                 del registry[name]
-        keras.utils.clear_session()
+        _clear_session()
         gc.collect()  # graphs refer to themselves
+
+
+def _clear_session() -> None:
+    """Forget names and graphs; Keras would forget with them in which precision to build layers."""
+    policy = keras.config.dtype_policy()
+    keras.utils.clear_session()
+    keras.config.set_dtype_policy(policy)
