@@ -52,6 +52,7 @@ setup(
         "nibabel>=5",
         "numpy",
         "pillow>=10.1",
+        "psutil",
         "pydantic>=2.10",
         "psutil",
         "pydicom>=3",

@@ -12,6 +12,7 @@ from absl import flags
 from self_supervised_3d_tasks import commands, terminal
 from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.files.run_folder import RunFolder
+from self_supervised_3d_tasks.files.scratch import own_temporary_folder
 from self_supervised_3d_tasks.pretraining.analysis import Sample, analyse
 
 USAGE = "RUN_DIR [--data_dir FOLDER] [--num_wholes N] [--parts_per_whole N] [--seed N]"
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands.run(execute, usage=USAGE, example="runs/parts2whole_demo", argv=argv)
 
 
+@own_temporary_folder()
 def execute(run: str) -> None:
     """Analyse the run with the parsed flags.
 

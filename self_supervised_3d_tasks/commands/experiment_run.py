@@ -20,6 +20,7 @@ from self_supervised_3d_tasks.experiment.keys import Experiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files import lock
 from self_supervised_3d_tasks.files.run_folder import RunFolder
+from self_supervised_3d_tasks.files.scratch import own_temporary_folder
 
 MODULES = {"train": "self_supervised_3d_tasks.pretraining.run", "finetune": "self_supervised_3d_tasks.finetuning.sweep"}
 
@@ -54,6 +55,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("print_config", False, "Print the file with its bases and all defaults, and stop; reads no data.")
 
 
+@own_temporary_folder()
 def execute(command: str, path: str) -> None:
     """Run one experiment file with parsed flags.
 

@@ -22,6 +22,7 @@ from self_supervised_3d_tasks import commands, terminal
 from self_supervised_3d_tasks.errors import ScansFailed
 from self_supervised_3d_tasks.files import lock
 from self_supervised_3d_tasks.files.paths import as_path
+from self_supervised_3d_tasks.files.scratch import own_temporary_folder
 from self_supervised_3d_tasks.prediction import Predictor, Scoring, load_predictor
 
 USAGE = (
@@ -52,11 +53,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "scores", None, "Folder of true masks, or table of labels: write scores.csv into OUTPUT and print the means."
     )
     flags.DEFINE_multi_string("set", [], "key=value: overrides a key of the run, such as overlap; repeatable.")
-    flags.DEFINE_bool("resume", False, "Leave out scans whose mask, or whose line of the table, exists already.")
+    flags.DEFINE_bool("resume", False, "Leave out scans of which all files, or the line of the table, exist already.")
     flags.DEFINE_bool("dry_run", False, "Check model and headers, print what would be written, and stop.")
     commands.run(execute, usage=USAGE, example="runs/cpc_demo_test demo_data/test masks --overlay", argv=argv)
 
 
+@own_temporary_folder()
 def execute(run: str, source: str, target: str) -> None:
     """Predict a scan or a folder of scans with the parsed flags.
 
@@ -112,12 +114,12 @@ def _told(lines: Iterator[str | Path]) -> bool:
 def _predicted(predictor: Predictor, source: Path, target: Path) -> Iterator[str | Path]:
     """Predict, and yield what was written; or with ``--dry_run`` what would be."""
     given = flags.FLAGS
+    options = {name: getattr(given, name) for name in ("overlay", "probabilities", "resume")}
     if given.dry_run:
-        plan = predictor.plan(source, target, resume=given.resume)
+        plan = predictor.plan(source, target, **options)
         yield from (f"{case.image} -> {written}" for case, written in plan.jobs)
         plan.failures.tell()
     else:
-        options = {name: getattr(given, name) for name in ("overlay", "probabilities", "resume")}
         yield from predictor.predict_path(source, target, **options)
 
 

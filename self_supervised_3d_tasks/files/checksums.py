@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from self_supervised_3d_tasks.errors import UserError, describe
-from self_supervised_3d_tasks.files.atomic import atomic_write
+from self_supervised_3d_tasks.files.atomic import atomic_write_bytes
 from self_supervised_3d_tasks.files.paths import check_file, shown
 
 _LONGEST = 10_000  # bytes of such a file
@@ -26,8 +26,7 @@ def write_checksum(path: Path) -> Path:
     """Write ``<name>.sha256`` in the format of the ``sha256sum`` program and return its path."""
     target = checksum_path(path)
     line = f"{checksum(path)}  {path.name}\n"
-    with atomic_write(target) as temporary:
-        temporary.write_text(line, encoding="utf-8")
+    atomic_write_bytes(target, line.encode())
     return target
 
 

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.atomic import atomic_write
+from self_supervised_3d_tasks.files.atomic import atomic_write_bytes
 from self_supervised_3d_tasks.files.paths import escaped, read_text, shown
 
 
 def write_json(path: Path, data: Any) -> None:
     """Write ``data`` atomically as indented JSON; names that are no UTF-8 are escaped."""
-    text = json.dumps(data, indent=2) + "\n"
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    atomic_write_bytes(path, f"{json.dumps(data, indent=2)}\n".encode())
 
 
 def read_json(path: Path, where: str | None = None) -> Any:

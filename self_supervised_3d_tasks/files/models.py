@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 from self_supervised_3d_tasks.errors import UserError, describe
-from self_supervised_3d_tasks.files.atomic import atomic_write
+from self_supervised_3d_tasks.files.atomic import atomic_write_bytes
 from self_supervised_3d_tasks.files.checksums import checksum_path, verify_checksum, write_checksum
 from self_supervised_3d_tasks.files.paths import as_path, check_file, shown
 from self_supervised_3d_tasks.lazy import keras
@@ -38,9 +40,33 @@ def save_model(model: keras.Model, path: Path | str) -> None:
     # In this order a process killed between two lines leaves a model without a checksum, never one with a
     # wrong checksum.
     checksum_path(path).unlink(missing_ok=True)
-    with atomic_write(path) as temporary:
-        bare.save(temporary)
+    atomic_write_bytes(path, in_memory(bare.save, path.name))
     write_checksum(path)
+
+
+def in_memory(save: Callable[[io.BytesIO], object], name: str) -> memoryview:
+    """Return what a function of Keras would write into a file.
+
+    HDF5 must not write to the disk itself: on a full one it ends the process.
+
+    Args:
+        save: ``model.save`` or ``model.save_weights``.
+        name: The name of the file, by which Keras chooses the format.
+    """
+    file = _NamedBytes(name)
+    save(file)
+    return file.getbuffer()
+
+
+class _NamedBytes(io.BytesIO):
+    """A file in memory where Keras, which looks at the text of a path, expects a path."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def __str__(self) -> str:
+        return self._name
 
 
 def load_model(path: Path | str) -> keras.Model:

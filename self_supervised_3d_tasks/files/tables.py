@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.atomic import atomic_write
+from self_supervised_3d_tasks.files.atomic import atomic_write_bytes
 from self_supervised_3d_tasks.files.paths import escaped, read_text, unescaped
 
 
@@ -17,8 +17,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[obje
     Floats are written with all their digits, None as an empty cell, NaN as ``nan``; `number` writes NaN as an empty
     cell instead.
     """
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(encode_table(columns, rows))
+    atomic_write_bytes(path, encode_table(columns, rows))
 
 
 def encode_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:

@@ -1,8 +1,6 @@
 """From-scratch trainings of another sweep, taken over where nothing that they depend on differs (``random_from``)."""
 
 import shutil
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from absl import logging
@@ -11,7 +9,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
-from self_supervised_3d_tasks.files.atomic import TEMPORARY_PREFIX
+from self_supervised_3d_tasks.files.atomic import atomic_folder
 from self_supervised_3d_tasks.files.run_files import SweepSplit
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.finetuning.job import Job
@@ -79,7 +77,5 @@ def take_over(job: Job, baseline: RunFolder, folder: RunFolder) -> None:
     if mine.exists() or not theirs.scores.exists():
         return
     logging.info("%s: taken over from %s", job.name, baseline.path)
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder.path) as temporary:
-        shutil.copytree(theirs.path, Path(temporary) / job.name)
-        mine.parent.mkdir(exist_ok=True)
-        (Path(temporary) / job.name).rename(mine)
+    with atomic_folder(mine) as copy:
+        shutil.copytree(theirs.path, copy, dirs_exist_ok=True)

@@ -74,6 +74,7 @@ def steps_per_epoch(experiment: FinetuneExperiment, job: Job) -> int:
     return experiment.steps_per_epoch or math.ceil(crops / experiment.batch_size)
 
 
+@training.own_graphs()
 def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder: RunFolder) -> None:
     """Train one model, keep its best weights as ``model.keras`` and score it on the test cases.
 
@@ -85,7 +86,6 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
     """
     # All modes have one seed: they start from the same decoder and see the same batches.
     seed = job.seed(experiment.seed)
-    keras.utils.clear_session()
     training.set_determinism(seed, experiment.deterministic)
     encoder, model = build.make_model(experiment, seed=seed)
     sizes = encoder.count_params(), model.count_params()

@@ -52,10 +52,10 @@ def run(plan: Plan, folder: RunFolder) -> None:
     for job in plan.jobs:
         if baseline and job.mode == "random":
             take_over(job, baseline, folder)
-    rows = {job: finished_rows(plan.task, job, folder.job(job.name)) for job in plan.jobs}
-    unfinished = [job for job in plan.jobs if not rows[job]]
+    rows = {job.name: finished_rows(plan.task, job, folder.job(job.name)) for job in plan.jobs}
+    unfinished = [job for job in plan.jobs if not rows[job.name]]
     failures = execution.train(plan, folder, store, unfinished)
-    rows |= {job: finished_rows(plan.task, job, folder.job(job.name)) for job in unfinished}
+    rows |= {job.name: finished_rows(plan.task, job, folder.job(job.name)) for job in unfinished}
     used = [case for case in plan.test if case in set(store.cases)]
     write_results(plan, folder, list(itertools.chain.from_iterable(rows.values())), used)
     if failures:

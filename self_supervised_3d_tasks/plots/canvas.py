@@ -6,6 +6,7 @@ colours are those of Okabe and Ito (2008), which colour-blind readers can tell a
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.files.atomic import atomic_write
+from self_supervised_3d_tasks.files.atomic import atomic_write_bytes
 from self_supervised_3d_tasks.files.paths import escaped
 
 matplotlib, figures, texts = map(lazy.load, ("matplotlib", "matplotlib.figure", "matplotlib.text"))
@@ -65,9 +66,11 @@ def figure(path: Path, width: float, height: float, *, layout: str | None = None
         yield canvas
         for text in canvas.findobj(texts.Text):
             text.set_text(escaped(text.get_text()))
-        with atomic_write(path) as temporary, warnings.catch_warnings():
+        picture = io.BytesIO()
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # an empty box says as much
-            canvas.savefig(temporary, format="png")
+            canvas.savefig(picture, format="png")
+        atomic_write_bytes(path, picture.getbuffer())
 
 
 @contextmanager

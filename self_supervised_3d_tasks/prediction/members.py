@@ -39,6 +39,11 @@ class Member:
     experiment: FinetuneExperiment
     model: Any
 
+    @property
+    def path(self) -> Path:
+        """The file of the model."""
+        return RunFolder(self.run).job(self.name).model
+
     def predict(self, mirror: Sequence[int]) -> inference.Predict:
         """Return the function from a batch of prepared images to probabilities, averaged over flips of some axes."""
         predict, experiment = task_of(self.experiment).predictor(self.model), self.experiment
@@ -93,9 +98,12 @@ def _load(path: Path, experiment: FinetuneExperiment) -> Any:
                 f"{path}: expected a model with {what} {expected}, as config.json of the run says, received "
                 f"{received}; put the model of this run back, or leave out --set data_dim and num_classes"
             )
-    for weight in model.weights:
-        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
-            raise UserError(f"{path}: the weight {weight.path} is NaN or infinite; train this job again")
+    for variable in model.variables:
+        if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+            raise UserError(
+                f"{path}: expected weights that are numbers, but {variable.path} has NaN or infinite ones; predict "
+                "with another job (--job), or train this one again"
+            )
     return model
 
 

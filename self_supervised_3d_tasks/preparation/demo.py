@@ -7,8 +7,7 @@ volumes as PNG, for the 2D tasks.
 """
 
 import gzip
-import os
-import shutil
+import io
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from tqdm import tqdm
 from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files import lock
-from self_supervised_3d_tasks.files.atomic import TEMPORARY_PREFIX, atomic_write
+from self_supervised_3d_tasks.files.atomic import atomic_folder, atomic_write_bytes
 from self_supervised_3d_tasks.files.json_files import read_json, write_json
 from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.preparation import _synthetic_brain as brain
@@ -101,16 +100,8 @@ def _prepare(output: Path, options: Options) -> None:
             f"{output}: expected a new or empty folder, but it holds something else than this complete "
             "cohort; remove it or choose another --output"
         )
-    # The lock is held: what has this name was left by a process that was killed.
-    unfinished = output.with_name(f"{TEMPORARY_PREFIX}{output.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        _write_cohort(unfinished, options)
-        if output.exists():
-            output.rmdir()  # empty, as checked above
-        os.replace(unfinished, output)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with atomic_folder(output) as cohort:
+        _write_cohort(cohort, options)
 
 
 def _write_cohort(folder: Path, options: Options) -> None:
@@ -127,7 +118,7 @@ def _write_cohort(folder: Path, options: Options) -> None:
                 _write_picture(folder / _slice_path(path, index), shown[:, :, index])
     names = ", ".join(brain.CHANNEL_NAMES[: options.channels])
     text = README.format(**options.model_dump() | {"channels": names, "spacing": spacing})
-    (folder / "README.txt").write_text(text, encoding="utf-8")
+    atomic_write_bytes(folder / "README.txt", text.encode())
     write_json(folder / MANIFEST, options.model_dump())
 
 
@@ -168,9 +159,9 @@ def _write_picture(path: Path, plane: np.ndarray) -> None:
     """Write a plane ``(x, y)`` as a grey picture with x to the right and y up."""
     from PIL import Image
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as temporary:
-        Image.fromarray(np.ascontiguousarray(plane.T[::-1].astype(np.uint8))).save(temporary, format="PNG")
+    picture = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(plane.T[::-1].astype(np.uint8))).save(picture, format="PNG")
+    atomic_write_bytes(path, picture.getbuffer())
 
 
 def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
@@ -178,5 +169,4 @@ def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     image.header.set_xyzt_units("mm")
     image.set_qform(affine, code="scanner")
     image.set_sform(affine, code="scanner")
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))
+    atomic_write_bytes(path, gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))

@@ -19,7 +19,7 @@ from self_supervised_3d_tasks.data.folders.subjects import subjects_of
 from self_supervised_3d_tasks.data.folders.trees import Place, Tree
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files import lock
-from self_supervised_3d_tasks.files.atomic import atomic_write
+from self_supervised_3d_tasks.files.atomic import atomic_write_bytes
 from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.files.tables import encode_table
 
@@ -65,8 +65,7 @@ def prepare(source: Path, output: Path, options: Options) -> None:
             if path.exists() and path.read_bytes() != text:
                 raise UserError(f"{path}: exists with another content; remove it, or choose another --output.")
         for path, text in tables.items():
-            with atomic_write(path) as temporary:
-                temporary.write_bytes(text)
+            atomic_write_bytes(path, text)
     named = ", ".join(f"{count} {reason}" for reason, count in Counter(reason for _, reason in left_out).most_common())
     logging.info("%s: %s", output, found.summary(rows))
     if left_out:

@@ -15,9 +15,10 @@ from typing import Literal
 import numpy as np
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.atomic import TEMPORARY_PREFIX, atomic_write
+from self_supervised_3d_tasks.files.atomic import atomic_write_bytes
 from self_supervised_3d_tasks.files.checksums import checksum
 from self_supervised_3d_tasks.files.json_files import write_json
+from self_supervised_3d_tasks.files.models import in_memory
 from self_supervised_3d_tasks.files.run_files import Checkpoint, State
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.files.tables import write_table
@@ -71,8 +72,7 @@ def write_state(
     # A new name for every epoch: state.json and the file that it names cannot be replaced in one step.
     epoch, before = int(row["epoch"]), read_state(folder)
     path = folder.weights(epoch)
-    with atomic_write(path) as temporary:
-        model.save_weights(temporary)
+    atomic_write_bytes(path, in_memory(model.save_weights, path.name))
     last = Checkpoint(epoch=epoch, file=path.relative_to(folder.path).as_posix(), sha256=checksum(path))
     best, best_value = (before.best, before.best_value) if before else (None, None)
     if monitor is None:
@@ -171,7 +171,6 @@ def _remove_unnamed_weights(folder: RunFolder, state: State, save_every: int | N
     keep = {folder.path / checkpoint.file for checkpoint in (state.last, state.best) if checkpoint}
     if save_every:
         keep |= {folder.weights(epoch) for epoch in range(0, state.last.epoch, save_every)}
-    unfinished = folder.checkpoints.glob(f"{TEMPORARY_PREFIX}*")
-    for path in {*folder.checkpoints.glob("epoch_*.weights.h5"), *unfinished} - keep:
+    for path in set(folder.checkpoints.glob("epoch_*.weights.h5")) - keep:
         with contextlib.suppress(OSError):
             path.unlink()
