@@ -14,6 +14,7 @@ from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import TrainExperiment
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models.encoders import keras_applications
+from self_supervised_3d_tasks.models.rematerialization import rematerialize
 from self_supervised_3d_tasks.pretraining.axes import unlike_axes
 from self_supervised_3d_tasks.pretraining.scans import find_scans
 
@@ -46,6 +47,8 @@ class Plan:
         """Return a new pretext model; its layer ``"encoder"`` is what transfers."""
         seed = self.experiment.seed
         encoder = build.make_encoder(self.experiment, self.algorithm.encoder_shape, seed=seed)
+        if self.experiment.remat:
+            rematerialize(encoder, encoder)
         return self.algorithm.make_model(encoder, seed=seed + 10_000)
 
     def describe(self, model: keras.Model | None = None) -> str:
@@ -57,6 +60,7 @@ class Plan:
         model = model or self.build_model()
         encoder = model.get_layer("encoder")
         examples = self.scans_per_step * self.algorithm.sampling.examples_per_scan
+        accumulated = self.experiment.gradient_accumulation_steps
         return "\n".join(
             [
                 f"pretext task     {self.experiment.algorithm}, input {self.experiment.input_shape}, "
@@ -66,7 +70,8 @@ class Plan:
                 f"parameters       {model.count_params():,} model, {encoder.count_params():,} encoder",
                 f"batch            {self.scans_per_step} scans = {examples} examples per step "
                 f"(batch_size {self.experiment.batch_size})",
-                f"steps            {self.steps_per_epoch} per epoch, {self.experiment.epochs} epochs",
+                f"steps            {self.steps_per_epoch} per epoch, {self.experiment.epochs} epochs"
+                + (f"; {accumulated} steps make an update" if accumulated > 1 else ""),
                 *([f"turns            {said}"] if (said := getattr(self.algorithm, "kept_apart", "")) else []),
             ]
         )
@@ -76,8 +81,8 @@ def plan(experiment: TrainExperiment) -> Plan:
     """List and split the scans and size the steps.
 
     Raises:
-        UserError: The folder or ``encoder_weights`` is missing, there are too few subjects to split, or too few scans
-            meet in a batch or in a part of the split for a task that compares scans.
+        UserError: The folder or ``encoder_weights`` is missing, there are too few subjects to split, too few scans meet
+            in a batch or in a part of the split for a task that compares scans, or the warm-up is too long.
     """
     if weights := getattr(experiment, "encoder_weights", None):
         keras_applications.check_weight_file(weights)
@@ -91,7 +96,8 @@ def plan(experiment: TrainExperiment) -> Plan:
     scans_per_step = math.ceil(experiment.batch_size / algorithm.sampling.examples_per_scan)
     _check_other_scans(algorithm, parts, scans_per_step, experiment.crops_per_scan)
     crops = len(parts["train"]) * experiment.crops_per_scan
-    steps_per_epoch = experiment.steps_per_epoch or math.ceil(crops / scans_per_step)
+    steps_per_epoch = build.steps_per_epoch(experiment, crops, scans_per_step)
+    build.check_warmup(experiment, [experiment.epochs * steps_per_epoch])
     return Plan(experiment, algorithm, **parts, scans_per_step=scans_per_step, steps_per_epoch=steps_per_epoch)
 
 
