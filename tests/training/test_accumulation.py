@@ -36,7 +36,9 @@ def largest_difference(one, other):
     return max(np.abs(left - right).max() for left, right in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "pcrlv2" else []) for name in ALGORITHMS]
+)
 def test_two_steps_of_four_make_the_update_of_eight(name):
     """For tasks that compare scans: of the mean gradient of both fours, each of which is compared within itself."""
     algorithm = build_algorithm(name, 2)

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 
 from self_supervised_3d_tasks.models.encoders.unet import unet
 from self_supervised_3d_tasks.training.optimizers import make_optimizer
@@ -21,6 +22,7 @@ def trained(jit_compile):
     return model, [keras.ops.convert_to_numpy(variable) for variable in (*model.variables, *optimizer.variables)]
 
 
+@pytest.mark.slow
 def test_a_compiled_step_is_the_plain_one():
     (plain, expected), (compiled, found) = trained(False), trained(True)
     assert (plain.jit_compile, compiled.jit_compile) == (False, True)
