@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.formats import read_header
@@ -18,9 +20,10 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.experiment.keys import Experiment, FinetuneExperiment, TrainExperiment
 from self_supervised_3d_tasks.models import heads
+from self_supervised_3d_tasks.models.rematerialization import rematerialize
 from self_supervised_3d_tasks.ops import augment
 from self_supervised_3d_tasks.shapes import Model
-from self_supervised_3d_tasks.training import optimizers
+from self_supervised_3d_tasks.training import optimizers, schedules
 
 NUM_SAMPLE = 8  # scans of each part that a dry run reads
 
@@ -52,16 +55,48 @@ def make_model(experiment: FinetuneExperiment, *, seed: int) -> tuple[Model, Mod
     network = registry.prediction_network(experiment.prediction_architecture)
     options = options_for(experiment, network)
     if experiment.task == "segmentation":
-        return encoder, network(encoder, num_classes=experiment.num_classes, **options, seed=seed + 10_000)
-    head = functools.partial(network, **options)
-    pooling = {"global_pooling": experiment.global_pooling, "pool_bins": experiment.pool_bins}
-    return encoder, heads.classifier(encoder, head, experiment.num_classes, **pooling, seed=seed + 10_000)
+        model = network(encoder, num_classes=experiment.num_classes, **options, seed=seed + 10_000)
+    else:
+        head = functools.partial(network, **options)
+        pooling = {"global_pooling": experiment.global_pooling, "pool_bins": experiment.pool_bins}
+        model = heads.classifier(encoder, head, experiment.num_classes, **pooling, seed=seed + 10_000)
+    if experiment.remat:
+        rematerialize(model, encoder)
+    return encoder, model
+
+
+def steps_per_epoch(experiment: Experiment, crops: int, crops_per_step: int) -> int:
+    """Return the steps of an epoch, by default so many updates that every crop is met once, the last one filled up."""
+    accumulated = experiment.gradient_accumulation_steps
+    return experiment.steps_per_epoch or accumulated * math.ceil(crops / (crops_per_step * accumulated))
 
 
 def make_optimizer(experiment: Experiment, *, total_steps: int) -> Any:
     """Return the Keras optimizer of a training, or of a phase of it, of so many steps."""
     options = options_for(experiment, optimizers.make_optimizer)
     return optimizers.make_optimizer(experiment.lr, total_steps=total_steps, **options)
+
+
+def learning_rates(experiment: Experiment, phases: Sequence[int]) -> list[np.ndarray]:
+    """Return the learning rate of each step of each phase, of which the numbers of steps are given."""
+    options = options_for(experiment, schedules.make_schedule)
+    made = [schedules.make_schedule(experiment.lr, total_steps=steps, **options) for steps in phases]
+    return [schedules.learning_rates(schedule, steps) for schedule, steps in zip(made, phases, strict=True)]
+
+
+def check_warmup(experiment: Experiment, phases: Sequence[int]) -> None:
+    """Raise `UserError` where the learning rate would still rise at the end of a phase.
+
+    Args:
+        experiment: The settings.
+        phases: Number of steps of each phase; those of 0 are left out.
+    """
+    updates = min((steps // experiment.gradient_accumulation_steps for steps in phases if steps), default=None)
+    if updates is not None and experiment.lr_warmup_steps >= updates:
+        raise UserError(
+            f"lr_warmup_steps: {experiment.lr_warmup_steps} must be below the number of updates, of which the "
+            f"{'training' if len(phases) == 1 else 'shortest phase'} has {updates}; reduce it, or train longer"
+        )
 
 
 def make_store(

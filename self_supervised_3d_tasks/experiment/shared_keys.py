@@ -14,11 +14,13 @@ from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.experiment import defaults, registry
 from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.limits import (
+    Count,
     Degrees,
     Few,
     Intensity,
     Length,
     Millimetres,
+    OpenShare,
     PositiveFew,
     PositiveFloat,
     PositiveInt,
@@ -39,18 +41,36 @@ class Experiment(BaseModel):
         data_is_3D: Whether the data have three spatial axes; default: as the layout has.
         number_channels: Channels (modalities) of a scan.
         batch_size: Examples per step; for cpc pairs of context and target, of which a scan has several.
-        lr: Learning rate; with lr_schedule cosine that of the first step.
-        lr_schedule: constant, or cosine: down to 0 over the training; in finetuning over each phase.
-        optimizer: Optimizer that turns gradients into steps.
+        lr: Learning rate, the highest one where it changes.
+        lr_schedule: constant, or down to 0 over the training, in finetuning over each phase: cosine, half of a wave;
+            poly: the share that is left to the power of lr_power.
+        lr_power: Power of lr_schedule poly; default: 0.9. 1 is a straight line.
+        lr_warmup_steps: Updates in which the learning rate rises to lr along a straight line, in finetuning at the
+            beginning of each phase.
+        optimizer: Optimizer that turns gradients into steps. adamw is adam with a decoupled weight_decay that leaves
+            out biases and the scales and offsets of normalizations.
         momentum: Momentum of sgd; default: 0.9. Adam takes none.
-        weight_decay: Factor of the weight decay, on every trainable weight.
+        weight_decay: Factor of the weight decay, on every trainable weight but for adamw; default: 0, or 0.01 with
+            adamw.
         weight_decay_form: coupled: part of the gradient, as in PyTorch's SGD and Adam, the default; decoupled: as in
-            AdamW.
-        clipnorm: Largest norm of each gradient; not together with clipvalue.
+            AdamW, and the default of adamw.
+        clipnorm: Largest norm of the gradients of all weights together, which keep their direction; not together with
+            clipvalue.
         clipvalue: Largest absolute value in each gradient; not together with clipnorm.
+        ema_momentum: Share that an average of each weight keeps of itself in an update, such as 0.999: about an average
+            over the last 1000. Validated, chosen as the best and exported are the averages, trained are the weights.
+            Default: no averages.
+        early_stopping_patience: Epochs in a row without a lower validation loss after which the training stops, in
+            finetuning behind the warm-up; default: it never does.
+        gradient_accumulation_steps: Steps of batch_size whose mean gradient makes one update, for large batches in
+            little memory. What is compared within a batch (cpc, exemplar, tcpc, pcrlv2, batch normalizations) meets the
+            scans of one step alone.
         seed: Seed of splits, initial weights, augmentation and dropout.
         deterministic: Whether to use deterministic kernels: slower on a GPU, but reruns are identical bit for bit.
         mixed_precision: Type that layers compute in; weights and losses stay float32.
+        remat: Whether maps inside the encoder are computed again for the gradients instead of being kept: less memory
+            for about a third more time; results are the same.
+        jit_compile: Whether steps are compiled by XLA; auto: on a GPU. On a CPU it slows 3D down several times.
         encoder_architecture: Encoder: the name of a file in models/encoders/, or of a network in one; default: unet.
         intensity_window: [low, high]: intensities are clipped to it and scaled by it (CT), in the units of the files;
             default: [0, 255] for photographs, else none.
@@ -108,16 +128,23 @@ class Experiment(BaseModel):
     number_channels: PositiveFew = 1
     batch_size: Annotated[PositiveInt, Field(le=2**16)] = 2
     lr: PositiveFloat = 1e-3
-    lr_schedule: Literal["constant", "cosine"] = "constant"
-    optimizer: Literal["adam", "sgd"] = "adam"
+    lr_schedule: Literal["constant", "cosine", "poly"] = "constant"
+    lr_power: PositiveFloat | None = Field(default_factory=defaults.lr_power)
+    lr_warmup_steps: Count = 0
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     momentum: ShareBelowOne | None = Field(default_factory=defaults.momentum)
-    weight_decay: Strength = 0.0
+    weight_decay: Strength = Field(default_factory=defaults.weight_decay)
     weight_decay_form: Literal["coupled", "decoupled"] | None = Field(default_factory=defaults.weight_decay_form)
     clipnorm: PositiveFloat | None = None
     clipvalue: PositiveFloat | None = None
+    ema_momentum: OpenShare | None = None
+    early_stopping_patience: PositiveInt | None = None
+    gradient_accumulation_steps: Annotated[PositiveInt, Field(le=10_000)] = 1
     seed: Seed = 0
     deterministic: bool = False
     mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
+    remat: bool = False
+    jit_compile: Literal["auto"] | bool = "auto"
     encoder_architecture: str | None = None
     intensity_window: tuple[Intensity, Intensity] | None = defaults.of_layout(lambda layout: layout.intensity_window)
     intensity_scaling: Scaling = Field(default_factory=defaults.intensity_scaling)

@@ -71,7 +71,14 @@ class Job:
 def steps_per_epoch(experiment: FinetuneExperiment, job: Job) -> int:
     """Return the number of steps in an epoch: every crop once, unless the experiment says otherwise."""
     crops = len(task_of(experiment).training_cases(job.split)) * experiment.crops_per_scan
-    return experiment.steps_per_epoch or math.ceil(crops / experiment.batch_size)
+    return build.steps_per_epoch(experiment, crops, experiment.batch_size)
+
+
+def epochs_of_phases(experiment: FinetuneExperiment, job: Job) -> list[int]:
+    """Return the epochs of a job's phases: with a frozen encoder before all of it, or one phase alone."""
+    if job.mode != "initialized" or not experiment.epochs_warmup:
+        return [job.epochs]
+    return [experiment.epochs_warmup, job.epochs - experiment.epochs_warmup]
 
 
 @training.own_graphs()
@@ -100,12 +107,15 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
         steps_per_epoch=steps_per_epoch(experiment, job),
         samples_per_step=experiment.batch_size,
     )
+    phases = [epochs * data.steps_per_epoch for epochs in epochs_of_phases(experiment, job)]
+    plots.learning_rate(folder.path / "learning_rate.png", build.learning_rates(experiment, phases))
     history = training.fit(
         model,
         data=data,
         phases=_phases(task, job, encoder),
         folder=folder,
         save_every=experiment.save_checkpoint_every_n_epochs,
+        patience=experiment.early_stopping_patience,
         callbacks=training.tensorboard_callbacks(folder) if experiment.tensorboard else [],
     )
     warn_of_standstill(job.name, history)
@@ -164,18 +174,13 @@ def _phases(task: DownstreamTask, job: Job, encoder: keras.Model) -> list[traini
         def compile_model(model: keras.Model) -> None:
             encoder.trainable = trainable
             optimizer = build.make_optimizer(experiment, total_steps=epochs * steps_per_epoch(experiment, job))
-            model.compile(optimizer=optimizer, loss=task.loss(), metrics=task.metrics())
+            options = {"loss": task.loss(), "metrics": task.metrics(), "jit_compile": experiment.jit_compile}
+            model.compile(optimizer, **options)
 
         return training.Phase(epochs, compile_model)
 
-    if job.mode == "frozen":
-        return [phase(job.epochs, trainable=False)]
-    if job.mode == "random" or not experiment.epochs_warmup:
-        return [phase(job.epochs, trainable=True)]
-    return [
-        phase(experiment.epochs_warmup, trainable=False),
-        phase(job.epochs - experiment.epochs_warmup, trainable=True),
-    ]
+    *warmup, epochs = epochs_of_phases(experiment, job)
+    return [*(phase(count, trainable=False) for count in warmup), phase(epochs, trainable=job.mode != "frozen")]
 
 
 def write_scores(folder: RunFolder, best_val_loss: float, scores: Sequence[CaseScore]) -> None:

@@ -15,7 +15,7 @@ from self_supervised_3d_tasks.downstream.base import DownstreamTask
 from self_supervised_3d_tasks.experiment import build, geometry, network_size
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.finetuning import leakage, misleading
-from self_supervised_3d_tasks.finetuning.job import Job, load_pretrained, steps_per_epoch
+from self_supervised_3d_tasks.finetuning.job import Job, epochs_of_phases, load_pretrained, steps_per_epoch
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def plan(experiment: FinetuneExperiment) -> Plan:
 
     Raises:
         UserError: A folder, mask or class is missing, there are too few subjects, the checkpoint does not exist, or the
-            network does not fit into the memory.
+            network does not fit into the memory, or the learning rate would rise to the end of a phase.
     """
     task = task_of(experiment)
     task.check()
@@ -188,6 +188,9 @@ def plan(experiment: FinetuneExperiment) -> Plan:
     splits.warn_of_lookalikes((split.train, split.validation, split.test) for split in largest)
     if not experiment.val_split:
         jobs = [replace(job, split=replace(job.split, validation=job.split.train)) for job in jobs]
+    for job in jobs:
+        phases = [epochs * steps_per_epoch(experiment, job) for epochs in epochs_of_phases(experiment, job)]
+        build.check_warmup(experiment, phases)
     misleading.warn_of_epochs(experiment)
     misleading.warn_of_validation(experiment)
     misleading.warn_of_fractions(jobs)

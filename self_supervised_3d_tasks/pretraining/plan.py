@@ -14,10 +14,11 @@ from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.preparing.spacing import warn_of_grids
 from self_supervised_3d_tasks.data.store.volumes import check_case
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import build, network_size
+from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import TrainExperiment
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models.encoders import keras_applications
+from self_supervised_3d_tasks.models.rematerialization import rematerialize
 from self_supervised_3d_tasks.pretraining.axes import unlike_axes
 from self_supervised_3d_tasks.pretraining.scans import find_scans, read_scans
 
@@ -72,6 +73,8 @@ class Plan:
         """Return a new pretext model; its layer ``"encoder"`` is what transfers."""
         seed = self.experiment.seed
         encoder = build.make_encoder(self.experiment, self.algorithm.encoder_shape, seed=seed)
+        if self.experiment.remat:
+            rematerialize(encoder, encoder)
         return self.algorithm.make_model(encoder, seed=seed + 10_000)
 
     def without_weights(self) -> Plan:
@@ -91,6 +94,7 @@ class Plan:
         model = model or self.build_model()
         encoder = model.get_layer("encoder")
         examples = self.scans_per_step * self.algorithm.sampling.examples_per_scan
+        accumulated = self.experiment.gradient_accumulation_steps
         return "\n".join(
             [
                 f"pretext task     {self.experiment.algorithm}, input {self.experiment.input_shape}, "
@@ -100,7 +104,8 @@ class Plan:
                 f"parameters       {model.count_params():,} model, {encoder.count_params():,} encoder",
                 f"batch            {self.scans_per_step} scans = {examples} examples per step "
                 f"(batch_size {self.experiment.batch_size})",
-                f"steps            {self.steps_per_epoch} per epoch, {self.experiment.epochs} epochs",
+                f"steps            {self.steps_per_epoch} per epoch, {self.experiment.epochs} epochs"
+                + (f"; {accumulated} steps make an update" if accumulated > 1 else ""),
                 *sample,
                 *([f"turns            {said}"] if (said := getattr(self.algorithm, "kept_apart", "")) else []),
             ]
@@ -111,9 +116,9 @@ def plan(experiment: TrainExperiment) -> Plan:
     """List and split the scans and size the steps.
 
     Raises:
-        UserError: The folder or ``encoder_weights`` is missing, there are too few subjects to split, too few scans
-            meet in a batch or in a part of the split for a task that compares scans, or the network does not fit into
-            the memory.
+        UserError: The folder or ``encoder_weights`` is missing, there are too few subjects to split, too few scans meet
+            in a batch or in a part of the split for a task that compares scans, the network does not fit into the memory, or
+            the warm-up is too long.
     """
     if weights := getattr(experiment, "encoder_weights", None):
         keras_applications.check_weight_file(weights)
@@ -127,7 +132,8 @@ def plan(experiment: TrainExperiment) -> Plan:
     scans_per_step = math.ceil(experiment.batch_size / algorithm.sampling.examples_per_scan)
     _check_other_scans(algorithm, parts, scans_per_step, experiment.crops_per_scan)
     crops = len(parts["train"]) * experiment.crops_per_scan
-    steps_per_epoch = experiment.steps_per_epoch or math.ceil(crops / scans_per_step)
+    steps_per_epoch = build.steps_per_epoch(experiment, crops, scans_per_step)
+    build.check_warmup(experiment, [experiment.epochs * steps_per_epoch])
     made = Plan(experiment, algorithm, **parts, scans_per_step=scans_per_step, steps_per_epoch=steps_per_epoch)
     network_size.check(experiment, made.without_weights().build_model, scans_per_step)
     return made

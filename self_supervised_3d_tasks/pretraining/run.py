@@ -64,6 +64,8 @@ def run(plan: Plan, folder: RunFolder) -> None:
         steps_per_epoch=plan.steps_per_epoch,
         samples_per_step=plan.scans_per_step,
     )
+    rates = build.learning_rates(experiment, [experiment.epochs * plan.steps_per_epoch])
+    plots.learning_rate(folder.plots / "learning_rate.png", rates)
     history = training.fit(
         model,
         data=data,
@@ -71,6 +73,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
         folder=folder,
         monitor=None if isinstance(algorithm, ScheduledAlgorithm) else "val_loss",
         save_every=experiment.save_checkpoint_every_n_epochs,
+        patience=experiment.early_stopping_patience,
         callbacks=_callbacks(plan, model, validation, data.validation, folder),
     )
     kept = training.restore_best(model, folder)
@@ -115,7 +118,7 @@ def _phase(plan: Plan) -> training.Phase:
 
     def prepare(model: keras.Model) -> None:
         optimizer = build.make_optimizer(experiment, total_steps=experiment.epochs * plan.steps_per_epoch)
-        model.compile(optimizer=optimizer, loss=algorithm.loss, metrics=algorithm.metrics())
+        model.compile(optimizer, loss=algorithm.loss, metrics=algorithm.metrics(), jit_compile=experiment.jit_compile)
 
     return training.Phase(experiment.epochs, prepare)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from self_supervised_3d_tasks.data.stream.wait_clock import WaitClock
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras, tf
+from self_supervised_3d_tasks.training.averaging import averaging_callbacks
 from self_supervised_3d_tasks.training.callbacks import EpochRecorder, check_weights
 from self_supervised_3d_tasks.training.checkpoints import Row, read_history, read_state, restore_state, write_state
 
@@ -92,6 +94,7 @@ def fit(
     folder: RunFolder,
     monitor: str | None = "val_loss",
     save_every: int | None = None,
+    patience: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> list[Row]:
     """Train a model through its phases; killed at any moment and called again, it ends with the same weights.
@@ -107,13 +110,16 @@ def fit(
         monitor: Column of the history that chooses the best weights, lower is better. None: the weights of the last
             epoch count as the best.
         save_every: Also keep the weights of every this many epochs.
+        patience: The last phase stops when so many of its epochs in a row were not better, by ``monitor``, than the
+            best of it before them. None: it does not stop before its end.
         callbacks: Keras callbacks, whose epochs are counted from 0 over all phases. What they add to the logs of an
             epoch becomes columns of the history.
 
     Returns:
         One row per epoch, those before the interruption included: ``epoch`` and ``phase`` (from 1), the logs of Keras,
         ``seconds`` (validation included), ``samples_per_second`` and ``wait_share``, the share of the training time
-        that was spent on waiting for data. The model has the weights of the last epoch.
+        that was spent on waiting for data. The model has the weights of the last epoch, or their averages where the
+        optimizer has some, see `averaging`.
 
     Raises:
         TrainingDiverged: A loss or a weight became NaN or infinite. The folder holds the epoch before.
@@ -125,11 +131,16 @@ def fit(
     def save(row: Row) -> None:
         check_weights(model, row["epoch"])
         write_state(folder, model, row, steps_per_epoch=data.steps_per_epoch, monitor=monitor, save_every=save_every)
+        if _is_over(read_history(folder), phases, monitor, patience):
+            model.stop_training = True
+            logging.info("stopped after epoch %d: %d epochs without a lower %s", row["epoch"], patience, monitor)
 
     epochs, steps = sum(phase.epochs for phase in phases), data.steps_per_epoch
     bar = tqdm(total=epochs * steps, initial=finished * steps, unit="step", disable=None)
     with bar as progress, _told_when_interrupted(folder, epochs):
         for number, phase, first, end in _remaining(phases, finished):
+            if _is_over(read_history(folder), phases, monitor, patience):
+                break  # it was killed behind its last epoch
             if number != ready:
                 phase.prepare(model)
             recorder = EpochRecorder(number, data.steps_per_epoch, data.samples_per_step, clock, save, epochs, progress)
@@ -140,7 +151,7 @@ def fit(
                 steps_per_epoch=data.steps_per_epoch,
                 validation_data=data.validation,
                 shuffle=False,  # the stream has its order; Keras warns where it is asked to shuffle a Dataset
-                callbacks=[*callbacks, recorder.callback()],
+                callbacks=[*averaging_callbacks(model), *callbacks, recorder.callback()],
                 verbose=0,
             )
     return read_history(folder)
@@ -155,6 +166,15 @@ def _told_when_interrupted(folder: RunFolder, epochs: int) -> Iterator[None]:
         kept = len(read_history(folder))
         logging.warning("%s: %d of %d epochs are kept; what came after them is dropped", folder.path, kept, epochs)
         raise
+
+
+def _is_over(history: Sequence[Row], phases: Sequence[Phase], monitor: str | None, patience: int | None) -> bool:
+    """Return whether the last phase has not become better for ``patience`` epochs; the history alone says so."""
+    if patience is None:
+        return False
+    values = [row[monitor] for row in history if row["phase"] == len(phases)]
+    values = [value if math.isfinite(value) else math.inf for value in values]
+    return len(values) > patience and min(values[:-patience]) <= min(values[-patience:])
 
 
 def _resume(model: keras.Model, phases: Sequence[Phase], steps_per_epoch: int, folder: RunFolder) -> tuple[int, int]:
