@@ -14,7 +14,7 @@ from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.preparing.spacing import warn_of_grids
 from self_supervised_3d_tasks.data.store.volumes import check_case
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import build
+from self_supervised_3d_tasks.experiment import build, network_size
 from self_supervised_3d_tasks.experiment.keys import TrainExperiment
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models.encoders import keras_applications
@@ -117,8 +117,8 @@ def plan(experiment: TrainExperiment) -> Plan:
 
     Raises:
         UserError: The folder or ``encoder_weights`` is missing, there are too few subjects to split, too few scans meet
-            in a batch or in a part of the split for a task that compares scans, the network does not fit into the memory, or
-            the warm-up is too long.
+            in a batch or in a part of the split for a task that compares scans, the network does not fit into the
+            memory, or the warm-up is too long.
     """
     if weights := getattr(experiment, "encoder_weights", None):
         keras_applications.check_weight_file(weights)

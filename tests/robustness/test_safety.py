@@ -81,7 +81,7 @@ MODELS = {
     "module of another package": (of("keras_hub.layers", "Anything"), (), "refers to keras_hub.layers.Anything"),
     "name like keras": (of("keras_evil.layers", "Dense"), (), "refers to keras_evil.layers.Dense"),
     "own package": (of("self_supervised_3d_tasks.files", "models"), (), "refers to self_supervised_3d_tasks"),
-    "function": (in_activation(FUNCTION), (), "refers to os.system"),
+    "function": (in_activation(FUNCTION), (), "refers to os.function (system)"),
     "registered object": (of("keras.layers", "Dense", "evil>Dense"), (), "evil>Dense"),
     "custom object": (of(None, "Mine", "Custom>Mine"), (), "Custom>Mine"),
     "saved model": (of("keras.layers", "TFSMLayer", filepath="/tmp"), (), "has TFSMLayer"),
@@ -197,13 +197,13 @@ def test_names_in_pictures_are_letters_only(name, tmp_path):
         axes.legend()
         canvas.write(figure, 1, 1, name, fontsize=8)
         assert [text.get_parse_math() for text in (axes.title, axes.xaxis.label, figure.texts[0])] == [False] * 3
-    plots.confusion_matrix(tmp_path / "b.png", np.eye(2), [name, "other"])
+    plots.confusion_matrix(tmp_path / "b.png", np.eye(2), name, {0: name, 1: "other"})
     assert (tmp_path / "a.png").stat().st_size and (tmp_path / "b.png").stat().st_size
 
 
 def test_the_package_unpacks_no_archives_writes_no_html_and_starts_no_programs():
     """What the promises of SECURITY.md rest on; pickle, eval and exec are forbidden in test_architecture.py."""
-    forbidden = {"extract", "extractall", "unpack_archive", "system", "popen", "Popen", "check_output", "urlopen"}
+    forbidden = {"extractall", "unpack_archive", "system", "popen", "Popen", "check_output", "urlopen"}
     forbidden |= {"urlretrieve", "to_html", "yaml_load", "get_file"}
     found = [
         f"{path.relative_to(PACKAGE)}: {node.func.attr}"
