@@ -53,17 +53,23 @@ class TrainingDiverged(RuntimeError):
     """The loss or a weight became NaN or infinite: no later step can be trusted, so training stops.
 
     Commands print the message, which names the epoch, without a traceback and exit with code 1.
+
+    Args:
+        what: What became so, and when.
     """
+
+    def __init__(self, what: str):
+        super().__init__(f"training diverged: {what}")
 
 
 class JobsFailed(RuntimeError):
-    """Some trainings of a sweep failed; the tables hold the others.
+    """Some trainings of a sweep failed, of which the tables hold the others; or some of several experiment files.
 
     Commands print the message, a line per reason, without a traceback and exit with code 1.
 
     Args:
-        reasons: Why, by the name of the job.
-        number: Jobs of the sweep.
+        reasons: Why, by the name of the job or file.
+        number: Of all of them.
     """
 
     def __init__(self, reasons: Mapping[str, str], number: int):
@@ -72,7 +78,7 @@ class JobsFailed(RuntimeError):
             jobs[reason].append(job)
         lines = [f"{', '.join(names)}: {reason}" for reason, names in jobs.items()]
         count = (
-            f"{len(reasons)} of {number} trainings failed; the tables hold the others, and --resume tries them again:"
+            f"{len(reasons)} of {number} trainings failed; the others have finished, and --resume tries these again:"
         )
         super().__init__("\n  ".join([count, *lines]))
 

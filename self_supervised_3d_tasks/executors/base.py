@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import joblib
 from absl import logging
@@ -32,6 +32,15 @@ class Ended(NamedTuple):
     reason: str | None
 
 
+class Settings(Protocol):
+    """The keys of an experiment that say who does its work."""
+
+    workers: int
+    executor: str
+    executor_options: dict[str, Any]
+    use_gpu: list[int] | None
+
+
 @dataclass(frozen=True)
 class Resources:
     """What the processes that do the work may use.
@@ -47,6 +56,13 @@ class Resources:
     logs: Path
     gpus: Sequence[str] = ()
     options: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: Settings, items: int, logs: Path) -> Resources:
+        """Return the resources that an experiment asks for, for so many items: of this machine one GPU each."""
+        gpus = gpus_of_this_machine(settings.use_gpu) if settings.executor == "local" else []
+        workers = min(settings.workers, items, len(gpus) or items)
+        return cls(workers, logs.absolute(), gpus, settings.executor_options)
 
     @property
     def threads(self) -> int:

@@ -15,7 +15,7 @@ from absl import logging
 from self_supervised_3d_tasks import executors, training
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.errors import TrainingDiverged, UserError, is_of_the_system, refused
-from self_supervised_3d_tasks.executors.base import Resources, gpus_of_this_machine
+from self_supervised_3d_tasks.executors.base import Resources
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.paths import shown
 from self_supervised_3d_tasks.files.run_files import JobFailure
@@ -76,7 +76,7 @@ def attempt(plan: Plan, job: Job, store: VolumeStore, folder: RunFolder) -> str 
 
 def _failure(error: Exception) -> JobFailure:
     if isinstance(error, TrainingDiverged):
-        return JobFailure(kind="diverged", reason=f"training diverged: {error}", traceback=None)
+        return JobFailure(kind="diverged", reason=str(error), traceback=None)
     if said := str(error) if isinstance(error, UserError) else refused(error):
         return JobFailure(kind="mistake", reason=said, traceback=None)
     reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -91,9 +91,7 @@ def _here(plan: Plan, folder: RunFolder, store: VolumeStore, jobs: Sequence[Job]
 
 def _elsewhere(plan: Plan, folder: RunFolder, jobs: Sequence[Job]) -> Iterator[tuple[str, str | None]]:
     experiment = plan.experiment
-    gpus = gpus_of_this_machine(experiment.use_gpu) if experiment.executor == "local" else []
-    workers = min(experiment.workers, len(jobs), len(gpus) or len(jobs))
-    resources = Resources(workers, folder.logs.absolute(), gpus, experiment.executor_options)
+    resources = Resources.of(experiment, len(jobs), logs=folder.logs)
     names = [job.name for job in jobs]
     logging.info("%d trainings, %d at once; their logs: %s", len(jobs), resources.workers, folder.logs)
     work = functools.partial(do_named, folder=str(folder.path.absolute()))

@@ -11,6 +11,7 @@ import pytest
 from self_supervised_3d_tasks import executors, training
 from self_supervised_3d_tasks.commands import experiment_run
 from self_supervised_3d_tasks.errors import JobsFailed, TrainingDiverged, UserError
+from self_supervised_3d_tasks.executors import base
 from self_supervised_3d_tasks.executors.base import Ended
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.json_files import read_json
@@ -151,7 +152,7 @@ def test_workers_share_what_is_prepared(load):
 @pytest.mark.parametrize("gpus", [["0"], ["0", "1", "2"]])
 def test_no_more_processes_than_gpus(load, monkeypatch, gpus):
     seen = []
-    monkeypatch.setattr(execution, "gpus_of_this_machine", lambda allowed: gpus)
+    monkeypatch.setattr(base, "gpus_of_this_machine", lambda allowed: gpus)
     monkeypatch.setattr(executors, "run", lambda *arguments: (seen.append(arguments[-1]), (end for end in ()))[1])
     plan, folder = load(workers=2)
     with pytest.raises(JobsFailed):
