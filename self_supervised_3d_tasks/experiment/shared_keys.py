@@ -69,7 +69,7 @@ class Experiment(BaseModel):
         deterministic: Whether to use deterministic kernels: slower on a GPU, but reruns are identical bit for bit.
         mixed_precision: Type that layers compute in; weights and losses stay float32.
         remat: Whether maps inside the encoder are computed again for the gradients instead of being kept: less memory
-            for about a third more time; results are the same.
+            for a third to a half more time; results are the same.
         jit_compile: Whether steps are compiled by XLA; auto: on a GPU. On a CPU it slows 3D down several times.
         encoder_architecture: Encoder: the name of a file in models/encoders/, or of a network in one; default: unet.
         intensity_window: [low, high]: intensities are clipped to it and scaled by it (CT), in the units of the files;

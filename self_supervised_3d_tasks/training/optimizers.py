@@ -35,21 +35,18 @@ def make_optimizer(
 
     Args:
         learning_rate: The highest learning rate lr.
-        optimizer: The kind of optimizer. "adamw" is Adam with the decoupled weight decay, whatever
-            ``weight_decay_form`` says, which leaves biases and the scales and offsets of normalizations alone.
-        momentum: The momentum of "sgd", in [0, 1); with None it has none. Keras adds lr · gradient to the momentum,
-            PyTorch multiplies the momentum by lr: this is the same while lr is constant, and all but the same while it
-            changes slowly.
-        lr_schedule: What becomes of lr, as the next two and ``total_steps`` see `schedules.make_schedule`.
+        optimizer: "adam", "sgd", or "adamw": Adam with the decoupled form, without biases and normalizations.
+        momentum: The momentum of "sgd", in [0, 1), or None. Keras adds lr · gradient to it, PyTorch multiplies it by
+            lr: this is the same while lr is constant, and all but the same while it changes slowly.
+        lr_schedule: See `schedules.make_schedule`, as for the next two and ``total_steps``.
         lr_power: The power of "poly".
         lr_warmup_steps: The number of updates in which the learning rate rises to lr.
         total_steps: The number of steps in which "cosine" and "poly" come down to 0.
         weight_decay: The weight decay w of every trainable variable, normalization and biases included, as in PyTorch.
         weight_decay_form: With "coupled", w · variable is added to the gradient, before moments and momentum, as in
             PyTorch's SGD and Adam: with a momentum m its effect adds up to 1 / (1 - m) times lr · w. It also moves
-            variables with a gradient of zeros, such as a head that was not drawn in this step; PyTorch skips a
-            parameter without a gradient. With "decoupled", each step first shrinks the variable by the factor
-            1 - lr · w, as in AdamW.
+            variables with a gradient of zeros, such as a head that was not drawn; PyTorch skips one without a gradient.
+            With "decoupled", each step first shrinks the variable by the factor 1 - lr · w, as in AdamW.
         clipnorm: The gradients of all variables together are scaled down to this norm. Clipping sees the gradient of
             the loss alone, in both forms of weight decay, as where PyTorch's `clip_grad_norm_` comes before the step.
         clipvalue: Each gradient entry is clipped to ± this value.
@@ -60,31 +57,28 @@ def make_optimizer(
     Raises:
         ValueError: Both kinds of clipping were given, or the schedule lacks a number of steps.
     """
-    schedule = make_schedule(
-        learning_rate,
-        lr_schedule=lr_schedule,
-        lr_power=lr_power,
-        lr_warmup_steps=lr_warmup_steps,
-        gradient_accumulation_steps=gradient_accumulation_steps,
-        total_steps=total_steps,
-    )
+    accumulated = gradient_accumulation_steps
+    shape = {"lr_schedule": lr_schedule, "lr_power": lr_power, "lr_warmup_steps": lr_warmup_steps}
+    schedule = make_schedule(learning_rate, **shape, gradient_accumulation_steps=accumulated, total_steps=total_steps)
     options: dict[str, Any] = {"global_clipnorm": clipnorm, "clipvalue": clipvalue}
-    if gradient_accumulation_steps > 1:
-        options["gradient_accumulation_steps"] = gradient_accumulation_steps
-    if optimizer == "sgd":
-        options["momentum"] = momentum or 0.0
-    kind = keras.optimizers.SGD if optimizer == "sgd" else keras.optimizers.Adam
-    if weight_decay and (optimizer == "adamw" or weight_decay_form == "decoupled"):
-        options["weight_decay"] = weight_decay
-    elif weight_decay:
-        kind = _coupled(kind, weight_decay)
-    if ema_momentum is not None:
-        kind = _averaging(kind)
-        options |= {"use_ema": True, "ema_momentum": ema_momentum}
-    made = kind(schedule, **options)
+    options["gradient_accumulation_steps"] = accumulated if accumulated > 1 else None
+    options |= {"momentum": momentum or 0.0} if optimizer == "sgd" else {}
+    options |= {} if ema_momentum is None else {"use_ema": True, "ema_momentum": ema_momentum}
+    is_coupled = optimizer != "adamw" and weight_decay_form == "coupled"
+    options["weight_decay"] = None if is_coupled else weight_decay or None
+    made = _kind(optimizer, weight_decay if is_coupled else 0.0, averaging=ema_momentum is not None)(
+        schedule, **options
+    )
     if optimizer == "adamw":
         made.exclude_from_weight_decay(var_names=_NOT_DECAYED)
     return made
+
+
+def _kind(optimizer: OptimizerName, coupled_decay: float, *, averaging: bool) -> type:
+    """Return Keras's class, or one derived from it where something is done in another way."""
+    kind = keras.optimizers.SGD if optimizer == "sgd" else keras.optimizers.Adam
+    kind = _coupled(kind, coupled_decay) if coupled_decay else kind
+    return _averaging(kind) if averaging else kind
 
 
 def _coupled(kind: type, weight_decay: float) -> type:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -107,40 +108,33 @@ def fit(
         data: What it is trained and validated on.
         phases: Run one after the other, epochs numbered through.
         folder: The run folder, which is made if it does not exist.
-        monitor: Column of the history that chooses the best weights, lower is better. None: the weights of the last
-            epoch count as the best.
+        monitor: Column of the history that chooses the best weights, the lowest value; None: the last epoch is best.
         save_every: Also keep the weights of every this many epochs.
-        patience: The last phase stops when so many of its epochs in a row were not better, by ``monitor``, than the
-            best of it before them. None: it does not stop before its end.
-        callbacks: Keras callbacks, whose epochs are counted from 0 over all phases. What they add to the logs of an
-            epoch becomes columns of the history.
+        patience: Epochs of the last phase in a row without a lower ``monitor`` than before, after which it stops.
+        callbacks: With epochs from 0 over all phases; what they add to the logs becomes columns of the history.
 
     Returns:
         One row per epoch, those before the interruption included: ``epoch`` and ``phase`` (from 1), the logs of Keras,
         ``seconds`` (validation included), ``samples_per_second`` and ``wait_share``, the share of the training time
-        that was spent on waiting for data. The model has the weights of the last epoch, or their averages where the
-        optimizer has some, see `averaging`.
+        that was spent on waiting for data. The model has the weights of the last epoch, or their `averaging` ones.
 
     Raises:
         TrainingDiverged: A loss or a weight became NaN or infinite. The folder holds the epoch before.
         UserError: ``folder`` holds a training that does not fit the arguments, or its files are damaged.
     """
     finished, ready = _resume(model, phases, data.steps_per_epoch, folder)
-    clock = WaitClock()
+    clock, is_over = WaitClock(), functools.partial(_stands_still, folder, len(phases), monitor, patience)
 
     def save(row: Row) -> None:
         check_weights(model, row["epoch"])
         write_state(folder, model, row, steps_per_epoch=data.steps_per_epoch, monitor=monitor, save_every=save_every)
-        if _is_over(read_history(folder), phases, monitor, patience):
-            model.stop_training = True
-            logging.info("stopped after epoch %d: %d epochs without a lower %s", row["epoch"], patience, monitor)
+        model.stop_training = is_over()
 
     epochs, steps = sum(phase.epochs for phase in phases), data.steps_per_epoch
     bar = tqdm(total=epochs * steps, initial=finished * steps, unit="step", disable=None)
     with bar as progress, _told_when_interrupted(folder, epochs):
-        for number, phase, first, end in _remaining(phases, finished):
-            if _is_over(read_history(folder), phases, monitor, patience):
-                break  # it was killed behind its last epoch
+        # A training that had stopped early may have been killed behind its last epoch.
+        for number, phase, first, end in _remaining(() if is_over() else phases, finished):
             if number != ready:
                 phase.prepare(model)
             recorder = EpochRecorder(number, data.steps_per_epoch, data.samples_per_step, clock, save, epochs, progress)
@@ -168,13 +162,17 @@ def _told_when_interrupted(folder: RunFolder, epochs: int) -> Iterator[None]:
         raise
 
 
-def _is_over(history: Sequence[Row], phases: Sequence[Phase], monitor: str | None, patience: int | None) -> bool:
-    """Return whether the last phase has not become better for ``patience`` epochs; the history alone says so."""
-    if patience is None:
+def _stands_still(folder: RunFolder, phase: int, monitor: str | None, patience: int | None) -> bool:
+    """Return whether a phase has not become better for ``patience`` epochs; the history alone says so."""
+    if monitor is None or patience is None:
         return False
-    values = [row[monitor] for row in history if row["phase"] == len(phases)]
+    history = read_history(folder)
+    values = [row[monitor] for row in history if row["phase"] == phase]
     values = [value if math.isfinite(value) else math.inf for value in values]
-    return len(values) > patience and min(values[:-patience]) <= min(values[-patience:])
+    if len(values) <= patience or min(values[-patience:]) < min(values[:-patience]):
+        return False
+    logging.info("stopped after epoch %d: %d epochs without a lower %s", history[-1]["epoch"], patience, monitor)
+    return True
 
 
 def _resume(model: keras.Model, phases: Sequence[Phase], steps_per_epoch: int, folder: RunFolder) -> tuple[int, int]:
