@@ -41,6 +41,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
     experiment = plan.experiment
     folder.write_json(RunFolder.environment, environment(seed=experiment.seed))
     store = _read_scans(plan, folder)
+    plan.check_network()
     training.set_precision(experiment.mixed_precision)
     logging.info("\n%s", plan.describe_jobs())
     baseline = RunFolder.open(experiment.random_from) if experiment.random_from else None

@@ -74,11 +74,11 @@ class Plan:
         encoder = build.make_encoder(self.experiment, self.algorithm.encoder_shape, seed=seed)
         return self.algorithm.make_model(encoder, seed=seed + 10_000)
 
-    def without_weights(self) -> Plan:
-        """Return the plan of a pretraining whose encoder begins with random weights."""
-        if not getattr(self.experiment, "encoder_weights", None):
-            return self
-        return replace(self, experiment=self.experiment.model_copy(update={"encoder_weights": None}))
+    def check_network(self) -> None:
+        """Raise `UserError` if the model does not fit into the memory; it is laid out for that, but not made."""
+        update = {"encoder_weights": None} if getattr(self.experiment, "encoder_weights", None) else {}
+        random = replace(self, experiment=self.experiment.model_copy(update=update))
+        network_size.check(self.experiment, random.build_model, self.scans_per_step)
 
     def describe(self, model: keras.Model | None = None) -> str:
         """Return the plan as text.
@@ -88,6 +88,8 @@ class Plan:
                 scans is read.
         """
         sample = [f"sample           {self.check_sample()}"] if model is None else []
+        if model is None:
+            self.check_network()
         model = model or self.build_model()
         encoder = model.get_layer("encoder")
         examples = self.scans_per_step * self.algorithm.sampling.examples_per_scan
@@ -111,9 +113,8 @@ def plan(experiment: TrainExperiment) -> Plan:
     """List and split the scans and size the steps.
 
     Raises:
-        UserError: The folder or ``encoder_weights`` is missing, there are too few subjects to split, too few scans
-            meet in a batch or in a part of the split for a task that compares scans, or the network does not fit into
-            the memory.
+        UserError: The folder or ``encoder_weights`` is missing, there are too few subjects to split, or too few scans
+            meet in a batch or in a part of the split for a task that compares scans.
     """
     if weights := getattr(experiment, "encoder_weights", None):
         keras_applications.check_weight_file(weights)
@@ -128,9 +129,7 @@ def plan(experiment: TrainExperiment) -> Plan:
     _check_other_scans(algorithm, parts, scans_per_step, experiment.crops_per_scan)
     crops = len(parts["train"]) * experiment.crops_per_scan
     steps_per_epoch = experiment.steps_per_epoch or math.ceil(crops / scans_per_step)
-    made = Plan(experiment, algorithm, **parts, scans_per_step=scans_per_step, steps_per_epoch=steps_per_epoch)
-    network_size.check(experiment, made.without_weights().build_model, scans_per_step)
-    return made
+    return Plan(experiment, algorithm, **parts, scans_per_step=scans_per_step, steps_per_epoch=steps_per_epoch)
 
 
 def _check_other_scans(

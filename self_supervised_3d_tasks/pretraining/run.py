@@ -52,6 +52,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
     folder.write_json(RunFolder.environment, environment(seed=experiment.seed))
     training.set_determinism(experiment.seed, experiment.deterministic)
     training.set_precision(experiment.mixed_precision)
+    plan.check_network()
     model = plan.build_model()
     logging.info("\n%s", plan.describe(model))
     _look_at_examples(train, folder.plots / "pretext.png")
