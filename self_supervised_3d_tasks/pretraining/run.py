@@ -50,9 +50,9 @@ def run(plan: Plan, folder: RunFolder) -> None:
     if settings := algorithm.settings():
         folder.pin_json(RunFolder.task, settings)
     folder.write_json(RunFolder.environment, environment(seed=experiment.seed))
+    plan.check_network()
     training.set_determinism(experiment.seed, experiment.deterministic)
     training.set_precision(experiment.mixed_precision)
-    plan.check_network()
     model = plan.build_model()
     logging.info("\n%s", plan.describe(model))
     _look_at_examples(train, folder.plots / "pretext.png")
