@@ -104,7 +104,8 @@ class Preprocessing:
                 "its voxels. Remove target_spacing, or convert the scans to a format with a header, such as NIfTI."
             )
         length = zip(box_shape, header.spacing, self.target_spacing, strict=True)
-        size = tuple(max(1, round(voxels * spacing / target)) for voxels, spacing, target in length)
+        wanted = [voxels * spacing / target for voxels, spacing, target in length]
+        size = tuple(max(1, round(min(axis, 1e18))) for axis in wanted)  # of infinity too
         if max(size) > _LONGEST_AXIS:
             raise UserError(
                 f"{header.path}: at target_spacing {millimetres(self.target_spacing)} it would have {size} voxels, "

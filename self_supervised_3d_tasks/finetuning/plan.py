@@ -62,6 +62,11 @@ class Plan:
         warn_of_grids(headers, self.experiment.preprocessing)
         geometry.warn_of_differences(self.experiment, headers)
 
+    def check_network(self) -> None:
+        """Raise `UserError` if the model does not fit into the memory; it is laid out for that, but not made."""
+        experiment = self.experiment
+        network_size.check(experiment, lambda: build.make_model(experiment, seed=0)[1], experiment.batch_size)
+
     def read_sample(self) -> VolumeStore:
         """Read and prepare a few scans for training and for testing as the run does; nothing of it is kept.
 
@@ -97,6 +102,7 @@ class Plan:
             UserError: The pretrained weights do not fit, or a scan of the sample would stop the run.
         """
         experiment = self.experiment
+        self.check_network()
         encoder, model = build.make_model(experiment, seed=experiment.seed)
         if any(mode != "random" for mode, _ in experiment.modes()):
             load_pretrained(experiment, encoder, model)
@@ -158,7 +164,7 @@ def plan(experiment: FinetuneExperiment) -> Plan:
 
     Raises:
         UserError: A folder, mask or class is missing, there are too few subjects, the checkpoint does not exist, or the
-            network does not fit into the memory, or the learning rate would rise to the end of a phase.
+            learning rate would rise to the end of a phase.
     """
     task = task_of(experiment)
     task.check()
@@ -197,7 +203,6 @@ def plan(experiment: FinetuneExperiment) -> Plan:
     labels = {case: [case.label] for case in train_cases if case.label is not None}
     misleading.warn_of_classes(experiment, jobs, labels)
     whole = Plan(build.settle_spacing(experiment, Plan(experiment, jobs).learned_from), jobs)
-    network_size.check(experiment, lambda: build.make_model(experiment, seed=0)[1], experiment.batch_size)
     leakage.look_for(experiment, whole.test)  # what names alone forbid is not found after hours of reading
     return whole
 

@@ -45,6 +45,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
     experiment = plan.experiment
     folder.write_json(RunFolder.environment, environment(seed=experiment.seed))
     store = _read_scans(plan, folder)
+    plan.check_network()
     logging.info("\n%s", plan.describe_jobs())
     baseline = RunFolder.open(as_path(experiment.random_from)) if experiment.random_from else None
     if baseline:

@@ -77,11 +77,11 @@ class Plan:
             rematerialize(encoder, encoder)
         return self.algorithm.make_model(encoder, seed=seed + 10_000)
 
-    def without_weights(self) -> Plan:
-        """Return the plan of a pretraining whose encoder begins with random weights."""
-        if not getattr(self.experiment, "encoder_weights", None):
-            return self
-        return replace(self, experiment=self.experiment.model_copy(update={"encoder_weights": None}))
+    def check_network(self) -> None:
+        """Raise `UserError` if the model does not fit into the memory; it is laid out for that, but not made."""
+        update = {"encoder_weights": None} if getattr(self.experiment, "encoder_weights", None) else {}
+        random = replace(self, experiment=self.experiment.model_copy(update=update))
+        network_size.check(self.experiment, random.build_model, self.scans_per_step)
 
     def describe(self, model: keras.Model | None = None) -> str:
         """Return the plan as text.
@@ -91,6 +91,8 @@ class Plan:
                 scans is read.
         """
         sample = [f"sample           {self.check_sample()}"] if model is None else []
+        if model is None:
+            self.check_network()
         model = model or self.build_model()
         encoder = model.get_layer("encoder")
         examples = self.scans_per_step * self.algorithm.sampling.examples_per_scan
@@ -117,8 +119,7 @@ def plan(experiment: TrainExperiment) -> Plan:
 
     Raises:
         UserError: The folder or ``encoder_weights`` is missing, there are too few subjects to split, too few scans meet
-            in a batch or in a part of the split for a task that compares scans, the network does not fit into the
-            memory, or the warm-up is too long.
+            in a batch or in a part of the split for a task that compares scans, or the warm-up is too long.
     """
     if weights := getattr(experiment, "encoder_weights", None):
         keras_applications.check_weight_file(weights)
@@ -134,9 +135,7 @@ def plan(experiment: TrainExperiment) -> Plan:
     crops = len(parts["train"]) * experiment.crops_per_scan
     steps_per_epoch = build.steps_per_epoch(experiment, crops, scans_per_step)
     build.check_warmup(experiment, [experiment.epochs * steps_per_epoch])
-    made = Plan(experiment, algorithm, **parts, scans_per_step=scans_per_step, steps_per_epoch=steps_per_epoch)
-    network_size.check(experiment, made.without_weights().build_model, scans_per_step)
-    return made
+    return Plan(experiment, algorithm, **parts, scans_per_step=scans_per_step, steps_per_epoch=steps_per_epoch)
 
 
 def _check_other_scans(

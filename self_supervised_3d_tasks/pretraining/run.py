@@ -52,6 +52,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
     if settings := algorithm.settings():
         folder.pin(RunFolder.task, settings, Task)
     folder.write_json(RunFolder.environment, environment(seed=experiment.seed))
+    plan.check_network()
     training.set_determinism(experiment.seed, experiment.deterministic)
     training.set_precision(experiment.mixed_precision)
     model = plan.build_model()

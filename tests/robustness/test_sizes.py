@@ -124,7 +124,9 @@ def plan(command, folder, scans, values):
     where = {"data_dir": str(scans)} if command == "train" else {"data_dir_train": str(scans)}
     more = {"train_val_split": 0.5} if command == "train" else {"epochs_initialized": 0, "num_classes": 2}
     experiment = load_experiment(command, write(folder, more | values | where))
-    return (pretraining if command == "train" else finetuning).plan(experiment)
+    planned = (pretraining if command == "train" else finetuning).plan(experiment)
+    planned.check_network()
+    return planned
 
 
 @pytest.mark.parametrize(
