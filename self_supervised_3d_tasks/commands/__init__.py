@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import logging as standard_logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -16,6 +17,9 @@ from absl import app, flags, logging
 from self_supervised_3d_tasks import terminal
 from self_supervised_3d_tasks.errors import UserError, describe, is_of_the_system, refused
 
+# Of a word that is longer than any honest name, both ends are shown.
+_KEPT = 100
+_ENDLESS = re.compile(rf"\S{{{4 * _KEPT},}}")
 HELP = ("--help", "-help", "-h")
 
 
@@ -71,7 +75,7 @@ def run(
 def _end(text: str, code: int) -> NoReturn:
     """Leave the process with a line on stderr, if anybody reads it, and an exit code."""
     with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+        print(_ENDLESS.sub(lambda word: f"{word[0][:_KEPT]}…{word[0][-_KEPT:]}", text), file=sys.stderr, flush=True)
     sys.exit(code)
 
 

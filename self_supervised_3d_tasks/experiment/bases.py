@@ -35,7 +35,10 @@ def _read(chain: tuple[Path, ...], seen: dict[str, None]) -> dict[str, Any]:
         raise UserError(f"{where}: base: expected the name of a file or a list of names, received {shown(repr(bases))}")
     merged: dict[str, Any] = {}
     for base in bases:
-        path = on_disk(chain[-1].parent / as_path(base))
+        try:
+            path = on_disk(chain[-1].parent / as_path(base))
+        except UserError as error:
+            raise UserError(f"{where}: base: {error}") from None
         seen[os.path.normpath(path)] = None
         merged |= _read((*chain, path), seen)
     return merged | values

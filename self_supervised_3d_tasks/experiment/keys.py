@@ -132,7 +132,7 @@ class FinetuneExperiment(Experiment):
     multilabel: bool = False
     sample_classes_uniform: bool = False
     do_cross_val: bool = False
-    exp_splits: Annotated[list[Percent], Field(max_length=100)] = [100, 10, 1]
+    exp_splits: Annotated[list[Percent], Field(min_length=1, max_length=100)] = [100, 10, 1]
     repetitions: PositiveFew = 2
     epochs_initialized: Count = 5
     epochs_random: Count = 5

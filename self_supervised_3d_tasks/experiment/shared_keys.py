@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from self_supervised_3d_tasks.data import layouts
 from self_supervised_3d_tasks.data.preparing.foreground_box import ForegroundCrop
@@ -29,6 +29,8 @@ from self_supervised_3d_tasks.limits import (
     Strength,
 )
 from self_supervised_3d_tasks.ops.augment import Rules
+
+LONGEST_RUN_NAME = 240  # bytes
 
 
 class Experiment(BaseModel):
@@ -174,6 +176,16 @@ class Experiment(BaseModel):
     executor: Literal["local", "slurm", "ray"] = "local"
     executor_options: dict[str, JsonValue] = {}
     use_gpu: list[Few] | None = None
+
+    @field_validator("run_name")
+    @classmethod
+    def _is_folder_name(cls, name: str | None) -> str | None:
+        """Refuse a name that no folder can have, with room for the number that `RunFolder.create` may add."""
+        if name is not None and (name in ("", ".", "..") or any(part in name for part in "/\0")):
+            raise ValueError("expected the name of a folder, without separators")
+        if name is not None and len(name.encode(errors="surrogatepass")) > LONGEST_RUN_NAME:
+            raise ValueError(f"expected at most {LONGEST_RUN_NAME} bytes")
+        return name
 
     @property
     def layout(self) -> layouts.Layout:

@@ -26,3 +26,9 @@ def test_a_missing_experiment_file_is_named(command, run_command, tmp_path):
 def test_help_says_how_a_command_is_used(command, run_command):
     ended = run_command(command, "--help")
     assert ended.code == 0 and f"usage: python {command}.py" in ended.out
+
+
+def test_of_an_endless_word_both_ends_are_shown(run_command, tmp_path):
+    ended = run_command("example", f"first{'n' * 5000}last")
+    assert ended.code == 2 and len(ended.err) < 600
+    assert "first" in ended.err and "…" in ended.err and "last" in ended.err

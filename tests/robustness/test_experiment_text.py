@@ -68,6 +68,8 @@ def test_a_wrong_text_is_refused_with_file_and_key(name, as_base, run_command, t
 SETTINGS = {
     "NaN": ("dropout=NaN", "finite number"),
     "Infinity in a list": ("intensity_window=[0, Infinity]", "finite number"),
+    "no fractions": ("exp_splits=[]", "exp_splits"),
+    "NUL in a name": ('run_name="a\\u0000b"', "run_name"),
     "nothing but dots": ("..=1", "a key without a name"),
     "too large": ("dropout=-1e999", "finite number"),
     "twice": ('model_params={"dropout": 0, "dropout": 0}', "dropout: this key is there twice"),

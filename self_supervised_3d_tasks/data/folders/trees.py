@@ -129,6 +129,7 @@ class _Search:
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
+            error.filename = folder  # one that comes half-way does not say it
             raise UserError(f"cannot be listed: {describe(error)}") from error
         folders = [entry for entry in entries if is_folder(entry) and not entry.name.startswith(".")]
         found, masks = len(self.tree.files), _mask_folders({entry.name for entry in folders})
