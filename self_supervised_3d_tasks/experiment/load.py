@@ -17,6 +17,7 @@ from self_supervised_3d_tasks.files.run_folder import RunFolder
 
 COMMANDS: dict[str, type[Experiment]] = {"train": TrainExperiment, "finetune": FinetuneExperiment}
 _MOST_GROUPS = 20
+_MOST_MISTAKES = 5  # that one message tells
 
 
 def load_experiment(command: Literal["train", "finetune"], path: str | Path, overrides: list[str] = ()) -> Experiment:
@@ -51,7 +52,8 @@ def load_experiment(command: Literal["train", "finetune"], path: str | Path, ove
     except ValidationError as error:
         # A default that follows from a wrong key is no mistake of its own.
         items = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
-        raise UserError(f"{name}: " + "; ".join(_sentence(item) for item in items)) from None
+        more = [f"and {len(items) - _MOST_MISTAKES} more"] if len(items) > _MOST_MISTAKES else []
+        raise UserError(f"{name}: {'; '.join([*map(_sentence, items[:_MOST_MISTAKES]), *more])}") from None
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
     if command == "finetune" and not is_of_a_run:

@@ -112,3 +112,10 @@ def test_a_name_that_is_no_utf8_goes_through_an_experiment_as_letters(run_comman
     path.write_text(TEXT.replace("scans", "M\\udcfcller"))
     ended = run_command("train", path, "--print_config")
     assert ended.code == 0 and json.loads(ended.out)["data_dir"] == "M\\udcfcller"
+
+
+def test_of_many_mistakes_the_first_are_told(run_command, tmp_path):
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(KEYS | {"channel_suffixes": list(range(1000))}))
+    ended = run_command("train", path)
+    assert ended.code == 2 and ended.err.count("channel_suffixes.") == 5 and ended.err.endswith("; and 995 more\n")
