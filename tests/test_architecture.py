@@ -27,7 +27,7 @@ ALLOWED = {
     "tensorflow": {"lazy", "ops", "data", "algorithms", "training"},
     "matplotlib": {"plots"},
     "blosc2": {"data/store/disk.py"},
-    "psutil": {"machine"},
+    "psutil": {"machine", "files/leftovers.py"},
     "joblib": {"data/store/processes.py", "executors"},
     "submitit": {"executors/slurm.py"},
     "ray": {"executors/ray.py"},

@@ -85,6 +85,8 @@ def _failure(error: Exception) -> JobFailure:
 
 def _here(plan: Plan, folder: RunFolder, store: VolumeStore, jobs: Sequence[Job]) -> Iterator[tuple[str, str | None]]:
     training.set_precision(plan.experiment.mixed_precision)
+    if any(job.mode != "random" for job in jobs):
+        plan.check_pretrained()  # before hours of jobs from scratch
     for job in jobs:
         yield job.name, attempt(plan, job, store, folder.job(job.name))
 

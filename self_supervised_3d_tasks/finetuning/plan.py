@@ -16,6 +16,7 @@ from self_supervised_3d_tasks.experiment import build, geometry, network_size
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.finetuning import leakage, misleading
 from self_supervised_3d_tasks.finetuning.job import Job, epochs_of_phases, load_pretrained, steps_per_epoch
+from self_supervised_3d_tasks.shapes import Model
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,17 @@ class Plan:
         experiment = self.experiment
         network_size.check(experiment, lambda: build.make_model(experiment, seed=0)[1], experiment.batch_size)
 
+    def check_pretrained(self) -> tuple[Model, Model]:
+        """Return an encoder and its network, with pretrained weights if some job begins with them.
+
+        Raises:
+            UserError: The weights do not fit.
+        """
+        encoder, model = build.make_model(self.experiment, seed=self.experiment.seed)
+        if any(mode != "random" for mode, _ in self.experiment.modes()):
+            load_pretrained(self.experiment, encoder, model)
+        return encoder, model
+
     def read_sample(self) -> VolumeStore:
         """Read and prepare a few scans for training and for testing as the run does; nothing of it is kept.
 
@@ -103,9 +115,7 @@ class Plan:
         """
         experiment = self.experiment
         self.check_network()
-        encoder, model = build.make_model(experiment, seed=experiment.seed)
-        if any(mode != "random" for mode, _ in experiment.modes()):
-            load_pretrained(experiment, encoder, model)
+        encoder, model = self.check_pretrained()
         part = "decoder" if experiment.task == "segmentation" else "head"
         size = (
             f"model            {experiment.encoder_name} encoder {encoder.count_params():,} parameters, with "

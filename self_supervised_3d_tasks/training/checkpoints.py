@@ -95,7 +95,7 @@ def write_state(
         history=rows,
     )
     write_json(folder.state, state.model_dump(mode="json"))
-    _remove_unnamed_weights(folder, state, save_every)
+    remove_unnamed_weights(folder, state, save_every)
 
 
 def restore_state(model: keras.Model, folder: RunFolder, state: State) -> None:
@@ -166,8 +166,8 @@ def _seed_states(model: keras.Model) -> list[keras.Variable]:
     return [variable for variable in model.variables if variable.name == "seed_generator_state"]
 
 
-def _remove_unnamed_weights(folder: RunFolder, state: State, save_every: int | None) -> None:
-    """Remove the weights that nothing points to any more; state.json is on the disk by now."""
+def remove_unnamed_weights(folder: RunFolder, state: State, save_every: int | None) -> None:
+    """Remove the weights that nothing points to any more; ``state`` is on the disk by now."""
     keep = {folder.path / checkpoint.file for checkpoint in (state.last, state.best) if checkpoint}
     if save_every:
         keep |= {folder.weights(epoch) for epoch in range(0, state.last.epoch, save_every)}

@@ -17,7 +17,14 @@ from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.training.averaging import averaging_callbacks
 from self_supervised_3d_tasks.training.callbacks import EpochRecorder, check_weights
-from self_supervised_3d_tasks.training.checkpoints import Row, read_history, read_state, restore_state, write_state
+from self_supervised_3d_tasks.training.checkpoints import (
+    Row,
+    read_history,
+    read_state,
+    remove_unnamed_weights,
+    restore_state,
+    write_state,
+)
 
 _POLICIES = {"none": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
@@ -114,15 +121,15 @@ def fit(
         callbacks: With epochs from 0 over all phases; what they add to the logs becomes columns of the history.
 
     Returns:
-        One row per epoch, those before the interruption included: ``epoch`` and ``phase`` (from 1), the logs of Keras,
-        ``seconds`` (validation included), ``samples_per_second`` and ``wait_share``, the share of the training time
-        that was spent on waiting for data. The model has the weights of the last epoch, or their `averaging` ones.
+        One row per epoch, earlier ones included: ``epoch`` and ``phase`` (from 1), the logs of Keras, ``seconds`` (with
+        validation), ``samples_per_second`` and ``wait_share``, the share of the training time that was spent on
+        waiting for data. The model has the weights of the last epoch, or their `averaging` ones.
 
     Raises:
         TrainingDiverged: A loss or a weight became NaN or infinite. The folder holds the epoch before.
         UserError: ``folder`` holds a training that does not fit the arguments, or its files are damaged.
     """
-    finished, ready = _resume(model, phases, data.steps_per_epoch, folder)
+    finished, ready = _resume(model, phases, data.steps_per_epoch, folder, save_every)
     clock, is_over = WaitClock(), functools.partial(_stands_still, folder, len(phases), monitor, patience)
 
     def save(row: Row) -> None:
@@ -133,7 +140,6 @@ def fit(
     epochs, steps = sum(phase.epochs for phase in phases), data.steps_per_epoch
     bar = tqdm(total=epochs * steps, initial=finished * steps, unit="step", disable=None)
     with bar as progress, _told_when_interrupted(folder, epochs):
-        # A training that had stopped early may have been killed behind its last epoch.
         for number, phase, first, end in _remaining(() if is_over() else phases, finished):
             if number != ready:
                 phase.prepare(model)
@@ -144,7 +150,7 @@ def fit(
                 epochs=end,
                 steps_per_epoch=data.steps_per_epoch,
                 validation_data=data.validation,
-                shuffle=False,  # the stream has its order; Keras warns where it is asked to shuffle a Dataset
+                shuffle=False,  # Keras warns where it is asked to shuffle a Dataset
                 callbacks=[*averaging_callbacks(model), *callbacks, recorder.callback()],
                 verbose=0,
             )
@@ -175,7 +181,9 @@ def _stands_still(folder: RunFolder, phase: int, monitor: str | None, patience: 
     return True
 
 
-def _resume(model: keras.Model, phases: Sequence[Phase], steps_per_epoch: int, folder: RunFolder) -> tuple[int, int]:
+def _resume(
+    model: keras.Model, phases: Sequence[Phase], steps_per_epoch: int, folder: RunFolder, save_every: int | None
+) -> tuple[int, int]:
     """Bring the model to where it was; return the numbers of finished epochs and of the compiled phase."""
     state = read_state(folder)
     if state is None:
@@ -190,6 +198,7 @@ def _resume(model: keras.Model, phases: Sequence[Phase], steps_per_epoch: int, f
     # the next phase begins, fit prepares that one as in an uninterrupted run.
     phases[state.phase - 1].prepare(model)
     restore_state(model, folder, state)
+    remove_unnamed_weights(folder, state, save_every)  # of one that was killed behind its last epoch
     logging.info("%s: resumed after epoch %d", folder.path, state.last.epoch)
     return state.last.epoch, state.phase
 

@@ -54,7 +54,7 @@ def test_arguments_and_flags_reach_main():
         (["predict", "a", "b"], "predict RUN_DIR INPUT OUTPUT ["),
         (["analyse", "a", "b"], "analyse RUN_DIR ["),
         (["train"], "train FILE.json ["),
-        (["finetune", "a", "b"], "finetune FILE.json ["),
+        (["finetune"], "finetune FILE.json ["),
     ],
 )
 def test_a_wrong_number_of_arguments_is_answered_with_the_usage(arguments, usage):

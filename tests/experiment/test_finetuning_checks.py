@@ -88,7 +88,7 @@ def test_a_mistake_is_one_message_with_key_and_remedy(tmp_path, keys, parts):
         ({"data_dim": 40}, ["data_dim", "use 32x32x32 or 64x64x64"]),
         ({"prediction_architecture": "none"}, ["prediction_architecture", "'unet'"]),
         ({"class_weights": [1, 2]}, ["class_weights", "expected 3"]),
-        ({"exp_splits": [100, 100]}, ["exp_splits", "each fraction once"]),
+        ({"exp_splits": [100, 100]}, ["exp_splits", "are the same label fraction"]),
         ({"label_map": {"a": 1}}, ["label_map", "integer"]),
         ({"scores": []}, ["scores", "at least 1 item"]),
         ({"class_names": ["a"]}, ["class_names", "expected 3"]),

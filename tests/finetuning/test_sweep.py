@@ -360,7 +360,7 @@ def test_every_phase_has_a_schedule_of_its_own(sweep, monkeypatch):
         for phase in phases:
             phase.prepare(model)
             optimizer = model.optimizer
-            assert (optimizer.momentum, optimizer.clipnorm) == (0.5, 2.0)
+            assert (optimizer.momentum, optimizer.global_clipnorm) == (0.5, 2.0)
             for step in (0, 2, 4):
                 optimizer.iterations.assign(step)
                 rates.append((folder.path.name, phase.epochs, step, round(float(optimizer.learning_rate), 6)))

@@ -154,6 +154,9 @@ def test_predictions_go_on_when_their_list_is_read_no_more(unread, monkeypatch, 
         def describe(self):
             return "a model"
 
+        def place(self, source, target):
+            return target
+
         def predict_path(self, source, target, **_):
             for number in range(5):
                 made.append(number)

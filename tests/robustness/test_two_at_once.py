@@ -228,11 +228,8 @@ def test_two_indexes_of_one_name_do_not_meet(tmp_path, run_command, write_scans)
     ]
 
 
-def test_a_cohort_that_was_killed_is_made_anew_and_two_do_not_meet(tmp_path):
+def test_two_that_make_one_cohort_do_not_meet(tmp_path):
     options = demo.Options(num_unlabelled=1, num_labelled=1, num_test=1, size=16, num_slices=0)
-    left = tmp_path / ".unfinished-cohort" / "images"
-    left.mkdir(parents=True)
-    (left / "images_999.nii.gz").touch()
     with lock.beside(tmp_path / "cohort", "wait"), pytest.raises(UserError, match="another process works here"):
         demo.prepare(tmp_path / "cohort", options)
     demo.prepare(tmp_path / "cohort", options)

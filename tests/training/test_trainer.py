@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -365,15 +366,22 @@ def test_without_a_monitor_the_last_epoch_is_the_best(tmp_path):
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["epoch_0003.weights.h5"]
 
 
-def test_every_nth_checkpoint_is_kept_and_leftovers_are_not(tmp_path):
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / ".unfinished-1234-epoch_0001.weights.h5").touch()
+def test_every_nth_checkpoint_is_kept(tmp_path):
     fit(tmp_path, [main_phase(5)], save_every=2)
     state = json.loads((tmp_path / "state.json").read_text())
     files = {path.relative_to(tmp_path).as_posix() for path in (tmp_path / "checkpoints").iterdir()}
     regular = {"checkpoints/epoch_0002.weights.h5", "checkpoints/epoch_0004.weights.h5"}
     assert files == regular | {state["last"]["file"], state["best"]["file"]}
     assert state["last"]["epoch"] == 5
+
+
+def test_weights_that_a_kill_left_behind_the_last_epoch_are_removed(uninterrupted, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(uninterrupted[0], folder)
+    kept = sorted((folder / "checkpoints").iterdir())
+    (folder / "checkpoints" / "epoch_0099.weights.h5").touch()
+    fit(folder, [warmup(2), main_phase(3)])
+    assert sorted((folder / "checkpoints").iterdir()) == kept
 
 
 def test_no_epoch_at_all(tmp_path):

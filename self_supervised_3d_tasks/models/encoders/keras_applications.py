@@ -165,10 +165,9 @@ def _seeded_copy(layer: Layer, *, name: str, seed: int) -> Layer:
 
 def _load_weights(encoder: Model, path: Path) -> None:
     """Fill every weight of ``encoder`` from a file of the same architecture and channels."""
-    model = load_model(path) if path.suffix == ".keras" else None
     try:
-        if model:
-            _copy_weights(model, encoder)
+        if path.suffix == ".keras":
+            _copy_weights(load_model(path), encoder)
         else:
             encoder.load_weights(path)
     # A foreign file can fail in any way inside Keras: whatever it is, the user needs the name of the file.
