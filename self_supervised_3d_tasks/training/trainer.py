@@ -107,8 +107,8 @@ def fit(
 ) -> list[Row]:
     """Train a model through its phases; killed at any moment and called again, it ends with the same weights.
 
-    After every epoch, behind its validation, ``state.json``, ``history.csv`` and ``checkpoints/`` are brought up to
-    date in ``folder`` (see `checkpoints`). Where the folder holds a training already, that one goes on.
+    After every epoch and its validation the files of ``folder`` are brought up to date (see `checkpoints`). Where it
+    holds a training already, that one goes on.
 
     Args:
         model: Built; need not be compiled.
@@ -143,12 +143,12 @@ def fit(
         for number, phase, first, end in _remaining(() if is_over() else phases, finished):
             if number != ready:
                 phase.prepare(model)
-            recorder = EpochRecorder(number, data.steps_per_epoch, data.samples_per_step, clock, save, epochs, progress)
+            recorder = EpochRecorder(number, steps, data.samples_per_step, clock, save, epochs, progress)
             model.fit(
-                clock.attach(data.train(first * data.steps_per_epoch)),
+                clock.attach(data.train(first * steps)),
                 initial_epoch=first,
                 epochs=end,
-                steps_per_epoch=data.steps_per_epoch,
+                steps_per_epoch=steps,
                 validation_data=data.validation,
                 shuffle=False,  # Keras warns where it is asked to shuffle a Dataset
                 callbacks=[*averaging_callbacks(model), *callbacks, recorder.callback()],

@@ -48,5 +48,5 @@ def test_a_damaged_table_is_named(tmp_path, columns, content):
     if content is not None:
         path.write_text(content)
     what = f"{columns.kind} {', '.join(columns.outputs)}"
-    with pytest.raises(UserError, match=rf"predictions\.csv.*: expected .* a job on the {what}; finetune"):
+    with pytest.raises(UserError, match=rf"predictions\.csv.* expected .* a job on the {what}; finetune"):
         read_predictions(path, columns)

@@ -122,7 +122,7 @@ def test_forbidden_leakage_stops_before_training(workspace, pretrained, monkeypa
 
 
 def test_a_test_set_that_was_not_seen_is_not_forbidden(workspace, pretrained, monkeypatch, caplog):
-    monkeypatch.setattr(execution, "run_job", lambda *arguments: [])
+    monkeypatch.setattr(execution, "train", lambda *arguments: {})
     write_json(pretrained / "seen.json", {"scans": [{"subject": "x", "channels": ["00" * 16]}]})
     caplog.set_level("INFO", "absl")  # whatever commands of other tests have set
     run(workspace, pretrained, forbid_leakage=True)

@@ -1,5 +1,6 @@
 """NumPy arrays, ``(*spatial)`` or ``(*spatial, channels)``, which say nothing of directions and voxel sizes."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from self_supervised_3d_tasks.errors import UserError
 SUFFIXES = (".npy",)
 MASK_SUFFIXES = (".npy",)
 HOLDS_VOLUMES = True
+# NumPy lets Python's parser read the header, and that of Python 3.11 takes threads for one deep recursion now and then:
+# "SystemError: AST constructor recursion depth mismatch".
+_PARSING = threading.Lock()
 
 
 def read_header(path: Path, rank: int) -> Header:
@@ -45,7 +49,8 @@ def _open(path: Path) -> np.ndarray:
     if start != np.lib.format.MAGIC_PREFIX:  # NumPy would take it for a pickle, and advise to run that
         raise ValueError("it does not begin as a .npy file")
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        with _PARSING:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
     except ValueError as error:
         if "Python objects" not in str(error):
             raise
