@@ -1,0 +1,159 @@
+"""Commands in forked processes: TensorFlow is imported once, and a hang, an abort or a kill ends one child alone.
+
+The parent must never run an operation of TensorFlow: its threads would be missing in the children.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import pkgutil
+import re
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+MEMORY = 8 * 2**30  # address space of a child, of which an imported TensorFlow takes 1.6 GiB
+OUTPUT_READ = 200_000  # characters of the output that are looked at
+
+LIBRARIES = (
+    "tensorflow",
+    "keras",
+    "matplotlib.pyplot",
+    "nibabel",
+    "SimpleITK",
+    "pydicom",
+    "scipy.ndimage",
+    "PIL.Image",
+)
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: its exit code, negative for a signal, None for one that had to be stopped."""
+
+    code: int | None
+    out: str
+    err: str
+    seconds: float
+
+
+def preload() -> None:
+    """Import what the commands import, without running any of it."""
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    package = importlib.import_module("self_supervised_3d_tasks")
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+
+
+def command(name: str, *arguments: object) -> Callable[[], None]:
+    """Return a function that runs a command in the current folder, as ``python <name>.py ARGUMENTS`` does."""
+
+    def run() -> None:
+        program = [f"{name}.py", *map(str, arguments)]
+        sys.argv = program
+        importlib.import_module(f"self_supervised_3d_tasks.commands.{name}").main(program)
+
+    return run
+
+
+class Forked:
+    """A function that runs in a child with a folder, files for its output, and limits of its own.
+
+    Args:
+        function: What to run.
+        folder: Its current folder.
+        seconds: After so many it is stopped.
+        stop: Called in the child before the function.
+    """
+
+    def __init__(self, function: Callable[[], None], folder: Path, *, seconds: float = 60, stop=None):
+        self._log = folder.parent / f"{folder.name}-{time.monotonic_ns()}"
+        self._began, self._deadline = time.monotonic(), time.monotonic() + seconds
+        arguments = (function, folder, self._log, stop)
+        self._process = multiprocessing.get_context("fork").Process(target=_child, args=arguments)
+        self._process.start()
+
+    def send(self, number: int) -> None:
+        """Send a signal, unless the child has ended."""
+        if self._process.is_alive():
+            os.kill(self._process.pid, number)
+
+    def wait(self) -> Ended:
+        """Wait for the end; whatever the child itself has started is ended too."""
+        self._process.join(max(0.0, self._deadline - time.monotonic()))
+        hung = self._process.is_alive()
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self._process.join()
+        seconds = time.monotonic() - self._began
+        texts = []
+        for stream in ("out", "err"):
+            path = Path(f"{self._log}.{stream}")
+            with open(path, encoding="utf-8", errors="replace", newline="") as file:
+                texts.append(file.read(OUTPUT_READ))
+            path.unlink()
+        return Ended(None if hung else self._process.exitcode, *texts, seconds)
+
+
+def run(function: Callable[[], None], folder: Path, *, seconds: float = 60, stop=None) -> Ended:
+    """Run a function in a child and say how it ended; see `Forked`."""
+    return Forked(function, folder, seconds=seconds, stop=stop).wait()
+
+
+def _child(function: Callable[[], None], folder: Path, log: Path, stop: Callable[[], None] | None) -> None:
+    os.setsid()
+    os.chdir(folder)
+    for number, stream in ((1, "out"), (2, "err")):
+        os.dup2(os.open(f"{log}.{stream}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if stop:
+        stop()
+    function()
+
+
+class AtWrite:
+    """Sends this process a signal at the n-th event at which it makes, opens, renames or removes a file of a folder.
+
+    Args:
+        folder: The folder.
+        number: Number of the event, from 0; None: none, they are only recorded.
+        kill: The signal.
+        record: File that gets a line per event.
+    """
+
+    def __init__(self, folder: Path, number: int | None, *, kill: int = signal.SIGKILL, record: Path | None = None):
+        self._folder, self._number, self._kill = f"{folder.resolve()}{os.sep}", number, kill
+        self._record, self._count, self._lines = record, 0, []
+
+    def __call__(self) -> None:
+        """Begin to listen."""
+        if self._record:
+            self._lines = open(self._record, "w", buffering=1)  # noqa: SIM115 - open until the process ends
+        sys.addaudithook(self._hear)
+
+    def _hear(self, event: str, arguments: tuple) -> None:
+        if event not in _EVENTS or (event == "open" and not arguments[2] & _WRITING):
+            return
+        path = arguments[1] if event == "os.rename" else arguments[0]
+        if isinstance(path, int) or not os.path.abspath(os.fsdecode(path)).startswith(self._folder):
+            return
+        if self._record:
+            name = re.sub(r"\.unfinished-[0-9a-f]+-?|\d+", "#", os.path.basename(os.fsdecode(path)))
+            self._lines.write(f"{event} {name}\n")
+        elif self._count == self._number:
+            os.kill(os.getpid(), self._kill)
+        self._count += 1
