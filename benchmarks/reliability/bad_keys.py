@@ -79,15 +79,15 @@ CONFLICTS = {
     "train": (
         *({"clipnorm": 1.0, "clipvalue": 1.0}, {"momentum": 0.5}, {"intensity_window": [5, 5]}, {"data_dim": [16, 16]}),
         *({"augment_flip_axes": [7]}, {"subject_pattern": "("}, {"subject_pattern": "no group"}, {"num_layers": 5}),
-        *({"channel_suffixes": ["_a"]}, {"cache_dir": "images/s00.nii.gz", "cache": "disk"}, {"label_stem": "/"}),
-        *({"algorithm": "jigsaw", "patches_per_side": 17}, {"algorithm": "cpc", "patches_per_side": 1}),
+        *({"channel_suffixes": ["_a"]}, {"cache_dir": "images/s00.nii.gz", "cache": "disk"}, {"augment_degrees": 30.0}),
+        *({"algorithm": "jigsaw", "patches_per_side": 17}, {"head_units": [0]}),
         *({"algorithm": "jigsaw", "patches_per_side": 10**9}, {"algorithm": "rubiks_cube", "num_permutations": 10**12}),
-        *({"algorithm": "cpc", "code_size": 10**12}, {"algorithm": "tcpc", "num_segments": 10**12}, {"augment": 1}),
-        *({"background_share": [0.9, 0.1]}, {"train_val_split": 0.999}, {"data_dim": 17, "num_layers": 2}),
+        *({"algorithm": "cpc", "code_size": 10**12}, {"augment": 1}),
+        *({"background_share": [0.9, 0.1]}, {"algorithm": "tcpc", "num_segments": 10**12}),
     ),
     "finetune": (
         *({"num_classes": 3, "class_weights": [1.0]}, {"class_names": ["one"]}, {"scores": ["dise"]}),
-        *({"channel_map": [5]}, {"random_from": "nowhere"}, {"random_from": "runs/pre"}, {"label_map": {"9": 1}}),
+        *({"channel_map": [5]}, {"label_map": {"9": 1}}),
         *({"transfer": "encoder_decoder"}, {"metrics": ["no_such"]}, {"loss": "no_such"}, {"test_split": 0.99999}),
         *(
             {"epochs_random": 0, "epochs_initialized": 0},
@@ -133,7 +133,9 @@ def sizes() -> Iterator[tuple]:
 
 def _row(name: str, base: dict, values: dict, mentions: list[str]) -> tuple:
     def write() -> None:
-        Path("experiment.json").write_text(json.dumps(base | values))
+        # Not every algorithm has a head.
+        kept = {key: value for key, value in base.items() if key != "head_units" or "algorithm" not in values}
+        Path("experiment.json").write_text(json.dumps(kept | values))
 
     title = f"{name}: {json.dumps(values)[:80]}"
     return title, write, (name, "experiment.json"), mentions, False

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.reliability import bad_inputs, fuzzing
+from benchmarks.reliability import bad_inputs, contention, fuzzing, interruptions
 from benchmarks.reliability.trials import Trial
 
 FUZZED = {
     "whole": {"experiments": 2000, "scans": 1000, "run_files": 1000},
     "small": {"experiments": 100, "scans": 60, "run_files": 60},
 }
+EVERY = 8  # of the bad inputs one in so many is in the small part
 
 
 def trials(made: Path, *, part: str, seed: int) -> list[Trial]:
     """Return the trials of a part; ``made`` is the world."""
     found = bad_inputs.trials(made)
     if part == "small":
-        found = found[seed % 8 :: 8]
-    return found + fuzzing.trials(made, seed=seed, **FUZZED[part])
+        found = found[seed % EVERY :: EVERY]
+    found += fuzzing.trials(made, seed=seed, **FUZZED[part])
+    found += interruptions.trials(made, part=part, seed=seed)
+    return found + (contention.trials(made, seed=seed) if part == "whole" else [])

@@ -5,6 +5,7 @@ The parent must never run an operation of TensorFlow: its threads would be missi
 
 from __future__ import annotations
 
+import functools
 import importlib
 import multiprocessing
 import os
@@ -13,12 +14,17 @@ import re
 import resource
 import signal
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 MEMORY = 8 * 2**30  # address space of a child, of which an imported TensorFlow takes 1.6 GiB
+IDLE_SECONDS = 20
 OUTPUT_READ = 200_000  # characters of the output that are looked at
 
 LIBRARIES = (
@@ -72,13 +78,13 @@ class Forked:
     Args:
         function: What to run.
         folder: Its current folder.
-        seconds: After so many it is stopped.
+        seconds: After so many of processor time it is stopped, and after `IDLE_SECONDS` without any.
         stop: Called in the child before the function.
     """
 
     def __init__(self, function: Callable[[], None], folder: Path, *, seconds: float = 60, stop=None):
         self._log = folder.parent / f"{folder.name}-{time.monotonic_ns()}"
-        self._began, self._deadline = time.monotonic(), time.monotonic() + seconds
+        self._began, self._seconds = time.monotonic(), seconds
         arguments = (function, folder, self._log, stop)
         self._process = multiprocessing.get_context("fork").Process(target=_child, args=arguments)
         self._process.start()
@@ -90,8 +96,7 @@ class Forked:
 
     def wait(self) -> Ended:
         """Wait for the end; whatever the child itself has started is ended too."""
-        self._process.join(max(0.0, self._deadline - time.monotonic()))
-        hung = self._process.is_alive()
+        hung = not self._ends()
         try:
             os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -106,6 +111,33 @@ class Forked:
             path.unlink()
         return Ended(None if hung else self._process.exitcode, *texts, seconds)
 
+    def _ends(self) -> bool:
+        """Return whether the child ends before it has computed for too long, or waited for nothing too long.
+
+        Other programs may have the machine: its own time counts, not that of the clock.
+        """
+        seen, idle_since = 0.0, time.monotonic()
+        while self._process.is_alive():
+            self._process.join(0.05 if time.monotonic() - self._began < 1 else 0.5)
+            computed = self._computed()
+            if computed > seen + 0.02:
+                seen, idle_since = computed, time.monotonic()
+            if computed > self._seconds or time.monotonic() - idle_since > IDLE_SECONDS:
+                return not self._process.is_alive()
+        return True
+
+    def _computed(self) -> float:
+        """Return the seconds of processor time of the child and of what it has started."""
+        total = 0.0
+        try:
+            child = psutil.Process(self._process.pid)
+            for process in (child, *child.children(recursive=True)):
+                times = process.cpu_times()
+                total += times.user + times.system
+        except psutil.Error:
+            pass
+        return total
+
 
 def run(function: Callable[[], None], folder: Path, *, seconds: float = 60, stop=None) -> Ended:
     """Run a function in a child and say how it ended; see `Forked`."""
@@ -115,6 +147,8 @@ def run(function: Callable[[], None], folder: Path, *, seconds: float = 60, stop
 def _child(function: Callable[[], None], folder: Path, log: Path, stop: Callable[[], None] | None) -> None:
     os.setsid()
     os.chdir(folder)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder.with_name("tmp"))
+    os.makedirs(tempfile.tempdir, exist_ok=True)
     for number, stream in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{log}.{stream}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -125,6 +159,17 @@ def _child(function: Callable[[], None], folder: Path, log: Path, stop: Callable
     function()
 
 
+def no_training() -> None:
+    """Let a command end where its training would begin."""
+    import keras
+
+    def fit(*_, **__) -> None:
+        print("would train")
+        sys.exit(0)
+
+    keras.Model.fit = fit
+
+
 class AtWrite:
     """Sends this process a signal at the n-th event at which it makes, opens, renames or removes a file of a folder.
 
@@ -132,11 +177,20 @@ class AtWrite:
         folder: The folder.
         number: Number of the event, from 0; None: none, they are only recorded.
         kill: The signal.
+        delay: Seconds between the event and the signal.
         record: File that gets a line per event.
     """
 
-    def __init__(self, folder: Path, number: int | None, *, kill: int = signal.SIGKILL, record: Path | None = None):
-        self._folder, self._number, self._kill = f"{folder.resolve()}{os.sep}", number, kill
+    def __init__(
+        self,
+        folder: Path,
+        number: int | None,
+        *,
+        kill: int = signal.SIGKILL,
+        delay: float = 0.0,
+        record: Path | None = None,
+    ):
+        self._folder, self._number, self._kill, self._delay = f"{folder.resolve()}{os.sep}", number, kill, delay
         self._record, self._count, self._lines = record, 0, []
 
     def __call__(self) -> None:
@@ -155,5 +209,11 @@ class AtWrite:
             name = re.sub(r"\.unfinished-[0-9a-f]+-?|\d+", "#", os.path.basename(os.fsdecode(path)))
             self._lines.write(f"{event} {name}\n")
         elif self._count == self._number:
-            os.kill(os.getpid(), self._kill)
+            send = functools.partial(os.kill, os.getpid(), self._kill)
+            if self._delay:
+                timer = threading.Timer(self._delay, send)
+                timer.daemon = True
+                timer.start()
+            else:
+                send()
         self._count += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import zipfile
@@ -18,7 +19,7 @@ OF_A_START = ("environment.json", "status.json", ".lock")  # differ between two 
 
 def difference(one: Path, other: Path) -> str | None:
     """Return the first file in which two folders differ, or None; ``one`` is how it must be."""
-    names = [{path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()} for root in (one, other)]
+    names = [{path.relative_to(root).as_posix() for path in root.rglob("*")} for root in (one, other)]
     wanted, found = ({name for name in part if not name.endswith(OF_A_START)} for part in names)
     if wanted != found:
         lacking, more = sorted(wanted - found), sorted(found - wanted)
@@ -30,6 +31,21 @@ def difference(one: Path, other: Path) -> str | None:
             return f"wrong result: {name} cannot be read: {error}"
         if not same:
             return f"wrong result: {name} is another"
+    return None
+
+
+def damage(folder: Path) -> str | None:
+    """Return the first file of an interrupted run that is half-written though it has its name, or None."""
+    for path in sorted(folder.rglob("*")):
+        if path.name.startswith(".unfinished-") or ".unfinished-" in path.parent.name or not path.is_file():
+            continue
+        sums = path.with_name(f"{path.name}.sha256")
+        try:
+            content(path)
+            if sums.exists() and sums.read_text().split()[0] != hashlib.sha256(path.read_bytes()).hexdigest():
+                return f"half-written: {path.relative_to(folder)} and its checksum"
+        except Exception as error:  # whatever a half-written file does to its reader
+            return f"half-written: {path.relative_to(folder)}: {error}"
     return None
 
 
