@@ -30,6 +30,10 @@ def main() -> int:
     parser.add_argument("--world", type=Path, help="folder of the tiny scans and runs, made where it is missing")
     options = parser.parse_args()
     began = time.monotonic()
+
+    def wanted(kind: str) -> bool:
+        return not options.kind or any(text in kind for text in options.kind)
+
     process.preload()
     with tempfile.TemporaryDirectory(prefix="reliability-") as folder:
         made = options.world or Path(folder) / "world"
@@ -37,8 +41,7 @@ def main() -> int:
             world.make(made)
         chosen = [
             trial
-            for trial in kinds.trials(made, part=options.part, seed=options.seed)
-            if not options.kind or any(text in trial.kind for text in options.kind)
+            for trial in kinds.trials(made, part=options.part, seed=options.seed, wanted=wanted)
             if not options.only or options.only in trial.name
         ]
         outcomes = []

@@ -83,7 +83,7 @@ CONFLICTS = {
         *({"algorithm": "jigsaw", "patches_per_side": 17}, {"head_units": [0]}),
         *({"algorithm": "jigsaw", "patches_per_side": 10**9}, {"algorithm": "rubiks_cube", "num_permutations": 10**12}),
         *({"algorithm": "cpc", "code_size": 10**12}, {"augment": 1}),
-        *({"background_share": [0.9, 0.1]}, {"algorithm": "tcpc", "num_segments": 10**12}),
+        *({"background_share": [0.9, 0.1]}, {"algorithm": "tcpc", "num_segments": 10**12, "volume_fitting": "crop"}),
     ),
     "finetune": (
         *({"num_classes": 3, "class_weights": [1.0]}, {"class_names": ["one"]}, {"scores": ["dise"]}),

@@ -49,28 +49,27 @@ def trials(made: Path, *, seed: int) -> list[Trial]:
 
 def _both(made: Path, name: str, seed: str, folder: Path) -> str | None:
     lines, removed, interrupted, known = CASES[name]
-    shutil.copytree(made, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("undisturbed", "class"))
-    for path in removed:
-        shutil.rmtree(folder / path)
+    shutil.copytree(made, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("class"))
     for run in interrupted:
         shutil.rmtree(folder / "runs" / run)
         (folder / "half" / run).rename(folder / "runs" / run)
+    for path in removed:
+        shutil.rmtree(folder / path)
     running = []
     for line in lines:
         running.append(Forked(command(*line), folder, seconds=SECONDS))
         time.sleep(random.Random(seed).choice((0, 0, 0.3, 2)))
     ended = [one.wait() for one in running]
-    codes = sorted(str(one.code) for one in ended)
-    for one in ended:
-        if lost := flaw(one):
-            return f"exit codes {codes}: {lost}"
-    if all(one.code for one in ended):
-        return f"exit codes {codes}: none has finished: {ended[0].err.strip()[-200:]}"
+    lost = next(filter(None, map(flaw, ended)), None) or _files_lost(made, folder, known)
+    if not lost and all(one.code for one in ended):
+        lost = f"none has finished: {ended[0].err.strip()[-200:]}"
+    return lost and f"exit codes {sorted(str(one.code) for one in ended)}: {lost}"
+
+
+def _files_lost(made: Path, folder: Path, known: dict[str, str]) -> str | None:
     if left := next(folder.rglob(".unfinished-*"), None):
-        return f"exit codes {codes}: {left.relative_to(folder)} is left behind"
+        return f"{left.relative_to(folder)} is left behind"
     for path, like in known.items():
         if (folder / path).exists() and (lost := products.difference(made / like, folder / path)):
-            return f"exit codes {codes}: {path}: {lost}"
-    if (folder / "masks").exists():
-        return products.damage(folder / "masks")
-    return None
+            return f"{path}: {lost}"
+    return products.damage(folder / "masks") if (folder / "masks").exists() else None

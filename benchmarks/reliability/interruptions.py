@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,20 +20,20 @@ from benchmarks.reliability.trials import Trial, flaw, refused
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SECONDS = 120
+KINDS = ("SIGTERM", "SIGINT", "full disk")  # beside the killed ones
 ROOM = "64m"
 CPC = {"code_size": 8, "context_units": 8}
-CROPS = {"volume_fitting": "crop", "data_dim": 8, "patches_per_scan": 2}
 # Keys of a pretraining of each family.
 FAMILIES = {
     "rotation": {"head_units": [8]},
-    "cpc": {"patches_per_side": 3} | CPC,
+    "cpc": {"patches_per_side": 4} | CPC,
     "tcpc": {"volume_fitting": "crop", "num_segments": 10, "min_foreground": 0.0} | CPC,
     "exemplar": {"code_size": 8},
     "jigsaw": {"patches_per_side": 2, "num_permutations": 4, "head_units": [8]},
-    "relative_patch_location": {"patches_per_side": 2, "head_units": [8]},
+    "relative_patch_location": {"patches_per_side": 3, "head_units": [8]},
     "rubiks_cube": {"patches_per_side": 2, "num_permutations": 4, "head_units": [8]},
     "parts2whole": {"volume_fitting": "crop"},
-    "pcrlv2": {"volume_fitting": "crop", "global_dim": 8, "local_dim": 4},
+    "pcrlv2": {"batch_size": 3, "volume_fitting": "crop", "global_dim": 8, "local_dim": 4},
 }
 
 
@@ -62,7 +62,7 @@ def subjects(part: str) -> list[Subject]:
 
 def prepare(made: Path, folder: Path, subject: Subject) -> None:
     """Fill an empty folder with what a command starts from."""
-    shutil.copytree(made, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("half", "class", "undisturbed"))
+    shutil.copytree(made, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("half", "class"))
     if subject.name in FAMILIES:
         values = {key: value for key, value in world.TRAIN.items() if key != "head_units"}
         keys = {"algorithm": subject.name, "run_name": "pre"} | FAMILIES[subject.name]
@@ -74,20 +74,23 @@ def prepare(made: Path, folder: Path, subject: Subject) -> None:
 
 def undisturbed(made: Path, subject: Subject) -> Path:
     """Return a folder in which a command has run to its end, with the list of its writes in ``writes``."""
-    folder = made / "undisturbed" / subject.name
+    folder = made.with_name("undisturbed") / subject.name
     if not folder.exists():
         folder.mkdir(parents=True)
         prepare(made, folder, subject)
-        record = AtWrite(folder, None, record=made / "undisturbed" / f"{subject.name}.writes")
+        record = AtWrite(folder, None, record=folder.with_name(f"{subject.name}.writes"))
         world.expect(0, command(*subject.line), folder, stop=record)
     return folder
 
 
-def trials(made: Path, *, part: str, seed: int) -> list[Trial]:
-    """Return the trials of a part; the undisturbed runs are made here."""
+def trials(made: Path, *, part: str, seed: int, wanted: Callable[[str], bool]) -> list[Trial]:
+    """Return the trials of a part of the kinds that are wanted; the undisturbed runs are made here."""
     found = []
     exact, later, processes, signals, disks = (9, 8, 3, 4, 4) if part == "whole" else (2, 1, 0, 0, 0)
     for subject in subjects(part):
+        stopped = subject.name in ("rotation", "finetune", "predict")
+        if not wanted(f"killed: {subject.name}") and not (stopped and any(map(wanted, KINDS))):
+            continue
         reference = undisturbed(made, subject)
         lines = reference.with_name(f"{subject.name}.writes").read_text().splitlines()
         moments = _moments(lines, random.Random(f"{seed}-{subject.name}"), exact, later)
@@ -99,7 +102,7 @@ def trials(made: Path, *, part: str, seed: int) -> list[Trial]:
             moment = 12 * random.Random(f"{seed}-{subject.name}-{number}").random()
             name = f"seed {seed}, process killed after {moment:.1f} s"
             found.append(Trial(f"killed: {subject.name}", name, functools.partial(_process_killed, *common, moment)))
-        if subject.name not in ("rotation", "finetune", "predict"):
+        if not stopped:
             continue
         for number, delay in _moments(lines, random.Random(f"{seed}-{subject.name}-signal"), signals, signals):
             for which in (signal.SIGTERM, signal.SIGINT):
