@@ -66,9 +66,9 @@ def rows() -> Iterator[tuple]:
     for place, line_of in PLACES.items():
         for what, name in NAMES.items():
             line = line_of(name)
-            mentions = [name[:40] or line[0], place, *(line[1] if isinstance(line[1], dict) else ()), "the name"]
-            # A shell cannot give such an argument.
-            if what == "NUL" and not isinstance(line[1], dict):
+            mentions = [name[:40] or "error: .", place, *(line[1] if isinstance(line[1], dict) else ()), "the name"]
+            # A shell cannot give such an argument, and JSON no such text.
+            if what == ("not UTF-8" if isinstance(line[1], dict) else "NUL"):
                 continue
             yield f"{place}: {what}", _change(line, what), _line(line), mentions, place in OUTPUTS or what == "empty"
 

@@ -33,7 +33,7 @@ FAMILIES = {
     "relative_patch_location": {"patches_per_side": 3, "head_units": [8]},
     "rubiks_cube": {"patches_per_side": 2, "num_permutations": 4, "head_units": [8]},
     "parts2whole": {"volume_fitting": "crop"},
-    "pcrlv2": {"batch_size": 3, "volume_fitting": "crop", "global_dim": 8, "local_dim": 4},
+    "pcrlv2": {"batch_size": 3, "patches_per_scan": 2, "volume_fitting": "crop", "global_dim": 8, "local_dim": 4},
 }
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 
 MEMORY = 8 * 2**30  # address space of a child, of which an imported TensorFlow takes 1.6 GiB
-IDLE_SECONDS = 20
+IDLE_SECONDS = 15
 OUTPUT_READ = 200_000  # characters of the output that are looked at
 
 LIBRARIES = (

@@ -14,30 +14,34 @@ import nibabel as nib
 import numpy as np
 
 TIMES = ("seconds", "samples_per_second", "wait_share")
+UNFINISHED = "/.unfinished-"
 OF_A_START = ("environment.json", "status.json", ".lock")  # differ between two starts of one run
 
 
 def difference(one: Path, other: Path) -> str | None:
     """Return the first file in which two folders differ, or None; ``one`` is how it must be."""
-    names = [{path.relative_to(root).as_posix() for path in root.rglob("*")} for root in (one, other)]
-    wanted, found = ({name for name in part if not name.endswith(OF_A_START)} for part in names)
+    wanted, found = ({path.relative_to(root).as_posix() for path in root.rglob("*")} for root in (one, other))
+    unfinished = {name for name in found if UNFINISHED in f"/{name}"}
+    wanted, found = (
+        {name for name in names if not name.endswith(OF_A_START)} for names in (wanted, found - unfinished)
+    )
     if wanted != found:
         lacking, more = sorted(wanted - found), sorted(found - wanted)
-        return f"wrong result: {f'{lacking[0]} is missing' if lacking else f'{more[0]} is left behind'}"
-    for name in sorted(wanted):
+        return f"wrong result: {f'{lacking[0]} is missing' if lacking else f'{more[0]} is too many'}"
+    for name in sorted(name for name in wanted if (one / name).is_file()):
         try:
             same = _same(content(one / name), content(other / name))
         except Exception as error:  # whatever a half-written file does to its reader
             return f"wrong result: {name} cannot be read: {error}"
         if not same:
             return f"wrong result: {name} is another"
-    return None
+    return f"{min(unfinished)} is left behind" if unfinished else None
 
 
 def damage(folder: Path) -> str | None:
     """Return the first file of an interrupted run that is half-written though it has its name, or None."""
     for path in sorted(folder.rglob("*")):
-        if path.name.startswith(".unfinished-") or ".unfinished-" in path.parent.name or not path.is_file():
+        if UNFINISHED in path.as_posix() or not path.is_file():
             continue
         sums = path.with_name(f"{path.name}.sha256")
         try:
