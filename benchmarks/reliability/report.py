@@ -27,13 +27,14 @@ def markdown(outcomes: Sequence[Outcome], *, part: str, seed: int, seconds: floa
         "",
         *PREAMBLE.splitlines(),
         "",
-        "| kind | tried | survived | lost |",
-        "| --- | --- | --- | --- |",
+        "| kind | tried | survived | lost | processor s |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for kind in [*kinds, "all"]:
         of_kind = [outcome for outcome in outcomes if kind in (outcome.kind, "all")]
         lost = sum(outcome.lost is not None for outcome in of_kind)
-        lines.append(f"| {kind} | {len(of_kind)} | {len(of_kind) - lost} | {lost} |")
+        used = sum(outcome.seconds for outcome in of_kind)
+        lines.append(f"| {kind} | {len(of_kind)} | {len(of_kind) - lost} | {lost} | {used:.0f} |")
     today = datetime.now(UTC).date()
     lines += [
         "",

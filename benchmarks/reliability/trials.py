@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import multiprocessing
 import re
+import resource
 import shutil
 import tempfile
 import traceback
@@ -34,11 +35,19 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a trial: ``lost`` says why, and is None where it survived."""
+    """What became of a trial.
+
+    Attributes:
+        kind: Of the trial.
+        name: Of the trial.
+        lost: Why it is lost, or None where it survived.
+        seconds: Processor time that it took.
+    """
 
     kind: str
     name: str
     lost: str | None
+    seconds: float
 
 
 def run_all(trials: Sequence[Trial], *, processes: int, folder: Path) -> Iterator[Outcome]:
@@ -58,6 +67,7 @@ def _run(number: int) -> Outcome:
     """Run a trial in a worker, which has the list of them from its parent."""
     trial = _trials[number]
     folder = Path(tempfile.mkdtemp(prefix=f"{number}-", dir=_folder))
+    began = _processor_seconds()
     try:
         (folder / "w").mkdir()
         lost = trial.run(folder / "w")
@@ -65,7 +75,13 @@ def _run(number: int) -> Outcome:
         lost = f"the trial itself failed: {traceback.format_exc(limit=-2)}"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return Outcome(trial.kind, trial.name, lost)
+    return Outcome(trial.kind, trial.name, lost, _processor_seconds() - began)
+
+
+def _processor_seconds() -> float:
+    """Return the processor time of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def flaw(ended: Ended, folder: Path | None = None) -> str | None:
