@@ -18,8 +18,8 @@ UNFINISHED = "/.unfinished-"
 OF_A_START = ("environment.json", "status.json", ".lock")  # differ between two starts of one run
 
 
-def difference(one: Path, other: Path) -> str | None:
-    """Return the first file in which two folders differ, or None; ``one`` is how it must be."""
+def difference(one: Path, other: Path, *, but: str = "") -> str | None:
+    """Return the first file in which two folders differ, or None; ``one`` is how it must be, ``but`` a file of both."""
     wanted, found = ({path.relative_to(root).as_posix() for path in root.rglob("*")} for root in (one, other))
     unfinished = {name for name in found if UNFINISHED in f"/{name}"}
     wanted, found = (
@@ -28,7 +28,7 @@ def difference(one: Path, other: Path) -> str | None:
     if wanted != found:
         lacking, more = sorted(wanted - found), sorted(found - wanted)
         return f"wrong result: {f'{lacking[0]} is missing' if lacking else f'{more[0]} is too many'}"
-    for name in sorted(name for name in wanted if (one / name).is_file()):
+    for name in sorted(name for name in wanted - {but} if (one / name).is_file()):
         try:
             same = _same(content(one / name), content(other / name))
         except Exception as error:  # whatever a half-written file does to its reader
