@@ -67,7 +67,13 @@ def rows() -> Iterator[tuple]:
     for place, line_of in PLACES.items():
         for what, name in NAMES.items():
             line = line_of(name)
-            mentions = [name[:40] or "error: .", place, *(line[1] if isinstance(line[1], dict) else ()), "the name"]
+            mentions = [
+                name[:40] or "error: .",
+                repr(name)[1:-1][:40],
+                place,
+                *(line[1] if isinstance(line[1], dict) else ()),
+                "the name",
+            ]
             # A shell cannot give such an argument, and JSON no such text.
             if what == ("not UTF-8" if isinstance(line[1], dict) else "NUL"):
                 continue

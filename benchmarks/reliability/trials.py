@@ -99,7 +99,7 @@ def flaw(ended: Ended, folder: Path | None = None) -> str | None:
         return f"ended by signal {-ended.code}: {last}"
     if "Traceback" in ended.err:
         return f"traceback: {last}"
-    if ended.code not in (0, 1, 2, 130, 143):
+    if ended.code not in (0, 1, 2, 130, 141, 143):
         return f"exit code {ended.code}: {last}"
     if ended.code == 2 and len(errors) != 1:
         return f"{len(errors)} messages: {ended.err[:200]!r}"
