@@ -1,4 +1,4 @@
-"""What a shell, a cluster or a container gives a command: other encodings, closed streams, no home, no current folder."""
+"""What a shell, a cluster or a container gives a command: encodings, closed streams, no home, no current folder."""
 
 from __future__ import annotations
 
