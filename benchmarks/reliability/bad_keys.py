@@ -37,7 +37,7 @@ SIZES = {
     "finetune": {
         "repetitions": HUGE,
         "num_classes": HUGE,
-        "exp_splits": ([1e-300], [100] * 3, [50.0000001, 50], []),
+        "exp_splits": ([100] * 3, [50.0000001, 50], []),
         "epochs_random": (10**18,),
         "pool_bins": HUGE,
         "label_map": ({"1": 10**18}, {"1" * 30: 1}),
