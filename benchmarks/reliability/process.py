@@ -151,12 +151,19 @@ def _child(function: Callable[[], None], folder: Path, log: Path, stop: Callable
     os.makedirs(tempfile.tempdir, exist_ok=True)
     for number, stream in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{log}.{stream}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
+    renew_streams()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if stop:
         stop()
     function()
+
+
+def renew_streams() -> None:
+    """Open stdout and stderr anew, after the files below them have changed."""
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)
 
 
 def no_training() -> None:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks.reliability.process import renew_streams
+
 
 def _encoding(name: str) -> Callable[[], None]:
     def change() -> None:
@@ -17,8 +19,10 @@ def _encoding(name: str) -> Callable[[], None]:
     return change
 
 
-def _to(path: str, number: int) -> Callable[[], None]:
-    return lambda: os.dup2(os.open(path, os.O_WRONLY), number)
+def _full() -> None:
+    """Let stdout be a file on a full disk."""
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+    renew_streams()
 
 
 def _nobody_reads() -> None:
@@ -26,6 +30,7 @@ def _nobody_reads() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     os.dup2(writer, 1)
+    renew_streams()
 
 
 def _no_current_folder() -> None:
@@ -49,7 +54,7 @@ def _environment(**values: str | None) -> Callable[[], None]:
 CHANGES: dict[str, Callable[[], None]] = {
     "stdout is ascii": _encoding("ascii"),
     "stdout is cp1252": _encoding("cp1252"),
-    "stdout is full": _to("/dev/full", 1),
+    "stdout is full": _full,
     "nobody reads stdout": _nobody_reads,
     "stdout is closed": lambda: os.close(1),
     "stdin is closed": lambda: os.close(0),
