@@ -52,7 +52,7 @@ def rows() -> Iterator[tuple]:
     """Yield a row for each defect of each table."""
     for table, (experiment, file, label) in TABLES.items():
         line = ("finetune", f"{experiment}.json")
-        mentions = [table, "row", file, label, "s03", "p03"]
+        mentions = [table, "row", f"{file}_column", f"{label}_column", "s03", "p03"]
         for what, change in DEFECTS.items():
 
             def defect(table=table, change=change, file=file, label=label) -> None:

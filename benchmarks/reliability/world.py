@@ -37,8 +37,9 @@ CLASSIFY = FINETUNE | {
 }
 INDEX = CLASSIFY | {
     **{"dataset_name": "index", "data_dir_train": "index.csv", "csv_file": None, "number_channels": 1},
-    **{"data_is_3D": True, "run_name": "indexed"},
+    **{"data_is_3D": True, "run_name": "indexed", "image_column": None, "label_column": None, "subject_column": None},
 }
+FOLDERS = {"images": range(6), "test": range(6, 8), "new": range(8, 11)}
 EXPERIMENTS = {"train": TRAIN, "finetune": FINETUNE, "classify": CLASSIFY, "index": INDEX}
 COMMAND_OF = {"train": "train", "finetune": "finetune", "classify": "finetune", "index": "finetune"}
 
@@ -53,18 +54,20 @@ def scan(number: int) -> tuple[np.ndarray, np.ndarray]:
 
 def write_data(folder: Path) -> None:
     """Write the scans, tables and experiment files."""
-    for name, numbers in (("images", range(6)), ("test", (6, 7)), ("new", (8, 9, 10))):
+    for name, numbers in FOLDERS.items():
         for number in numbers:
             for kind, array in zip((name, f"{name}_labels"), scan(number), strict=True):
                 (folder / kind).mkdir(exist_ok=True)
                 nib.save(nib.Nifti1Image(array, np.eye(4)), folder / kind / f"s{number:02}.nii.gz")
     (folder / "photos").mkdir()
-    rows, indexed = ["image,grade,subject"], ["id,subject,image,label"]
+    indexed = ["id,subject,image,label"]
+    for number, path in enumerate(path for name in FOLDERS for path in sorted((folder / name).iterdir())):
+        indexed.append(f"c{number},m{number},{path.relative_to(folder)},{number % 2}")
+    rows = ["image,grade,subject"]
     for number in range(12):
         pixels = np.random.default_rng(number).integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / "photos" / f"p{number:02}.png")
         rows.append(f"p{number:02}.png,{number % 2},m{number}")
-        indexed.append(f"c{number},m{number},images/s{number % 6:02}.nii.gz,{number % 2}")
     (folder / "photos.csv").write_text("\n".join(rows) + "\n")
     (folder / "index.csv").write_text("\n".join(indexed) + "\n")
     for name, values in EXPERIMENTS.items():
@@ -90,6 +93,7 @@ def make(folder: Path) -> Path:
         shutil.copytree(folder / "runs" / run_name, folder / "half" / run_name)
         expect(0, command(*line, "--resume"), folder)
     expect(0, command("finetune", "classify.json"), folder)
+    expect(0, command("finetune", "index.json", "--dry_run"), folder)
     return folder
 
 
