@@ -38,7 +38,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="reliability-") as folder:
         made = options.world or Path(folder) / "world"
         if not made.exists():
-            world.make(made)
+            world.make(made, part=options.part)
         chosen = [
             trial
             for trial in kinds.trials(made, part=options.part, seed=options.seed, wanted=wanted)

@@ -28,7 +28,7 @@ def as_format(suffix: str, folder: str) -> None:
         voxels = np.asarray(nib.load(path).dataobj)
         if suffix == ".npy":
             np.save(path.with_name(stem), voxels)
-        elif suffix in (".png", ".jpg", ".bmp"):
+        elif suffix in (".png", ".jpg", ".tif"):
             plane = voxels[..., 8].astype(np.uint8)
             Image.fromarray(np.stack([plane] * 3, -1)).save(path.with_name(stem + suffix))
         elif suffix != ".nii.gz":
@@ -46,7 +46,7 @@ FORMATS = {
     ".nrrd": "volumes",
     ".png": "images",
     ".jpg": "images",
-    ".bmp": "images",
+    ".tif": "images",
 }
 
 

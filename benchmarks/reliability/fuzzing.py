@@ -142,7 +142,7 @@ def _dicom(folder: Path) -> None:
 
 def _run_file(made: Path, seed: str, folder: Path) -> str | None:
     rng = random.Random(seed)
-    parent, name = place = rng.choice(list(READERS))
+    parent, name = place = rng.choice([place for place in READERS if made.joinpath(*place).exists()])
     world.copy(made, folder)
     if parent == "half":
         shutil.rmtree(folder / "runs" / name)

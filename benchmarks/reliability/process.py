@@ -171,7 +171,6 @@ def no_training() -> None:
     import keras
 
     def fit(*_, **__) -> None:
-        print("would train")
         sys.exit(0)
 
     keras.Model.fit = fit

@@ -80,21 +80,30 @@ def write_experiment(folder: Path, name: str, values: dict) -> str:
     return f"{name}.json"
 
 
-def make(folder: Path) -> Path:
+def make(folder: Path, *, part: str) -> Path:
     """Make the world in a new folder; every run in it is made by the command that a trial tries.
 
-    ``half`` has each run as it was after its first epoch, ``runs`` as it is at the end.
+    ``half`` has each run as it was after its first epoch, ``runs`` as it is at the end; of a small part the pretraining.
     """
     folder.mkdir()
     write_data(folder)
-    for name, run_name, state in (("train", "pre", "state.json"), ("finetune", "fine", "jobs/100_random_0/state.json")):
-        line = (name, f"{name}.json")
-        expect(-9, command(*line), folder, stop=_AfterFirst(folder, f"runs/{run_name}/{state}"))
-        shutil.copytree(folder / "runs" / run_name, folder / "half" / run_name)
-        expect(0, command(*line, "--resume"), folder)
+    if part == "small":
+        interrupted(folder, "train", "pre", "state.json")
+        expect(0, command("finetune", "finetune.json"), folder)
+        return folder
+    interrupted(folder, "train", "pre", "state.json")
+    interrupted(folder, "finetune", "fine", "jobs/100_random_0/state.json")
     expect(0, command("finetune", "classify.json"), folder)
     expect(0, command("finetune", "index.json", "--dry_run"), folder)
     return folder
+
+
+def interrupted(folder: Path, name: str, run_name: str, state: str) -> None:
+    """Make a run that is killed after its first epoch, keep a copy of it, and finish it."""
+    line = (name, f"{name}.json")
+    expect(-9, command(*line), folder, stop=_AfterFirst(folder, f"runs/{run_name}/{state}"))
+    shutil.copytree(folder / "runs" / run_name, folder / "half" / run_name)
+    expect(0, command(*line, "--resume"), folder)
 
 
 def expect(code: int, function: Callable[[], None], folder: Path, stop=None) -> None:
