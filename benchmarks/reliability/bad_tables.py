@@ -52,14 +52,16 @@ def rows() -> Iterator[tuple]:
     """Yield a row for each defect of each table."""
     for table, (experiment, file, label) in TABLES.items():
         line = ("finetune", f"{experiment}.json")
-        mentions = [table, "row", f"{file}_column", f"{label}_column", "s03", "p03"]
+        mentions = [table, "row", f"{file}_column", f"{label}_column", "s03", "p03", "p" * 40]
         for what, change in DEFECTS.items():
 
             def defect(table=table, change=change, file=file, label=label) -> None:
                 path = Path(table)
                 path.write_bytes(change(path.read_bytes(), file, label))
 
-            yield f"{table}: {what}", defect, line, mentions, what in PASSES
+            # The columns of an index are seen by what is in them.
+            passes = what in PASSES or (table == "index.csv" and what == "no column of files")
+            yield f"{table}: {what}", defect, line, mentions, passes
         for value in LABELS:
 
             def other(table=table, label=label, value=value) -> None:

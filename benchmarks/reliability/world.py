@@ -83,7 +83,7 @@ def write_experiment(folder: Path, name: str, values: dict) -> str:
 def make(folder: Path, *, part: str) -> Path:
     """Make the world in a new folder; every run in it is made by the command that a trial tries.
 
-    ``half`` has each run, of a small part the pretraining, as it was after its first epoch, ``runs`` as it is at the end.
+    ``half`` has each run (of a small part, the pretraining) as it was after an epoch, ``runs`` as it is at the end.
     """
     folder.mkdir()
     write_data(folder)
