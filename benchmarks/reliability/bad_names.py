@@ -56,7 +56,7 @@ PLACES: dict[str, Callable[[str], tuple]] = {
     "job": lambda name: ("predict", "runs/fine", "new", "out", "--job", name),
     "analysed": lambda name: ("analyse", name),
     "indexed": lambda name: ("prepare", "index", name, "--output", "new.csv"),
-    "index output": lambda name: ("prepare", "index", "images", "--output", f"{name}/i.csv"),
+    "index output": lambda name: ("prepare", "index", "images", "--output", name and f"{name}/i.csv"),
     "example": lambda name: ("example", name),
     "schema": lambda name: ("schema", name),
 }
@@ -74,6 +74,9 @@ def rows() -> Iterator[tuple]:
                 *(line[1] if isinstance(line[1], dict) else ()),
                 "the name",
             ]
+            # Nothing outside the trial's folder may be written, whatever a command does.
+            if place in OUTPUTS and name.startswith("/"):
+                continue
             # A shell cannot give such an argument, and JSON no such text.
             if what == ("not UTF-8" if isinstance(line[1], dict) else "NUL"):
                 continue
