@@ -1,4 +1,4 @@
-from self_supervised_3d_tasks.commands.finetune import main
+from self_supervised_3d_tasks.__main__ import script
 
 if __name__ == "__main__":
-    main()
+    script("finetune")

@@ -13,6 +13,8 @@ README = ROOT / "README.md"
 
 DEMO = ["nilearn>=0.11"]
 DICOM = ["highdicom>=0.28"]
+SLURM = ["submitit>=1.5"]
+RAY = ["ray>=2.9"]
 DEV = [
     "pytest>=8",
     "pytest-xdist",
@@ -27,6 +29,7 @@ DEV = [
     "wheel",
     *DEMO,
     *DICOM,
+    *SLURM,
 ]
 
 setup(
@@ -51,7 +54,9 @@ setup(
         "nibabel>=5",
         "numpy",
         "pillow>=10.1",
+        "psutil",
         "pydantic>=2.10",
+        "psutil",
         "pydicom>=3",
         "scikit-image",
         "scikit-learn",
@@ -62,5 +67,12 @@ setup(
         "tensorflow>=2.21,<2.22",
         "tqdm",
     ],
-    extras_require={"demo": DEMO, "dicom": DICOM, "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"], "dev": DEV},
+    extras_require={
+        "demo": DEMO,
+        "dicom": DICOM,
+        "slurm": SLURM,
+        "ray": RAY,
+        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        "dev": DEV,
+    },
 )

@@ -1,6 +1,6 @@
 """Speed and memory of every pretext task, as ratios measured in one run.
 
-    python benchmarks/run.py [--algorithm NAME ...] [--side 64] [--filters 8] [--steps 20]
+    python benchmarks/run.py [--algorithm NAME ...] [--side 64] [--filters 8] [--steps 20] [--remat]
 
 For each task, in a process of its own: the batch (as many scans as give the encoder the voxels of four whole ones);
 samples/s of the input pipeline alone; seconds per training step; the ratio of the step to a bare forward + backward
@@ -31,7 +31,7 @@ VOLUMES = 4
 COLUMNS = ("algorithm", "batch", "pipeline samples/s", "step s", "bare s", "step / bare", "wait %", "peak GiB")
 
 
-def measure(name: str, side: int, filters: int, steps: int) -> dict:
+def measure(name: str, side: int, filters: int, steps: int, *, remat: bool = False) -> dict:
     """Return one row of the table for the task ``name`` on volumes of ``side`` voxels per axis."""
     import keras
     import tensorflow as tf
@@ -43,12 +43,15 @@ def measure(name: str, side: int, filters: int, steps: int) -> dict:
     from self_supervised_3d_tasks.data.stream.source import Position
     from self_supervised_3d_tasks.data.stream.wait_clock import WaitClock
     from self_supervised_3d_tasks.experiment import registry
+    from self_supervised_3d_tasks.models.rematerialization import rematerialize
 
     keras.utils.set_random_seed(0)
     algorithm = registry.algorithm(name)((side, side, side, 1))
     # As many scans as give the encoder the voxels of four whole ones: a task that looks at few patches takes more.
     scans = round(VOLUMES * side**3 / encoded_voxels(algorithm))
     encoder = registry.encoder("unet")(algorithm.encoder_shape, enc_filters=filters, num_layers=3, seed=0)
+    if remat:
+        rematerialize(encoder, encoder)
     model = algorithm.make_model(encoder, seed=1)
     model.compile(optimizer=keras.optimizers.Adam(1e-3), loss=algorithm.loss, metrics=algorithm.metrics())
     with tempfile.TemporaryDirectory() as folder:
@@ -157,14 +160,16 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=64, help="voxels per axis of a volume")
     parser.add_argument("--filters", type=int, default=8, help="filters of the first U-Net level")
     parser.add_argument("--steps", type=int, default=20, help="steps timed per task")
+    parser.add_argument("--remat", action="store_true", help="compute maps inside the encoder again for the gradients")
     parser.add_argument("--row", action="store_true", help="measure one task in this process and print it as JSON")
     options = parser.parse_args()
     names = options.algorithm or registry.known("algorithm")
     if options.row:
-        print(json.dumps(measure(names[0], options.side, options.filters, options.steps)))
+        print(json.dumps(measure(names[0], options.side, options.filters, options.steps, remat=options.remat)))
         return
     print("| " + " | ".join(COLUMNS) + " |\n|" + " --- |" * len(COLUMNS))
     sizes = ["--side", str(options.side), "--filters", str(options.filters), "--steps", str(options.steps)]
+    sizes += ["--remat"] if options.remat else []
     for name in names:
         command = [sys.executable, __file__, "--row", "--algorithm", name, *sizes]
         row = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])

@@ -1,11 +1,11 @@
 """``ss3d COMMAND …`` and ``python -m self_supervised_3d_tasks COMMAND …``: every command under one name."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from self_supervised_3d_tasks.errors import nearest
+from self_supervised_3d_tasks import terminal
 
 COMMANDS = {
     "prepare": "make a data set ready for training",
@@ -24,20 +24,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: Program name and arguments; default: those of the process.
     """
+    if argv is None:
+        terminal.start()
     argv = list(sys.argv if argv is None else argv)
-    program = "ss3d" if Path(argv[0]).stem == "ss3d" else f"python -m {__package__}"
+    program = "ss3d" if os.path.splitext(os.path.basename(argv[0]))[0] == "ss3d" else f"python -m {__package__}"
     name = argv[1] if len(argv) > 1 else "--help"
     if name in ("--help", "-help", "-h"):
         lines = [f"  {command:<10}{summary}" for command, summary in COMMANDS.items()]
-        print(f"usage: {program} COMMAND ...\nexample: {program} example cpc_demo\n")
-        print("\n".join([*lines, "", f"{program} COMMAND --help says how a command is used."]))
+        start = [f"usage: {program} COMMAND ...", f"example: {program} example cpc_demo", ""]
+        terminal.say("\n".join([*start, *lines, "", f"{program} COMMAND --help says how a command is used."]))
     elif name in COMMANDS:
         module = importlib.import_module(f"self_supervised_3d_tasks.commands.{name}")
         module.main([f"{program} {name}", *argv[2:]])
     else:
-        hint = nearest(name, COMMANDS)
+        # Imported here like the commands: little may stand between the start and the answer to a signal.
+        hint = importlib.import_module("self_supervised_3d_tasks.errors").nearest(name, COMMANDS)
         print(f"error: no command is called {name!r}; known: {', '.join(COMMANDS)}.{hint}", file=sys.stderr)
         sys.exit(2)
+
+
+def script(name: str) -> None:
+    """Run a command in a process of its own, such as ``python train.py``.
+
+    Args:
+        name: One of `COMMANDS`.
+    """
+    terminal.start()
+    importlib.import_module(f"self_supervised_3d_tasks.commands.{name}").main()
 
 
 if __name__ == "__main__":

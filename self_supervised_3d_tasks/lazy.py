@@ -5,8 +5,19 @@ and Keras import each other, and such a stand-in for Keras, met by TensorFlow ha
 The stand-ins here are known to nobody but the modules that ask for them.
 """
 
+import contextlib
 import importlib
+import os
+import re
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+
+_LOADING = threading.RLock()
+# What TensorFlow's C++ says while it is loaded: about CPU instructions, oneDNN and CUDA.
+_OF_LOADING = re.compile(rb"[IWE]\d{4} \d\d:|WARNING: All log messages before absl::Init|To enable the following instr")
 
 
 class LazyModule:
@@ -20,7 +31,8 @@ class LazyModule:
         self.__name__ = name
 
     def __getattr__(self, attribute: str) -> Any:
-        value = getattr(importlib.import_module(self.__name__), attribute)
+        with _quiet(self.__name__):
+            value = getattr(importlib.import_module(self.__name__), attribute)
         setattr(self, attribute, value)  # from now on found without coming here
         return value
 
@@ -28,6 +40,28 @@ class LazyModule:
 def load(name: str) -> Any:
     """Return a stand-in for the module ``name``, which is imported at its first use."""
     return LazyModule(name)
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Keep from stderr what is said while a module is loaded, where ``TF_CPP_MIN_LOG_LEVEL`` asks for errors alone.
+
+    TensorFlow itself heeds it only once it is loaded. Everything else that was written meanwhile follows in the end.
+    """
+    if name in sys.modules or os.environ.get("TF_CPP_MIN_LOG_LEVEL") not in ("2", "3"):
+        yield
+        return
+    in_memory = hasattr(os, "memfd_create")
+    with _LOADING, open(os.memfd_create(name), "w+b") if in_memory else tempfile.TemporaryFile() as kept:
+        stderr = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            kept.seek(0)
+            os.write(2, b"".join(line for line in kept if not _OF_LOADING.match(line)))
 
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ NAME = PACKAGE.name
 
 # From the bottom to the top: a part may import those before it and files of its own, and no file imports in a circle.
 ORDER = [
-    *("errors", "lazy", "shapes", "files", "ops", "losses", "models", "scores", "data", "algorithms", "training"),
+    *("errors", "lazy", "limits", "machine", "shapes", "terminal"),
+    *("files", "executors", "ops", "losses", "models", "scores", "data", "algorithms", "training"),
     *("transfer", "experiment", "plots", "inference", "downstream", "analysis", "pretraining", "finetuning"),
     *("prediction", "preparation", "commands", "__main__"),
 ]
@@ -26,7 +27,10 @@ ALLOWED = {
     "tensorflow": {"lazy", "ops", "data", "algorithms", "training"},
     "matplotlib": {"plots"},
     "blosc2": {"data/store/disk.py"},
-    "joblib": {"data/store/processes.py"},
+    "psutil": {"machine"},
+    "joblib": {"data/store/processes.py", "executors"},
+    "submitit": {"executors/slurm.py"},
+    "ray": {"executors/ray.py"},
     "nibabel": {
         "data/decoding/nifti_files.py",
         "data/formats/nifti_pairs.py",

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from self_supervised_3d_tasks.algorithms.base import Algorithm
 from self_supervised_3d_tasks.lazy import keras
+from self_supervised_3d_tasks.limits import ShareBelowOne
 from self_supervised_3d_tasks.losses.classification import categorical_crossentropy
 from self_supervised_3d_tasks.models import heads
 from self_supervised_3d_tasks.models.layers import Normalization
@@ -23,9 +24,9 @@ class ClassifyingAlgorithm(Algorithm):
     """
 
     top_architecture: Literal["big_fully", "softmax"] = "big_fully"
-    head_units: tuple[heads.Units, ...] = (2048, 1024)
+    head_units: heads.HiddenLayers = (2048, 1024)
     normalization: Normalization | None = None
-    dropout_rate: heads.Rate = 0.5
+    dropout_rate: ShareBelowOne = 0.5
 
     def __post_init__(self) -> None:
         """Ask for batches that the head can normalize."""

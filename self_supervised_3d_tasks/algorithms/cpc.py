@@ -14,6 +14,7 @@ from self_supervised_3d_tasks.algorithms.kinds import ComparingAlgorithm
 from self_supervised_3d_tasks.algorithms.patch_tasks import PatchAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
+from self_supervised_3d_tasks.limits import Distance, Divisor, Length, PatchesPerSide, Units
 from self_supervised_3d_tasks.losses import contrastive
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.ops import geometry, patches, seeds
@@ -66,15 +67,15 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
         UserError: A grid that leaves no voxels, or predicted patches that overlap their context.
     """
 
-    patches_per_side: Annotated[int, Field(ge=4)] = 4
-    code_size: Annotated[int, Field(ge=1)] = 1024
-    context_units: Annotated[int, Field(ge=1)] = 256
-    crop_size: Annotated[int, Field(ge=1)] | None = None
-    patch_overlap: Annotated[int, Field(ge=0)] | None = None
+    patches_per_side: Annotated[PatchesPerSide, Field(ge=4)] = 4
+    code_size: Units = 1024
+    context_units: Units = 256
+    crop_size: Length | None = None
+    patch_overlap: Distance | None = None
     patch_augment: bool = True
     skip_row: bool | None = None
     cpc_mode: Literal["info_nce", "binary"] = "info_nce"
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Divisor = 1.0
 
     def __post_init__(self) -> None:
         """Lay out the grid, its rows and its columns, and check that nothing predicted can be copied."""

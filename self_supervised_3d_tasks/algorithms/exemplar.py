@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from self_supervised_3d_tasks.algorithms.base import Panel
 from self_supervised_3d_tasks.algorithms.kinds import ComparingAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
+from self_supervised_3d_tasks.limits import PositiveFloat, ShareBelowOne, Units
 from self_supervised_3d_tasks.losses import contrastive
 from self_supervised_3d_tasks.losses import triplet as triplet_losses
 from self_supervised_3d_tasks.models import layers
@@ -47,13 +47,13 @@ class Exemplar(ComparingAlgorithm):
         UserError: Nothing that changes the anchor, or mining among negatives from the dataset, which gives one.
     """
 
-    code_size: Annotated[int, Field(ge=1)] = 1024
-    alpha: Annotated[float, Field(gt=0)] = 1.0
+    code_size: Units = 1024
+    alpha: PositiveFloat = 1.0
     sample_neg_examples_from: Literal["batch", "dataset"] = "batch"
     triplet_mining: Literal["random", "hard", "semihard"] = "random"
     exemplar_distance: Literal["l2", "sigmoid_mse"] = "l2"
     exemplar_augment: tuple[augment.Transformation, ...] = ("flip", "translation", "brightness", "contrast")
-    max_translation: Annotated[float, Field(ge=0, lt=1)] = 0.125
+    max_translation: ShareBelowOne = 0.125
 
     def __post_init__(self) -> None:
         """Check that something changes the anchor and that there are negatives to mine."""

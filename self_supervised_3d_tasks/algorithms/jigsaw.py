@@ -12,6 +12,7 @@ from self_supervised_3d_tasks.algorithms.base import Panel
 from self_supervised_3d_tasks.algorithms.classifying import ClassifyingAlgorithm
 from self_supervised_3d_tasks.algorithms.patch_tasks import PuzzleAlgorithm
 from self_supervised_3d_tasks.lazy import keras, tf
+from self_supervised_3d_tasks.limits import Distance, PatchesPerSide
 from self_supervised_3d_tasks.ops import patches, permutations
 
 # How many permutations are told apart if nothing else is said, by rank: the paper's number and the predecessor's.
@@ -50,9 +51,9 @@ class Jigsaw(PuzzleAlgorithm, ClassifyingAlgorithm):
         UserError: No voxels in a patch, or more permutations than there are.
     """
 
-    patches_per_side: Annotated[int, Field(ge=2)] = 3
-    patch_jitter: Annotated[int, Field(ge=0)] | None = None
-    patch_gap: Annotated[int, Field(ge=0)] | None = None
+    patches_per_side: Annotated[PatchesPerSide, Field(ge=2)] = 3
+    patch_jitter: Distance | None = None
+    patch_gap: Distance | None = None
     patch_normalization: bool = False
 
     def __post_init__(self) -> None:

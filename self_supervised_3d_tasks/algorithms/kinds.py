@@ -5,14 +5,14 @@ from __future__ import annotations
 import abc
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from self_supervised_3d_tasks.algorithms.base import Algorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
+from self_supervised_3d_tasks.limits import Share
 from self_supervised_3d_tasks.ops import patches
 
 
@@ -86,7 +86,7 @@ class SelectiveAlgorithm(Algorithm):
     lost = "nothing is learned from them"
     all_is_lost = True
 
-    min_foreground: Annotated[float, Field(ge=0, le=1)] = 0.8
+    min_foreground: Share = 0.8
 
     def filled(self, parts: Any) -> Any:
         """Return which parts ``(number, *spatial, channels)`` in [0, 1] are filled, ``(number,)`` booleans."""

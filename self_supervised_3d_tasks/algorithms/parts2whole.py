@@ -11,13 +11,12 @@ from pydantic import Field
 from self_supervised_3d_tasks.algorithms.base import Panel
 from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
 from self_supervised_3d_tasks.lazy import keras, tf
+from self_supervised_3d_tasks.limits import PositiveShare, ShareBelowOne
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.decoders import unet
 from self_supervised_3d_tasks.models.layers import Normalization
 from self_supervised_3d_tasks.ops import boxes, geometry, intensity, seeds
 from self_supervised_3d_tasks.scores import logged
-
-Share = Annotated[float, Field(gt=0, le=1)]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -44,11 +43,11 @@ class Parts2Whole(RestoringAlgorithm):
         UserError: No part has such a volume.
     """
 
-    part_volume: tuple[Share, Share] = (1 / 16, 1 / 4)
-    max_aspect: Annotated[float, Field(ge=1)] = 4 / 3
-    intensity_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    part_volume: tuple[PositiveShare, PositiveShare] = (1 / 16, 1 / 4)
+    max_aspect: Annotated[float, Field(ge=1, le=1000)] = 4 / 3
+    intensity_jitter: ShareBelowOne = 0.0
     normalization: Normalization | None = None
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    dropout: ShareBelowOne | None = None
 
     def __post_init__(self) -> None:
         """Check that there is a part."""

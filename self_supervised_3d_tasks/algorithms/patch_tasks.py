@@ -11,6 +11,7 @@ from pydantic import Field
 from self_supervised_3d_tasks.algorithms.base import Panel
 from self_supervised_3d_tasks.algorithms.kinds import SelectiveAlgorithm
 from self_supervised_3d_tasks.lazy import keras, tf
+from self_supervised_3d_tasks.limits import PositiveInt, Seed
 from self_supervised_3d_tasks.ops import permutations, seeds
 
 
@@ -42,8 +43,8 @@ class PuzzleAlgorithm(PatchAlgorithm):
         permutation_seed: Seed of the choice of the orders.
     """
 
-    num_permutations: Annotated[int, Field(ge=2)] | None = None
-    permutation_seed: Annotated[int, Field(ge=0)] = 0
+    num_permutations: Annotated[PositiveInt, Field(ge=2)] | None = None
+    permutation_seed: Seed = 0
 
     @property
     def num_patches(self) -> int:

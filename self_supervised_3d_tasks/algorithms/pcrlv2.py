@@ -16,16 +16,14 @@ from self_supervised_3d_tasks.algorithms.kinds import ComparingAlgorithm, Schedu
 from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
+from self_supervised_3d_tasks.limits import Degrees, Few, Length, PositiveShare, Share, ShareBelowOne, Strength
 from self_supervised_3d_tasks.models import multi_scale
 from self_supervised_3d_tasks.models.layers import Normalization
 from self_supervised_3d_tasks.ops import corruption, seeds, views
 from self_supervised_3d_tasks.ops.sampling import Sampling
 from self_supervised_3d_tasks.shapes import as_tuple
 
-Count = Annotated[int, Field(ge=1)]
-Size = Count | tuple[Count, ...]
-Strength = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Size = Length | Annotated[tuple[Length, ...], Field(max_length=3)]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -84,14 +82,14 @@ class PCRLv2(RestoringAlgorithm, ComparingAlgorithm, ScheduledAlgorithm):
 
     global_dim: Size | None = None
     global_sizes: tuple[Size, ...] | None = None
-    min_iou: Annotated[float, Field(gt=0, le=1)] = 0.3
+    min_iou: PositiveShare = 0.3
     local_dim: Size | None = None
     local_sizes: tuple[Size, ...] | None = None
-    num_local_views: Annotated[int, Field(ge=0)] = 6
+    num_local_views: Few = 6
     local_region: Literal["bounding_box", "image"] | None = None
     flip: bool = True
-    affine_scale: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    affine_degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
+    affine_scale: ShareBelowOne = 0.1
+    affine_degrees: Degrees = 10.0
     blur_sigma: Strength = 2.0
     noise_sigma: Strength = 0.25
     gamma: Strength = 0.3
@@ -103,7 +101,7 @@ class PCRLv2(RestoringAlgorithm, ComparingAlgorithm, ScheduledAlgorithm):
     restoration_head: Literal["paper", "code"] = "paper"
     scale_draw: Literal["pair", "step"] = "pair"
     normalization: Normalization | None = None
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    dropout: ShareBelowOne | None = None
 
     def __post_init__(self) -> None:
         """Complete the sizes and check that the views fit."""

@@ -13,6 +13,7 @@ from self_supervised_3d_tasks.algorithms.classifying import ClassifyingAlgorithm
 from self_supervised_3d_tasks.algorithms.patch_tasks import PatchAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
+from self_supervised_3d_tasks.limits import Distance, PatchesPerSide, PositiveFew
 from self_supervised_3d_tasks.ops import patches, seeds
 
 
@@ -46,11 +47,11 @@ class RelativePatchLocation(ClassifyingAlgorithm, PatchAlgorithm):
         UserError: A grid without a centre, no voxels in a patch, or more queries than cells.
     """
 
-    patches_per_side: Annotated[int, Field(ge=3)] = 3
-    patch_jitter: Annotated[int, Field(ge=0)] | None = None
-    patch_gap: Annotated[int, Field(ge=0)] | None = None
+    patches_per_side: Annotated[PatchesPerSide, Field(ge=3)] = 3
+    patch_jitter: Distance | None = None
+    patch_gap: Distance | None = None
     patch_normalization: bool = False
-    queries_per_image: Annotated[int, Field(ge=1)] = 1
+    queries_per_image: PositiveFew = 1
 
     def __post_init__(self) -> None:
         """Lay out the patches, and check that one is in the centre and enough are around it."""

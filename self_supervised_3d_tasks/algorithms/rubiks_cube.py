@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from self_supervised_3d_tasks.algorithms.base import Panel
 from self_supervised_3d_tasks.algorithms.patch_tasks import PuzzleAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
+from self_supervised_3d_tasks.limits import Distance, PatchesPerSide, ShareBelowOne, Units
 from self_supervised_3d_tasks.losses.classification import categorical_crossentropy
 from self_supervised_3d_tasks.models import heads, layers
 from self_supervised_3d_tasks.models.layers import Normalization
 from self_supervised_3d_tasks.ops import geometry, intensity, patches, permutations, seeds
 from self_supervised_3d_tasks.ops.sampling import Sampling
 from self_supervised_3d_tasks.scores import logged
-
-Count = Annotated[int, Field(ge=1)]
-Voxels = Annotated[int, Field(ge=0)]
 
 # By rank: the half turns and the plane of each. Quarter turns would change the shape of a cube that is thinner
 # along one axis; a single flip would be a mirror image and exchange left and right.
@@ -79,15 +76,15 @@ class RubiksCube(PuzzleAlgorithm):
     sampling = Sampling(flips_keep_labels=False)
     lost = "the order is not learned from them"
 
-    patches_per_side: Count | tuple[Count, ...] = 2
-    patch_gap: Voxels | tuple[Voxels, ...] | None = None
-    patch_jitter: Voxels | tuple[Voxels, ...] | None = None
+    patches_per_side: PatchesPerSide | tuple[PatchesPerSide, ...] = 2
+    patch_gap: Distance | tuple[Distance, ...] | None = None
+    patch_jitter: Distance | tuple[Distance, ...] | None = None
     cube_rotation: Literal["exclusive", "independent", "none"] = "exclusive"
     scan_normalization: Literal["min_max", "mean_max"] = "min_max"
-    code_size: Count = 64
-    head_units: tuple[Count, ...] = (1024,)
+    code_size: Units = 64
+    head_units: heads.HiddenLayers = (1024,)
     normalization: Normalization | None = None
-    dropout_rate: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    dropout_rate: ShareBelowOne = 0.5
 
     def __post_init__(self) -> None:
         """Lay out the cubes, and check that there are orders to tell apart."""

@@ -6,15 +6,25 @@ import dataclasses
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from self_supervised_3d_tasks.algorithms.base import Panel
 from self_supervised_3d_tasks.algorithms.kinds import ComparingAlgorithm, SelectiveAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
+from self_supervised_3d_tasks.limits import (
+    Distance,
+    Divisor,
+    PositiveFew,
+    PositiveFloat,
+    PositiveInt,
+    Share,
+    ShareBelowOne,
+    Strength,
+    Units,
+)
 from self_supervised_3d_tasks.losses import contrastive, triplet
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.ops import cell_paths, intensity, patches, seeds, supervoxels
@@ -77,21 +87,21 @@ class TCPC(ComparingAlgorithm, SelectiveAlgorithm):
         UserError: A path that is none, a target in it, or cubes that do not fit or could change places.
     """
 
-    num_segments: Annotated[int, Field(ge=1)] = 15
+    num_segments: PositiveInt = 15
     slic_preset: Literal["ours", "paper"] = "ours"
-    slic_compactness: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    slic_sigma: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    supervoxel_foreground: Annotated[float, Field(ge=0, le=1)] = 0.15
-    cube_overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    slic_compactness: PositiveFloat | None = None
+    slic_sigma: Strength | None = None
+    supervoxel_foreground: Share = 0.15
+    cube_overlap: ShareBelowOne = 0.5
     cube_path: Literal["u", "spiral"] | tuple[cell_paths.Cell, ...] = "u"
     target_cube: cell_paths.Cell = (1, 1)
-    cube_jitter: Annotated[int, Field(ge=0)] | None = None
-    intensity_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    code_size: Annotated[int, Field(ge=1)] = 128
-    context_units: Annotated[int, Field(ge=1)] = 256
-    pool_bins: Annotated[int, Field(ge=1)] = 1
+    cube_jitter: Distance | None = None
+    intensity_jitter: ShareBelowOne = 0.1
+    code_size: Units = 128
+    context_units: Units = 256
+    pool_bins: PositiveFew = 1
     tcpc_mode: Literal["info_nce", "binary"] = "info_nce"
-    temperature: Annotated[float, Field(gt=0)] = 0.1
+    temperature: Divisor = 0.1
     exclude_adjacent_negatives: bool = False
 
     def __post_init__(self) -> None:

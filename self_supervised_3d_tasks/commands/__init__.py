@@ -1,15 +1,20 @@
 """The command line: one module per command; `experiment_run` is what train and finetune share. Nothing imports them."""
 
+import contextlib
 import inspect
 import logging as standard_logging
 import os
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags, logging
 
-from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks import terminal
+from self_supervised_3d_tasks.errors import UserError, describe, is_of_the_system, refused
 
 HELP = ("--help", "-help", "-h")
 
@@ -19,9 +24,9 @@ def run(
 ) -> None:
     """Parse the command line, run ``main`` and leave the process with the right exit code.
 
-    0: done. 2: the user can put it right; one message on stderr, no traceback. 130: interrupted from the
-    keyboard. 141: whoever read the output wants no more of it. Everything else is a defect of ours and keeps its
-    traceback.
+    0: done. 2: the user can put it right, a mistake or what the system refuses; one message on stderr, no traceback.
+    130, 143, 129: ended by Ctrl-C, by SIGTERM or by the end of its terminal. 141: whoever read the output wants no more
+    of it. Everything else is a defect of ours and keeps its traceback.
 
     Args:
         main: Takes the positional arguments that the command has; flags are parsed. Where it cannot take as many as
@@ -31,25 +36,53 @@ def run(
         text: What the command does; default: the docstring of the module of ``main``.
         argv: Name of the program and arguments; default: those of the process.
     """
+    terminal.open_streams()
     program, *arguments = sys.argv if argv is None else argv
     if any(argument in HELP for argument in arguments):
         text = (text or inspect.getmodule(main).__doc__).strip().replace("``", "")
-        print("\n\n".join([usage_line(program, usage), text, f"example: {_as_typed(program)} {example}", *_flags()]))
+        lines = [usage_line(program, usage), text, f"example: {_as_typed(program)} {example}", *_flags()]
+        terminal.say("\n\n".join(lines))
         return
     # Read by TensorFlow when it is loaded, later on; without it every run starts with a page about the CPU.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    standard_logging.captureWarnings(True)  # those of libraries; `_is_for_users` decides
     try:
-        app.run(lambda given: _call(main, usage, *given), argv=[program, *arguments], flags_parser=flags.FLAGS)
+        with terminal.interruptible():
+            app.run(lambda given: _call(main, usage, *given), argv=[program, *arguments], flags_parser=flags.FLAGS)
     except BrokenPipeError:
-        # Python flushes stdout once more when it ends, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        terminal.drop_stdout()
         sys.exit(141)
     except (UserError, flags.Error) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _end(f"error: {error}", 2)
+    except KeyboardInterrupt as error:
+        _end_interrupted(getattr(error, "number", signal.SIGINT), program, arguments)
+    except Exception as error:
+        said = refused(error) or (describe(error) if is_of_the_system(error) else None)
+        if said is None:
+            raise
+        logging.debug("where it was", exc_info=True)
+        if "resume" not in flags.FLAGS:
+            said = said.replace("go on with --resume", "start again")
+        _end(f"error: {said}", 2)
+    finally:
+        standard_logging.captureWarnings(False)
+
+
+def _end(text: str, code: int) -> NoReturn:
+    """Leave the process with a line on stderr, if anybody reads it, and an exit code."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _end_interrupted(number: int, program: str, arguments: Sequence[str]) -> NoReturn:
+    """Say how to go on, where the command can, and leave the process with the code of the signal."""
+    text = "interrupted" if number == signal.SIGINT else f"interrupted by {signal.Signals(number).name}"
+    given = flags.FLAGS
+    if "resume" in given and given.is_parsed() and not given.dry_run:
+        again = arguments if given.resume else [*arguments, "--resume"]
+        text += f"; go on with: {_as_typed(program)} {shlex.join(again)}"
+    _end(text, 128 + number)
 
 
 def usage_line(program: str, usage: str) -> str:
@@ -63,19 +96,26 @@ def _as_typed(program: str) -> str:
     if path.suffix != ".py":
         return program
     module = f"-m {__name__}.{path.stem}"
-    return f"python {module if path.parent == Path(__file__).parent else path.name}"
+    return f"python {module if path.parent == Path(__file__).parent else program}"
 
 
 def _call(main: Callable[..., None], usage: str, program: str, *arguments: str) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.INFO)
-    logging.get_absl_handler().setFormatter(standard_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler = logging.get_absl_handler()
+    handler.setFormatter(standard_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(_is_for_users)
     try:
         inspect.signature(main).bind(*arguments)
     except TypeError:
         raise UserError(usage_line(program, usage)) from None
     main(*arguments)
     sys.stdout.flush()
+
+
+def _is_for_users(record: standard_logging.LogRecord) -> bool:
+    """Return whether a line of the log is the product's own; those of libraries show with ``--verbosity=1``."""
+    return record.name == "absl" or logging.get_verbosity() >= logging.DEBUG
 
 
 def _flags() -> list[str]:

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from self_supervised_3d_tasks import commands
+from self_supervised_3d_tasks import commands, terminal
+from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.files.run_folder import RunFolder
+from self_supervised_3d_tasks.files.scratch import own_temporary_folder
 from self_supervised_3d_tasks.pretraining.analysis import Sample, analyse
 
 USAGE = "RUN_DIR [--data_dir FOLDER] [--num_wholes N] [--parts_per_whole N] [--seed N]"
@@ -25,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands.run(execute, usage=USAGE, example="runs/parts2whole_demo", argv=argv)
 
 
+@own_temporary_folder()
 def execute(run: str) -> None:
     """Analyse the run with the parsed flags.
 
@@ -34,9 +37,9 @@ def execute(run: str) -> None:
     Raises:
         UserError: It is not the folder of a finished pretraining of a task with a decoder, or scans cannot be read.
     """
-    folder, options = RunFolder.open(run), flags.FLAGS
-    print(analyse(folder, Sample(options.data_dir, options.num_wholes, options.parts_per_whole, options.seed)))
-    print(f"written: {folder.analysis}")
+    folder, options = RunFolder.open(as_path(run)), flags.FLAGS
+    terminal.say(analyse(folder, Sample(options.data_dir, options.num_wholes, options.parts_per_whole, options.seed)))
+    terminal.say(f"written: {folder.analysis}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 The file that is written holds the keys of its bases too. It is never written over another one.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import self_supervised_3d_tasks
 from self_supervised_3d_tasks import commands
 from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.experiment import bases
+from self_supervised_3d_tasks.files.json_files import write_json
 
 USAGE = "[NAME]"
 PACKAGE = Path(self_supervised_3d_tasks.__file__).parent
@@ -42,8 +42,7 @@ def execute(name: str | None = None) -> None:
     target = Path(f"{name}.json")
     if target.exists():
         raise UserError(f"{target}: already exists and is left as it is; remove it, or go to another folder")
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_json(target, values)
     print(target)
 
 

@@ -11,14 +11,18 @@ with its own preparation of scans. A scan of a folder that cannot be predicted d
 listed at the end, the exit code is 1, and --resume tries them again.
 """
 
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import flags, logging
 
-from self_supervised_3d_tasks import commands
+from self_supervised_3d_tasks import commands, terminal
 from self_supervised_3d_tasks.errors import ScansFailed
+from self_supervised_3d_tasks.files import lock
+from self_supervised_3d_tasks.files.paths import as_path
+from self_supervised_3d_tasks.files.scratch import own_temporary_folder
 from self_supervised_3d_tasks.prediction import Predictor, Scoring, load_predictor
 
 USAGE = (
@@ -49,11 +53,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "scores", None, "Folder of true masks, or table of labels: write scores.csv into OUTPUT and print the means."
     )
     flags.DEFINE_multi_string("set", [], "key=value: overrides a key of the run, such as overlap; repeatable.")
-    flags.DEFINE_bool("resume", False, "Leave out scans whose mask, or whose line of the table, exists already.")
+    flags.DEFINE_bool("resume", False, "Leave out scans of which all files, or the line of the table, exist already.")
     flags.DEFINE_bool("dry_run", False, "Check model and headers, print what would be written, and stop.")
     commands.run(execute, usage=USAGE, example="runs/cpc_demo_test demo_data/test masks --overlay", argv=argv)
 
 
+@own_temporary_folder()
 def execute(run: str, source: str, target: str) -> None:
     """Predict a scan or a folder of scans with the parsed flags.
 
@@ -66,9 +71,9 @@ def execute(run: str, source: str, target: str) -> None:
         UserError: The run is not finished, or the only input cannot be read.
     """
     given = flags.FLAGS
-    runs, (source, target) = [run, *given.also], (Path(item).expanduser() for item in (source, target))
+    runs, (source, target) = [run, *given.also], map(as_path, (source, target))
     predictor = load_predictor(
-        *(Path(item).expanduser() for item in runs),
+        *map(as_path, runs),
         job=given.job,
         ensemble=given.ensemble,
         mirror=given.mirror,
@@ -78,28 +83,43 @@ def execute(run: str, source: str, target: str) -> None:
     logging.info("%s", predictor.describe())
     scoring = None
     if given.scores is not None:
-        scoring = Scoring.of(predictor, source, target, Path(given.scores), resume=given.resume)
-    failed = False
-    for lines in (_predicted(predictor, source, target), _scored(scoring)):
-        try:
-            for line in lines:
-                print(line, flush=True)
-        except ScansFailed as error:
-            failed = True
-            print(f"error: {error}", file=sys.stderr)
-    if failed:
+        scoring = Scoring.of(predictor, source, target, as_path(given.scores), resume=given.resume)
+    with contextlib.nullcontext() if given.dry_run else _held(predictor, source, target):
+        failed = [_told(lines) for lines in (_predicted(predictor, source, target), _scored(scoring))]
+    if any(failed):
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def _held(predictor: Predictor, source: Path, target: Path) -> Iterator[None]:
+    """Write alone: of two processes with one output, each would find masks of the other and leave half of its own."""
+    place = predictor.place(source, target)
+    remedy = "wait until it has ended, or choose another OUTPUT"
+    # A single file shares its folder with others, which may be predicted at the same time.
+    with lock.hold(place, remedy) if place == target else lock.beside(target, remedy):
+        yield
+
+
+def _told(lines: Iterator[str | Path]) -> bool:
+    """Print lines as they come, and return whether some scans failed."""
+    try:
+        for line in lines:
+            terminal.say(line)
+    except ScansFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return True
+    return False
 
 
 def _predicted(predictor: Predictor, source: Path, target: Path) -> Iterator[str | Path]:
     """Predict, and yield what was written; or with ``--dry_run`` what would be."""
     given = flags.FLAGS
+    options = {name: getattr(given, name) for name in ("overlay", "probabilities", "resume")}
     if given.dry_run:
-        plan = predictor.plan(source, target, resume=given.resume)
+        plan = predictor.plan(source, target, **options)
         yield from (f"{case.image} -> {written}" for case, written in plan.jobs)
         plan.failures.tell()
     else:
-        options = {name: getattr(given, name) for name in ("overlay", "probabilities", "resume")}
         yield from predictor.predict_path(source, target, **options)
 
 

@@ -5,7 +5,6 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 
 from absl import flags, logging
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from self_supervised_3d_tasks import commands, preparation
 from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.experiment.load import override
+from self_supervised_3d_tasks.files.paths import as_path
 
 DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, bool: flags.DEFINE_bool}
 USAGE, EXAMPLE = "NAME --output PATH [--flag value]", "demo --output demo_data"
@@ -79,7 +79,7 @@ def execute(module: ModuleType, program: str, *names: str) -> None:
         first = error.errors()[0]
         hint = nearest(first["loc"][0], module.Options.model_fields) if first["type"] == "extra_forbidden" else ""
         raise UserError(f"--{first['loc'][0]}: {first['msg']}, received {first['input']!r}.{hint}") from error
-    output = Path(flags.FLAGS["output"].value)
+    output = as_path(flags.FLAGS["output"].value)
     if flags.FLAGS.dry_run:
         print(
             "\n".join(
@@ -91,7 +91,7 @@ def execute(module: ModuleType, program: str, *names: str) -> None:
             )
         )
         return
-    module.prepare(*map(Path, sources), output, options)
+    module.prepare(*map(as_path, sources), output, options)
     logging.info("ready: %s", output)
 
 

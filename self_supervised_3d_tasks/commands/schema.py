@@ -3,13 +3,13 @@
 An editor that knows JSON Schema completes and checks the files that name it in their ``"$schema"``.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from self_supervised_3d_tasks import commands
+from self_supervised_3d_tasks import commands, terminal
 from self_supervised_3d_tasks.experiment import schema
 from self_supervised_3d_tasks.experiment.load import COMMANDS
+from self_supervised_3d_tasks.files.json_files import write_json
 
 USAGE = "FOLDER"
 
@@ -23,9 +23,8 @@ def execute(folder: str) -> None:
     """Write ``train.json`` and ``finetune.json`` into a folder, which is made if need be."""
     for command in COMMANDS:
         path = Path(folder) / f"{command}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(schema.json_schema(command), indent=2) + "\n", encoding="utf-8")
-        print(path)
+        write_json(path, schema.json_schema(command))
+        terminal.say(path)
 
 
 if __name__ == "__main__":

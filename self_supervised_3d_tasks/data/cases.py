@@ -20,6 +20,7 @@ from self_supervised_3d_tasks.data.folders.trees import Place
 from self_supervised_3d_tasks.data.formats import archives
 from self_supervised_3d_tasks.data.labels.tables import Classes, Label, LabelTable
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.files.paths import as_path
 
 _SINGLE_SUBJECTS = (
     "%s: every image counts as a subject of its own, so that slices of one scan, or photographs of one person, can "
@@ -188,4 +189,4 @@ def _archived(part: archives.Part, labels: Labels | None, subject_pattern: str |
 
 def _absolute(folder: str | Path) -> Path:
     """Return "~/scans/" as "/home/me/scans"; a symbolic link keeps its own name, and so its own labels."""
-    return Path(os.path.abspath(Path(folder).expanduser()))
+    return Path(os.path.abspath(as_path(folder)))

@@ -18,7 +18,7 @@ from self_supervised_3d_tasks.data.preparing.scaling import IntensityRange, Scal
 from self_supervised_3d_tasks.data.volumes import Header, Volume
 from self_supervised_3d_tasks.errors import UserError
 
-_MAX_CLASSES = 256  # masks are kept as uint8
+MAX_CLASSES = 256  # masks are kept as uint8
 _LONGEST_AXIS = 8192  # of a resampled scan; longer ones come from a spacing in the wrong unit
 
 
@@ -104,7 +104,8 @@ class Preprocessing:
                 "its voxels. Remove target_spacing, or convert the scans to a format with a header, such as NIfTI."
             )
         length = zip(box_shape, header.spacing, self.target_spacing, strict=True)
-        size = tuple(max(1, round(voxels * spacing / target)) for voxels, spacing, target in length)
+        wanted = [voxels * spacing / target for voxels, spacing, target in length]
+        size = tuple(max(1, round(min(axis, 1e18))) for axis in wanted)  # of infinity too
         if max(size) > _LONGEST_AXIS:
             raise UserError(
                 f"{header.path}: at target_spacing {millimetres(self.target_spacing)} it would have {size} voxels, "
@@ -222,8 +223,8 @@ class Preprocessing:
         Raises:
             UserError: A label is negative or not below ``num_classes`` after ``label_map``.
         """
-        if num_classes > _MAX_CLASSES:
-            raise UserError(f"num_classes: expected at most {_MAX_CLASSES}, received {num_classes}.")
+        if num_classes > MAX_CLASSES:
+            raise UserError(f"num_classes: expected at most {MAX_CLASSES}, received {num_classes}.")
         relabelled = volume.array.copy()
         for source, target in self.label_map.items():
             relabelled[volume.array == source] = target  # compared with the source: 1 -> 2, 2 -> 1 swaps

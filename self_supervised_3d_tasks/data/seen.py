@@ -9,8 +9,8 @@ from typing import Any
 
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
-from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.json_files import read_json
+from self_supervised_3d_tasks.files import run_files
+from self_supervised_3d_tasks.files.run_files import SeenScans
 
 
 def record_scans(parts: Mapping[str, VolumeStore]) -> dict[str, Any]:
@@ -43,13 +43,9 @@ class Seen:
         Raises:
             UserError: The file is missing or damaged.
         """
-        try:
-            scans = read_json(path)["scans"]
-            channels = frozenset(channel for scan in scans for channel in scan["channels"])
-            return cls(channels, frozenset(scan["subject"] for scan in scans))
-        except (KeyError, TypeError) as error:
-            problem = f"is no list of the scans of a pretraining ({type(error).__name__}: {error})"
-            raise UserError(f"{path}: {problem}; restore it, or remove it to go on unchecked") from error
+        scans = run_files.read(path, SeenScans).scans
+        channels = frozenset(channel for scan in scans for channel in scan.channels)
+        return cls(channels, frozenset(scan.subject for scan in scans))
 
     def has_voxels(self, channels: list[str]) -> bool:
         """Return whether some channel, given by its hash, is one of the pretraining."""

@@ -161,7 +161,7 @@ def _class(case: Case) -> int:
 
 def _ordered(subjects: Iterable[str], classes: Mapping[str, int], seed: int, purpose: str) -> list[str]:
     """Order subjects by their hash, and interleave their classes: the k-th of n in a class comes at (k + 1/2) / n."""
-    by_hash = sorted(subjects, key=lambda subject: hashlib.sha256(f"{seed}/{purpose}/{subject}".encode()).digest())
+    by_hash = sorted(subjects, key=lambda subject: _digest(f"{seed}/{purpose}/{subject}"))
     members: dict[int, list[str]] = defaultdict(list)
     for subject in by_hash:
         members[classes[subject]].append(subject)
@@ -254,3 +254,8 @@ def _check_apart(cases: Sequence[Case], test_cases: Sequence[Case]) -> None:
     if subjects:
         same = "%d subjects have one name in the training and the test folder, such as %s. The same person?"
         logging.warning(same, len(subjects), min(subjects))
+
+
+def _digest(text: str) -> bytes:
+    """Return a hash of a text, in which names may have bytes that are no UTF-8."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()

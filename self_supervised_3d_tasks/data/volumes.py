@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.errors import UserError, describe
+from self_supervised_3d_tasks.files.paths import problem, shown
 
 _LARGEST_LABEL = np.iinfo(np.int32).max
 _LARGEST_FRACTION = 1e-3
@@ -126,13 +127,21 @@ def readable(path: Path, suffix: str | None = None) -> Iterator[None]:
     except UserError:
         raise
     except FileNotFoundError as error:
-        raise UserError(f"{path}: this file does not exist. Check the path.") from error
+        raise UserError(f"{path}: {problem(path) or describe(error)}") from error
+    except OSError as error:
+        if error.errno:  # the system refused it; libraries say of a damaged file that it is an OSError, too
+            raise UserError(f"{path}: cannot be read: {describe(OSError(error.errno, error.strerror))}") from error
+        raise _damaged(path, suffix, error) from error
     except Exception as error:
-        reason = " ".join(str(error).split())  # some libraries write several lines
-        raise UserError(
-            f"{path}: cannot be read ({type(error).__name__}: {reason}). Expected a complete "
-            f'{suffix or path.suffix.lower()} file: copy it again, remove it, or set on_bad_file to "skip".'
-        ) from error
+        raise _damaged(path, suffix, error) from error
+
+
+def _damaged(path: Path, suffix: str | None, error: Exception) -> UserError:
+    reason = shown(" ".join(str(error).split()))  # some libraries write several lines
+    return UserError(
+        f"{path}: cannot be read ({type(error).__name__}: {reason}). Expected a complete "
+        f'{suffix or path.suffix.lower()} file: copy it again, remove it, or set on_bad_file to "skip".'
+    )
 
 
 def with_channels(shape: tuple[int, ...], path: Path, rank: int) -> tuple[int, ...]:

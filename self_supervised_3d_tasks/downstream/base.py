@@ -158,6 +158,9 @@ class DownstreamTask(ABC):
             job: The job's folder, for pictures and predictions.
         """
 
+    def check_job(self, job: RunFolder) -> None:  # noqa: B027 (masks leave nothing behind that is read again)
+        """Raise `UserError` where what `score` kept in the folder of a job cannot be read again."""
+
     def plot(self, folder: Path, jobs: Mapping[tuple[float, str], Sequence[RunFolder]]) -> None:  # noqa: B027
         """Draw what the task shows of a finished sweep beside its scores.
 

@@ -68,8 +68,8 @@ def read_predictions(path: Path, columns: Columns) -> tuple[np.ndarray, np.ndarr
         UserError: The file is not such a table.
     """
     remedy = (
-        f"these are not the predictions of a job on the {columns.kind} {', '.join(columns.outputs)}: delete the job's "
-        "scores.json and resume to score it again"
+        f"these are not the predictions of a job on the {columns.kind} {', '.join(columns.outputs)}; finetune.py with "
+        "--resume makes it again"
     )
     cells = [row[2:] for row in read_table(path, columns.of_cases, remedy)]
     count = len(columns.labels)

@@ -124,6 +124,10 @@ class WholeScanTask(DownstreamTask):
         """Return the scores of all cases of a set together."""
         return [CaseScore(WHOLE_SET, name, score(found)) for name, score in self.scores().items()]
 
+    def check_job(self, job: RunFolder) -> None:
+        """Raise `UserError` where ``predictions.csv`` of a job cannot be read again."""
+        self.predictions(job)
+
     def predictions(self, job: RunFolder) -> Predictions:
         """Return what `score` kept in the folder of a job."""
         return self.predictions_of(*read_predictions(job.predictions, self.columns))

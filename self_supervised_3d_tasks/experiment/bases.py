@@ -1,11 +1,12 @@
 """Experiment files that build on others: ``"base"`` names one file or several, whose keys they take over."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.files.json_files import read_json
+from self_supervised_3d_tasks.files.paths import as_path, on_disk, shown
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -25,30 +26,25 @@ def read(path: Path) -> tuple[dict[str, Any], list[str]]:
 def _read(chain: tuple[Path, ...], seen: dict[str, None]) -> dict[str, Any]:
     """Return the keys of the last file of ``chain``, each of which is a base of the file before; note its bases."""
     where = " → ".join(map(os.path.normpath, chain))
-    if chain[-1].resolve() in [file.resolve() for file in chain[:-1]]:
+    if os.path.realpath(chain[-1]) in map(os.path.realpath, chain[:-1]):
         raise UserError(f"{where}: no file can be its own base; remove one of these")
     values = _json_object(chain[-1], where)
     bases = values.pop("base", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise UserError(f"{where}: base: expected the name of a file or a list of names, received {bases!r}")
+        raise UserError(f"{where}: base: expected the name of a file or a list of names, received {shown(repr(bases))}")
     merged: dict[str, Any] = {}
     for base in bases:
-        path = chain[-1].parent / Path(base).expanduser()
+        path = on_disk(chain[-1].parent / as_path(base))
         seen[os.path.normpath(path)] = None
         merged |= _read((*chain, path), seen)
     return merged | values
 
 
 def _json_object(path: Path, where: str) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{where}: no such experiment file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{where}: cannot be read ({error})") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
+    if not os.path.lexists(path):
+        raise UserError(f"{where}: no such experiment file")
+    values = read_json(path, where)
     if not isinstance(values, dict):
         raise UserError(f"{where}: expected a JSON object of keys, found {type(values).__name__}")
     return values

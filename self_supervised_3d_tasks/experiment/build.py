@@ -2,21 +2,30 @@
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from self_supervised_3d_tasks.algorithms.restoring import RestoringAlgorithm
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.formats import read_header
 from self_supervised_3d_tasks.data.preparing.spacing import median_spacing, warn_of_grids
+from self_supervised_3d_tasks.data.store.bad_files import MAX_REPORTED, BadFiles
+from self_supervised_3d_tasks.data.store.filling import OrError
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore, check_case
+from self_supervised_3d_tasks.data.volumes import Header
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.experiment.keys import Experiment, FinetuneExperiment, TrainExperiment
 from self_supervised_3d_tasks.models import heads
+from self_supervised_3d_tasks.models.rematerialization import rematerialize
 from self_supervised_3d_tasks.ops import augment
 from self_supervised_3d_tasks.shapes import Model
-from self_supervised_3d_tasks.training import optimizers
+from self_supervised_3d_tasks.training import optimizers, schedules
+
+NUM_SAMPLE = 8  # scans of each part that a dry run reads
 
 
 def options_for(experiment: Experiment, consumer: Callable) -> dict[str, Any]:
@@ -46,10 +55,20 @@ def make_model(experiment: FinetuneExperiment, *, seed: int) -> tuple[Model, Mod
     network = registry.prediction_network(experiment.prediction_architecture)
     options = options_for(experiment, network)
     if experiment.task == "segmentation":
-        return encoder, network(encoder, num_classes=experiment.num_classes, **options, seed=seed + 10_000)
-    head = functools.partial(network, **options)
-    pooling = {"global_pooling": experiment.global_pooling, "pool_bins": experiment.pool_bins}
-    return encoder, heads.classifier(encoder, head, experiment.num_classes, **pooling, seed=seed + 10_000)
+        model = network(encoder, num_classes=experiment.num_classes, **options, seed=seed + 10_000)
+    else:
+        head = functools.partial(network, **options)
+        pooling = {"global_pooling": experiment.global_pooling, "pool_bins": experiment.pool_bins}
+        model = heads.classifier(encoder, head, experiment.num_classes, **pooling, seed=seed + 10_000)
+    if experiment.remat:
+        rematerialize(model, encoder)
+    return encoder, model
+
+
+def steps_per_epoch(experiment: Experiment, crops: int, crops_per_step: int) -> int:
+    """Return the steps of an epoch, by default so many updates that every crop is met once, the last one filled up."""
+    accumulated = experiment.gradient_accumulation_steps
+    return experiment.steps_per_epoch or accumulated * math.ceil(crops / (crops_per_step * accumulated))
 
 
 def make_optimizer(experiment: Experiment, *, total_steps: int) -> Any:
@@ -58,8 +77,38 @@ def make_optimizer(experiment: Experiment, *, total_steps: int) -> Any:
     return optimizers.make_optimizer(experiment.lr, total_steps=total_steps, **options)
 
 
-def make_store(experiment: Experiment, cases: Sequence[Case], *, num_classes: int | None = None) -> VolumeStore:
+def learning_rates(experiment: Experiment, phases: Sequence[int]) -> list[np.ndarray]:
+    """Return the learning rate of each step of each phase, of which the numbers of steps are given."""
+    options = options_for(experiment, schedules.make_schedule)
+    made = [schedules.make_schedule(experiment.lr, total_steps=steps, **options) for steps in phases]
+    return [schedules.learning_rates(schedule, steps) for schedule, steps in zip(made, phases, strict=True)]
+
+
+def check_warmup(experiment: Experiment, phases: Sequence[int]) -> None:
+    """Raise `UserError` where the learning rate would still rise at the end of a phase.
+
+    Args:
+        experiment: The settings.
+        phases: Number of steps of each phase; those of 0 are left out.
+    """
+    updates = min((steps // experiment.gradient_accumulation_steps for steps in phases if steps), default=None)
+    if updates is not None and experiment.lr_warmup_steps >= updates:
+        raise UserError(
+            f"lr_warmup_steps: {experiment.lr_warmup_steps} must be below the number of updates, of which the "
+            f"{'training' if len(phases) == 1 else 'shortest phase'} has {updates}; reduce it, or train longer"
+        )
+
+
+def make_store(
+    experiment: Experiment, cases: Sequence[Case], *, num_classes: int | None = None, part: str = ""
+) -> VolumeStore:
     """Read and prepare scans, and with ``num_classes`` their masks, which hold labels below it.
+
+    Args:
+        experiment: Says how.
+        cases: The scans.
+        num_classes: See above.
+        part: The part of a split that they are, for messages.
 
     Raises:
         UserError: A scan cannot be used, and the experiment does not say that such scans are skipped; or the scaling of
@@ -69,9 +118,10 @@ def make_store(experiment: Experiment, cases: Sequence[Case], *, num_classes: in
         cases,
         experiment.preprocessing,
         num_classes=num_classes,
-        cache=experiment.cache,
+        cache=experiment.cache_kind,
         cache_dir=experiment.cache_folder,
         on_bad_file=experiment.on_bad_file,
+        part=part,
     )
     store.check_contrast()
     return store
@@ -96,6 +146,29 @@ def check_headers(experiment: Experiment, cases: Sequence[Case]) -> None:
     """Raise `UserError` for the first scan whose header does not fit the experiment; no voxel is read."""
     headers = [check_case(case, experiment.preprocessing, num_classes=None) for case in cases]
     warn_of_grids(headers, experiment.preprocessing)
+
+
+def usable(
+    experiment: Experiment, cases: Sequence[Case], check: Callable[[Case], Header], part: str = ""
+) -> list[Header]:
+    """Return the headers of the scans that a run would begin with; no voxel is read.
+
+    Args:
+        experiment: Says whether bad scans are skipped.
+        cases: The scans.
+        check: Gives the header of a scan, or raises `UserError`.
+        part: The part of a split that they are, for messages.
+
+    Raises:
+        UserError: Scans cannot be used, and they are not skipped, or none is left.
+    """
+    bad = BadFiles(skip=experiment.on_bad_file == "skip", part=part)
+    return list(bad.good(cases, map(OrError(check), cases), max_errors=MAX_REPORTED).values())
+
+
+def sample(cases: Sequence[Case]) -> list[Case]:
+    """Return a few scans, evenly spread, that tell before a run what it would make of them."""
+    return list(cases[:: max(1, math.ceil(len(cases) / NUM_SAMPLE))])
 
 
 def image_augmentation(experiment: Experiment) -> Callable | None:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from self_supervised_3d_tasks.algorithms.kinds import ScheduledAlgorithm
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import augmentation_checks, finetuning_checks
+from self_supervised_3d_tasks.experiment import augmentation_checks, finetuning_checks, registry
 from self_supervised_3d_tasks.experiment.keys import Experiment, FinetuneExperiment, TrainExperiment
 
 _OF_FOLDERS = ("channel_suffixes", "label_stem")  # keys that say which files of a folder are what
@@ -12,8 +13,8 @@ _OF_FOLDERS = ("channel_suffixes", "label_stem")  # keys that say which files of
 def check(experiment: Experiment) -> None:
     """Raise `UserError` for the first contradiction among the keys, and warn of keys that go badly together."""
     finetuning = isinstance(experiment, FinetuneExperiment)
-    own = finetuning_checks.mistakes if finetuning else _mistakes_of_background
-    finders = (_mistakes, _mistakes_of_preparation, _mistakes_of_files, _mistakes_of_optimizer)
+    own = finetuning_checks.mistakes if finetuning else _mistakes_of_pretraining
+    finders = (_mistakes, _mistakes_of_preparation, _mistakes_of_files, _mistakes_of_optimizer, _mistakes_of_engine)
     for find in (*finders, augmentation_checks.mistakes, own):
         for mistake in find(experiment):
             raise UserError(mistake)
@@ -67,10 +68,40 @@ def _mistakes_of_optimizer(experiment: Experiment) -> Iterator[str]:
     momentum, form, decay = experiment.momentum, experiment.weight_decay_form, experiment.weight_decay
     if (momentum is not None) != (experiment.optimizer == "sgd"):
         received = f'momentum {momentum} with "{experiment.optimizer}"'
-        yield f'momentum, optimizer: "sgd" has a momentum, "adam" none; received {received}; change one of them'
+        yield f'momentum, optimizer: "sgd" has a momentum, "adam" and "adamw" none; received {received}; change one'
+    if experiment.optimizer == "adamw" and (not decay or form == "coupled"):
+        received = f"weight_decay {decay:g}, weight_decay_form {form}"
+        yield f'optimizer: "adamw" has a decoupled weight decay; received {received}; remove them, or use "adam"'
     if (form is not None) != (decay > 0):
         received = f"received {form} with {decay:g}; set weight_decay or remove weight_decay_form"
         yield f"weight_decay_form, weight_decay: a decay above 0 has a form, and 0 has none; {received}"
+    if (experiment.lr_power is not None) != (experiment.lr_schedule == "poly"):
+        received = f'lr_power {experiment.lr_power} with "{experiment.lr_schedule}"'
+        yield f'lr_power, lr_schedule: "poly" has a power, the others none; received {received}; change one of them'
+
+
+def _mistakes_of_engine(experiment: Experiment) -> Iterator[str]:
+    """Settings that would silently do nothing, or leave a gradient unused."""
+    steps, accumulated = experiment.steps_per_epoch, experiment.gradient_accumulation_steps
+    if steps and steps % accumulated:
+        below, above = steps // accumulated * accumulated, -(-steps // accumulated) * accumulated
+        use = f"{below} or {above}" if below else above
+        yield (
+            f"steps_per_epoch, gradient_accumulation_steps: an epoch of {steps} steps would end within an update of "
+            f"{accumulated}; use {use} steps"
+        )
+    if experiment.deterministic and experiment.jit_compile is True:
+        yield 'jit_compile, deterministic: XLA has no deterministic kernels; use jit_compile "auto", or remove one'
+
+
+def _mistakes_of_pretraining(experiment: TrainExperiment) -> Iterator[str]:
+    """A validation loss that changes its meaning says nothing of when to stop."""
+    if experiment.early_stopping_patience and issubclass(registry.algorithm(experiment.algorithm), ScheduledAlgorithm):
+        yield (
+            f"early_stopping_patience: the loss of {experiment.algorithm} changes in the course of the training, so "
+            "that epochs cannot be compared; remove it, and choose the number of epochs"
+        )
+    yield from _mistakes_of_background(experiment)
 
 
 def _mistakes_of_background(experiment: TrainExperiment) -> Iterator[str]:

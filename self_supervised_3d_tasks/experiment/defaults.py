@@ -22,9 +22,21 @@ def momentum(known: dict[str, Any]) -> float | None:
     return 0.9 if known["optimizer"] == "sgd" else None
 
 
-def weight_decay_form(known: dict[str, Any]) -> Literal["coupled"] | None:
-    """Return "coupled", the form that PyTorch has; None without a weight decay."""
-    return "coupled" if known["weight_decay"] else None
+def lr_power(known: dict[str, Any]) -> float | None:
+    """Return 0.9, the power that poly schedules mostly have; None for the other schedules."""
+    return 0.9 if known["lr_schedule"] == "poly" else None
+
+
+def weight_decay(known: dict[str, Any]) -> float:
+    """Return 0.01 for adamw, as in PyTorch, else 0."""
+    return 0.01 if known["optimizer"] == "adamw" else 0.0
+
+
+def weight_decay_form(known: dict[str, Any]) -> Literal["coupled", "decoupled"] | None:
+    """Return "coupled", the form that PyTorch has, "decoupled" for adamw, or None without a weight decay."""
+    if not known["weight_decay"]:
+        return None
+    return "decoupled" if known["optimizer"] == "adamw" else "coupled"
 
 
 def background_share(known: dict[str, Any]) -> tuple[float, float] | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from self_supervised_3d_tasks.data.preprocessing import MAX_CLASSES
 from self_supervised_3d_tasks.errors import nearest
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.losses.classification import CLASSIFICATION_LOSSES
@@ -47,6 +48,8 @@ def _of_labels(experiment: FinetuneExperiment, labels: str, network: str) -> Ite
 
 
 def _of_segmentation(experiment: FinetuneExperiment, decoder: str) -> Iterator[str]:
+    if experiment.num_classes > MAX_CLASSES:
+        yield f"num_classes: masks have at most {MAX_CLASSES} classes, received {experiment.num_classes}; reduce it"
     if given := _given(experiment, _OF_CLASSIFICATION):
         yield f'{given}: for a class per scan, but {decoder} learns from masks; remove, or use "simple_multiclass"'
     if experiment.layout.labels == "index" and (given := _given(experiment, ("label_dir_train", "label_dir_test"))):

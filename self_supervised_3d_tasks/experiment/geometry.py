@@ -13,7 +13,9 @@ from self_supervised_3d_tasks.data.volumes import Header
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.experiment.shared_keys import Experiment
-from self_supervised_3d_tasks.files.json_files import read_json
+from self_supervised_3d_tasks.files import run_files
+from self_supervised_3d_tasks.files.paths import as_path
+from self_supervised_3d_tasks.files.run_files import Geometry
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 
 OTHER_SIZE = 1.5  # times the voxel size along an axis: beyond it, what was learned of sizes no longer holds
@@ -58,25 +60,28 @@ def compare(mine: dict[str, Any], checkpoint: str | Path) -> list[str]:
         mine: From `record`.
         checkpoint: The run folder of a pretraining, or a ``.keras`` file.
     """
-    source = Path(checkpoint).expanduser()
+    source = as_path(checkpoint)
     path = RunFolder(source if source.is_dir() else source.parent).geometry
     try:
-        theirs = read_json(path) if path.exists() else {}
+        theirs = run_files.read(path, Geometry) if path.exists() else None
     except UserError as error:
         return [f"{error}; whether its scans were like these is not known"]
     said = []
-    if theirs.get("orientation") != mine["orientation"] and "orientation" in theirs:
+    if theirs is None:
+        return said
+    if theirs.orientation != mine["orientation"]:
+        before, now = _directions(theirs.orientation), _directions(mine["orientation"])
         said.append(
-            f"the axes of the scans are {_directions(mine)}, in the pretraining ({path}) {_directions(theirs)}: check "
+            f"the axes of the scans are {now}, in the pretraining ({path}) {before}: check "
             "that an axis means the same direction in both, or convert one of them"
         )
-    if mine["spacing"] and theirs.get("spacing") and len(mine["spacing"]) == len(theirs["spacing"]):
-        ratio = np.divide(mine["spacing"], theirs["spacing"])
+    if mine["spacing"] and theirs.spacing and len(mine["spacing"]) == len(theirs.spacing):
+        ratio = np.divide(mine["spacing"], theirs.spacing)
         if max(ratio.max(), 1 / ratio.min()) > OTHER_SIZE:
             said.append(
                 f"the network sees voxels of {millimetres(mine['spacing'])}, in the pretraining ({path}) of "
-                f"{millimetres(theirs['spacing'])}: the same organ has another size; set target_spacing to "
-                f"{json.dumps(theirs['spacing'])}"
+                f"{millimetres(theirs.spacing)}: the same organ has another size; set target_spacing to "
+                f"{json.dumps(theirs.spacing)}"
             )
     return said
 
@@ -98,15 +103,15 @@ def unlike_trained(run: Path, header: Header) -> str:
         header: Of the scan.
     """
     path = RunFolder(run).geometry
-    trained = (read_json(path) if path.exists() else {}).get("spacing_of_files")
-    if not trained or header.affine is None or len(trained["least"]) != header.rank:
+    trained = run_files.read(path, Geometry).spacing_of_files if path.exists() else None
+    if not trained or header.affine is None or len(trained.least) != header.rank:
         return ""
-    low, high = np.divide(trained["least"], OTHER_SIZE), np.multiply(trained["largest"], OTHER_SIZE)
+    low, high = np.divide(trained.least, OTHER_SIZE), np.multiply(trained.largest, OTHER_SIZE)
     if np.all((header.spacing >= low) & (header.spacing <= high)):
         return ""
     return (
         f"{header.path}: has voxels of {millimetres(header.spacing)}, the model was trained on "
-        f"{millimetres(trained['least'])} to {millimetres(trained['largest'])}; train with target_spacing for that"
+        f"{millimetres(trained.least)} to {millimetres(trained.largest)}; train with target_spacing for that"
     )
 
 
@@ -128,9 +133,9 @@ def _orientation(rank: int, known: int, total: int) -> str | None:
     return "RAS"[:rank] if known else None
 
 
-def _directions(record: dict[str, Any]) -> str:
+def _directions(orientation: str | None) -> str:
     names = {None: "without directions, as the files have them", "mixed": "of files with and without directions"}
-    return names.get(record["orientation"], f"turned to {record['orientation']}")
+    return names.get(orientation, f"turned to {orientation}")
 
 
 def _range(files: np.ndarray) -> dict[str, np.ndarray]:

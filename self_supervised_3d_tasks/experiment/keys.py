@@ -9,17 +9,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.experiment import defaults, registry
-from self_supervised_3d_tasks.experiment.shared_keys import Count, Experiment, PositiveFloat, PositiveInt
+from self_supervised_3d_tasks.experiment.shared_keys import Experiment
+from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.files.run_folder import RunFolder
+from self_supervised_3d_tasks.limits import (
+    Count,
+    Few,
+    ForegroundLabel,
+    Intensity,
+    Label,
+    OpenShare,
+    Percent,
+    PositiveFew,
+    PositiveFloat,
+    PositiveInt,
+    Share,
+    ShareBelowOne,
+    SourceLabel,
+)
 from self_supervised_3d_tasks.ops.augment import Rules
-
-Share = Annotated[float, Field(ge=0, le=1)]
-OpenShare = Annotated[float, Field(gt=0, lt=1)]
-Percent = Annotated[float, Field(gt=0, le=100)]
 
 
 class TrainExperiment(Experiment):
@@ -38,12 +50,12 @@ class TrainExperiment(Experiment):
     epochs: PositiveInt = 250
     train_val_split: OpenShare = 0.9
     restoration_picture_every_n_epochs: PositiveInt = 10
-    background_level: float | None = None
+    background_level: Intensity | None = None
     background_share: tuple[Share, Share] | None = Field(default_factory=defaults.background_share)
 
     def run_location(self) -> tuple[Path, str]:
         """Return the parent and the name of the run folder: ``<base_workspace>/<algorithm>_<dataset_name>``."""
-        return Path(self.base_workspace).expanduser(), self.run_name or f"{self.algorithm}_{self.dataset_name}"
+        return as_path(self.base_workspace), self.run_name or f"{self.algorithm}_{self.dataset_name}"
 
 
 class FinetuneExperiment(Experiment):
@@ -111,35 +123,35 @@ class FinetuneExperiment(Experiment):
     label_column: str | None = defaults.of_layout(lambda layout: layout.columns[1])
     subject_column: str | None = Field(default_factory=defaults.subject_column)
     suffix: str | None = None
-    label_map: dict[int, Count] = {}
+    label_map: dict[SourceLabel, Label] = {}
     class_names: list[str] | None = defaults.of_layout(lambda layout: list(layout.findings) or None)
-    num_classes: Annotated[int, Field(ge=2)] = Field(default_factory=defaults.num_classes)
+    num_classes: Annotated[int, Field(ge=2, le=2**16)] = Field(default_factory=defaults.num_classes)
     prediction_architecture: str = "unet"
     global_pooling: Literal["avg", "max", "none"] = "avg"
-    pool_bins: PositiveInt = 1
+    pool_bins: PositiveFew = 1
     multilabel: bool = False
     sample_classes_uniform: bool = False
     do_cross_val: bool = False
-    exp_splits: list[Percent] = [100, 10, 1]
-    repetitions: PositiveInt = 2
+    exp_splits: Annotated[list[Percent], Field(max_length=100)] = [100, 10, 1]
+    repetitions: PositiveFew = 2
     epochs_initialized: Count = 5
     epochs_random: Count = 5
     epochs_frozen: Count = 0
     epochs_warmup: Count = 2
-    val_split: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    val_split: ShareBelowOne = 0.1
     test_split: OpenShare = 0.2
     foreground_fraction: Share = 0.0
-    augment_swap_labels: list[tuple[PositiveInt, PositiveInt]] | None = None
+    augment_swap_labels: list[tuple[ForegroundLabel, ForegroundLabel]] | None = None
     loss: str = Field(default_factory=defaults.loss)
     class_weights: list[PositiveFloat] | None = None
     metrics: list[str] = ["accuracy"]
     scores: list[str] = Field(default_factory=defaults.scores, min_length=1)
     random_from: str | None = None
     transfer: Literal["encoder", "encoder_decoder"] = "encoder"
-    channel_map: list[Count] | None = None
+    channel_map: list[Few] | None = None
     allow_partial_load: bool = False
     forbid_leakage: bool = False
-    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    overlap: ShareBelowOne = 0.5
 
     @property
     def task(self) -> Literal["classification", "findings", "segmentation"]:
@@ -156,6 +168,16 @@ class FinetuneExperiment(Experiment):
         """Whether the test scans are given, not split off."""
         return bool(self.data_dir_test or self.csv_file_test)
 
+    @field_validator("exp_splits")
+    @classmethod
+    def _tell_apart(cls, percents: list[float]) -> list[float]:
+        """A job has a folder by its label fraction, so that two of one name would be one job."""
+        for number, percent in enumerate(percents):
+            same = [other for other in percents[:number] if f"{other:g}" == f"{percent:g}"]
+            if same:
+                raise ValueError(f"{same[0]!r} and {percent!r} are the same label fraction up to 6 digits; keep one")
+        return percents
+
     def modes(self) -> list[tuple[str, int]]:
         """Return the enabled ``(mode, epochs)`` in upstream's order: frozen, initialized, random."""
         epochs = {"frozen": self.epochs_frozen, "initialized": self.epochs_initialized, "random": self.epochs_random}
@@ -164,8 +186,8 @@ class FinetuneExperiment(Experiment):
     def run_location(self) -> tuple[Path, str]:
         """Return parent and name of the run folder: as upstream, ``<checkpoint>_test`` beside the checkpoint."""
         if self.run_name or not self.model_checkpoint:
-            return Path(self.base_workspace).expanduser(), self.run_name or "random_test"
-        checkpoint = Path(self.model_checkpoint).expanduser()
+            return as_path(self.base_workspace), self.run_name or "random_test"
+        checkpoint = as_path(self.model_checkpoint)
         if checkpoint.name in map(str, (RunFolder.encoder, RunFolder.encoder_decoder)):
             checkpoint = checkpoint.parent
         return checkpoint.parent, f"{checkpoint.name.removesuffix('.keras')}_test"

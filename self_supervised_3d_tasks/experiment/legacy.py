@@ -10,6 +10,7 @@ from typing import Any
 from absl import logging
 
 from self_supervised_3d_tasks.errors import UserError, nearest
+from self_supervised_3d_tasks.files.paths import shown
 
 ALIASES = {"n_channels": "number_channels", "train3D": "data_is_3D", "split_per_side": "patches_per_side"}
 # Of finetuning; data_dir and epochs are keys of pretraining.
@@ -78,13 +79,15 @@ def _rename(values: dict[str, Any], aliases: dict[str, str]) -> Iterator[str]:
 
 def _set(values: dict[str, Any], key: str, value: Any, source: str) -> None:
     if values.setdefault(key, value) != value:
-        raise UserError(f"{source}, {key}: both are given and disagree ({value!r}, {values[key]!r}); keep one")
+        raise UserError(
+            f"{source}, {key}: both are given and disagree ({shown(repr(value))}, {shown(repr(values[key]))}); keep one"
+        )
 
 
 def _pop_group(values: dict[str, Any], name: str) -> dict[str, Any]:
     group = values.pop(name, None)
     if not isinstance(group, dict | None):
-        raise UserError(f"{name}: expected a group of keys, received {group!r}")
+        raise UserError(f"{name}: expected a group of keys, received {shown(repr(group))}")
     return dict(group or {})
 
 
@@ -93,7 +96,7 @@ def _validation_share(values: dict[str, Any]) -> Iterator[str]:
     if "val_split" in values:
         share = values.pop("val_split")
         if not isinstance(share, int | float) or isinstance(share, bool):
-            raise UserError(f"val_split: expected a number, received {share!r}")
+            raise UserError(f"val_split: expected a number, received {shown(repr(share))}")
         _set(values, "train_val_split", round(1 - share, 9), "val_split")
         yield f"val_split is read as train_val_split = {values['train_val_split']}"
 
@@ -133,7 +136,7 @@ def _flatten_model_params(values: dict[str, Any]) -> None:
             raise UserError(f"{source}: unknown key.{nearest(key, names)}")
         if key == "use_batch_norm":
             if not isinstance(value, bool):
-                raise UserError(f"{source}: expected true or false, received {value!r}")
+                raise UserError(f"{source}: expected true or false, received {shown(repr(value))}")
             key, value = "normalization", "batch" if value else "none"
         _set(values, key, value, source)
 
@@ -167,7 +170,7 @@ def _training_argument(values: dict[str, Any], name: str, value: Any) -> Iterato
     elif group == TRAIN_GROUP and key == "batch_size":
         # As in the predecessor, the nested value beats the outer one.
         if values.get(key, value) != value:
-            yield f"batch_size is ignored: {name} = {value!r} is in force"
+            yield f"batch_size is ignored: {name} = {shown(repr(value))} is in force"
         values[key] = value
     elif group == TRAIN_GROUP:
         _set(values, key, value, name)

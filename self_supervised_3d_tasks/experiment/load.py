@@ -1,7 +1,7 @@
 """The experiment file: read, translated and checked before TensorFlow or any scan is loaded."""
 
 import json
-import math
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +11,12 @@ from pydantic import ValidationError, create_model
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import bases, build, checks, legacy, pretrained, registry
 from self_supervised_3d_tasks.experiment.keys import Experiment, FinetuneExperiment, TrainExperiment
+from self_supervised_3d_tasks.files.json_files import parse_json
+from self_supervised_3d_tasks.files.paths import LONGEST_PATH, as_path, shown
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 
 COMMANDS: dict[str, type[Experiment]] = {"train": TrainExperiment, "finetune": FinetuneExperiment}
+_MOST_GROUPS = 20
 
 
 def load_experiment(command: Literal["train", "finetune"], path: str | Path, overrides: list[str] = ()) -> Experiment:
@@ -30,12 +33,13 @@ def load_experiment(command: Literal["train", "finetune"], path: str | Path, ove
     Raises:
         UserError: The file cannot be read, or a key is unknown, mistyped, out of range or in conflict with another.
     """
-    path = Path(path)
+    path = as_path(path)
     raw, others = bases.read(path)
     name = f"{path} (with {', '.join(others)})" if others else str(path)
     for item in overrides:
         override(raw, item)
     try:
+        _check_size(raw)
         values, warnings = legacy.translate(command, raw)
         is_of_a_run = path.name == str(RunFolder.config) and RunFolder(path.parent).status.exists()
         if command == "finetune" and not is_of_a_run:
@@ -53,6 +57,26 @@ def load_experiment(command: Literal["train", "finetune"], path: str | Path, ove
     if command == "finetune" and not is_of_a_run:
         pretrained.warn_of_preparation(experiment, name)
     return experiment
+
+
+def _check_size(values: dict[str, Any]) -> None:
+    """Raise `UserError` for what no key takes: groups in groups without end, or a text longer than any path.
+
+    Beyond this border messages may show names as they are.
+    """
+    left: list[tuple[Any, int]] = [(values, 0)]
+    while left:
+        value, depth = left.pop()
+        if isinstance(value, dict):
+            left += [(item, depth + 1) for pair in value.items() for item in pair]
+        elif isinstance(value, list):
+            left += [(item, depth + 1) for item in value]
+        elif isinstance(value, str) and len(value) > LONGEST_PATH:
+            raise UserError(
+                f"{shown(value)}: has {len(value)} characters; expected a text of at most {LONGEST_PATH}; shorten it"
+            )
+        if depth > _MOST_GROUPS:
+            raise UserError(f"keys and lists are nested more than {_MOST_GROUPS} deep; expected simple keys")
 
 
 def experiment_model(command: str, algorithm: str, encoder: str, prediction: str | None) -> type[Experiment]:
@@ -86,7 +110,7 @@ def _validate(command: str, values: dict[str, Any]) -> Experiment:
     prediction = str(values.get("prediction_architecture") or "unet") if command == "finetune" else None
     model = experiment_model(command, values["algorithm"], encoder, prediction)
     legacy.reject_unknown(values, set(model.model_fields), command)
-    experiment = model.model_validate_json(json.dumps(values))
+    experiment = model.model_validate_json(_json_text(values))
     checks.check(experiment)
     try:
         build.check_geometry(experiment)
@@ -94,6 +118,12 @@ def _validate(command: str, values: dict[str, Any]) -> Experiment:
         pretrained.require_checkpoint(values, f"{error}; the encoder's keys can come from model_checkpoint, but ")
         raise
     return experiment
+
+
+def _json_text(values: dict[str, Any]) -> str:
+    """Return ``values`` as pydantic takes them: bytes of names that are no UTF-8 escaped, see `paths`."""
+    text = json.dumps(values, ensure_ascii=False)
+    return re.sub("[\ud800-\udfff]", lambda match: rf"\\u{ord(match[0]):04x}", text)
 
 
 def _sentence(error: dict[str, Any]) -> str:
@@ -104,7 +134,7 @@ def _sentence(error: dict[str, Any]) -> str:
         return f"{key}: this key is required"
     if not error["loc"]:
         return message
-    return f"{key}: {message[0].lower()}{message[1:]}, received {json.dumps(error['input'], default=str)}"
+    return f"{key}: {message[0].lower()}{message[1:]}, received {shown(json.dumps(error['input'], default=str))}"
 
 
 def override(values: dict[str, Any], item: str) -> None:
@@ -115,16 +145,18 @@ def override(values: dict[str, Any], item: str) -> None:
     """
     key, separator, text = item.partition("=")
     if not separator or not key:
-        raise UserError(f"--set {item}: expected key=value")
+        raise UserError(f"--set {shown(item)}: expected key=value")
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except json.JSONDecodeError:
         value = text
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"--set {item}: the number must be finite")
+    except UserError as error:
+        raise UserError(f"--set {shown(item)}: {error}") from None
     *parents, last = key.split(".")
+    if len(parents) > _MOST_GROUPS:
+        raise UserError(f"--set {shown(item)}: {len(parents)} groups of keys; expected at most {_MOST_GROUPS}")
     for parent in parents:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
-            raise UserError(f"--set {item}: {parent} is not a group of keys")
+            raise UserError(f"--set {shown(item)}: {shown(parent)} is not a group of keys")
     values[last] = value

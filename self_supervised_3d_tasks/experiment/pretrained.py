@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from absl import logging
+from pydantic import ValidationError, create_model
 
 from self_supervised_3d_tasks.data.layouts import LAYOUTS
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry
-from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
+from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment, TrainExperiment
 from self_supervised_3d_tasks.experiment.shared_keys import names_of_channels
 from self_supervised_3d_tasks.files.json_files import read_json
+from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.transfer.encoder import find_encoder
 
@@ -26,6 +28,9 @@ PREPARATION = (
 _TAKEN_OVER = ("target_spacing", "interpolation")
 # Of these keys null says nothing: the order of channels is then the file's, the normalization the encoder's own.
 _UNSAID_BY_NULL = ("channel_suffixes", "channel_columns", "normalization")
+# All that is read of a pretraining, beside the keys of its encoder.
+_READ = {*PREPARATION, "volume_fitting", "data_dim", "dataset_name"}
+_RESTORE = "restore it from a copy, or put the weights into a folder of their own"
 # Where a pretraining begins; a finetuning begins with what came out of it.
 _OF_PRETRAINING = frozenset({"encoder_weights"})
 
@@ -111,11 +116,31 @@ def _stored(values: dict[str, Any]) -> tuple[Path | None, dict[str, Any] | None]
     try:
         stored = read_json(path) if path else None
     except UserError as error:
-        raise UserError(
-            f"model_checkpoint: {error}; restore it, or put the weights into a folder of their own"
-        ) from None
-    is_experiment = isinstance(stored, dict) and isinstance(stored.get("algorithm"), str)
-    return path, stored if is_experiment else None
+        raise UserError(f"model_checkpoint: {error}; {_RESTORE}") from None
+    if isinstance(stored, dict) and isinstance(stored.get("algorithm"), str):
+        _check(path, stored)
+    elif stored is not None and Path(values["model_checkpoint"]).expanduser().is_dir():
+        raise UserError(f"model_checkpoint: {path}: expected the keys of a pretraining, with its algorithm; {_RESTORE}")
+    else:
+        stored = None  # beside a .keras file may lie whatever somebody else calls config.json
+    return path, stored
+
+
+def _check(path: Path, stored: dict[str, Any]) -> None:
+    """Raise `UserError` if a key of a pretraining that a finetuning reads has another type."""
+    registry.canonical("algorithm", stored["algorithm"], str(path))
+    name = stored.get("encoder_architecture") or "unet"
+    encoder = registry.canonical("encoder", name if isinstance(name, str) else repr(name), str(path))
+    options = registry.options(registry.encoder(encoder)).items()
+    types = {key: field.annotation for key, field in TrainExperiment.model_fields.items() if key in _READ}
+    types |= {key: parameter.annotation for key, parameter in options}
+    fields = {key: (types[key], ...) for key in types.keys() & stored.keys()}
+    try:
+        create_model("Pretraining", **fields).model_validate_json(json.dumps(stored))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(f"model_checkpoint: {path}: {key}: {first['msg']}; {_RESTORE}") from None
 
 
 def _preparation(values: dict[str, Any]) -> dict[str, Any]:
@@ -171,7 +196,7 @@ def _config(values: dict[str, Any]) -> Path | None:
     checkpoint = values.get("model_checkpoint")
     if not isinstance(checkpoint, str):
         return None
-    source = Path(checkpoint).expanduser()
+    source = as_path(checkpoint)
     path = RunFolder(source if source.is_dir() else source.parent).config
     return path if source.exists() and path.exists() else None
 

@@ -13,8 +13,10 @@ import pkgutil
 import re
 from collections.abc import Callable
 from types import ModuleType
+from typing import get_type_hints
 
 from self_supervised_3d_tasks.errors import UserError, nearest
+from self_supervised_3d_tasks.files.paths import shown
 from self_supervised_3d_tasks.models import heads
 
 _PACKAGES = {
@@ -55,7 +57,7 @@ def canonical(kind: str, name: str, key: str) -> str:
     if resolved in names:
         return resolved
     hint = f"known names: {', '.join(names)}.{nearest(name.lower(), [*names, *ALIASES[kind]])}"
-    raise UserError(f"{key}: no {kind} is called {name!r}; {hint}")
+    raise UserError(f"{key}: no {kind} is called {shown(name)!r}; {hint}")
 
 
 def prediction(name: str) -> tuple[str, str]:
@@ -72,7 +74,7 @@ def prediction(name: str) -> tuple[str, str]:
         f"known names: {', '.join(masks)} for masks; {', '.join(classes)} for classes of whole scans."
         f"{nearest(name.lower(), [*masks, *ALIASES['decoder'], *classes])}"
     )
-    raise UserError(f"prediction_architecture: no decoder or head is called {name!r}; {hint}")
+    raise UserError(f"prediction_architecture: no decoder or head is called {shown(name)!r}; {hint}")
 
 
 def algorithm(name: str) -> type:
@@ -120,9 +122,13 @@ def options(consumer: Callable) -> dict[str, inspect.Parameter]:
 
     ``seed``, ``num_classes`` and ``name`` are left out because the experiment owns them.
     """
-    parameters = inspect.signature(consumer, eval_str=True).parameters.items()
+    is_class = inspect.isclass(consumer)
+    parameters = inspect.signature(consumer, eval_str=not is_class).parameters.items()
+    # What a class inherits is written in the names of the file that it comes from.
+    types = get_type_hints(consumer, include_extras=True) if is_class else {}
     own = {name: parameter for name, parameter in parameters if name not in ("seed", "num_classes", "name")}
-    return {name: parameter for name, parameter in own.items() if parameter.kind is parameter.KEYWORD_ONLY}
+    own = {name: parameter for name, parameter in own.items() if parameter.kind is parameter.KEYWORD_ONLY}
+    return {name: value.replace(annotation=types.get(name, value.annotation)) for name, value in own.items()}
 
 
 def descriptions(consumer: Callable) -> dict[str, str]:

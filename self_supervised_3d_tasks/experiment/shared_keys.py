@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from self_supervised_3d_tasks.data import layouts
 from self_supervised_3d_tasks.data.preparing.foreground_box import ForegroundCrop
@@ -12,11 +12,23 @@ from self_supervised_3d_tasks.data.preparing.resampling import Interpolation
 from self_supervised_3d_tasks.data.preparing.scaling import Scaling
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.experiment import defaults, registry
+from self_supervised_3d_tasks.files.paths import as_path
+from self_supervised_3d_tasks.limits import (
+    Count,
+    Degrees,
+    Few,
+    Intensity,
+    Length,
+    Millimetres,
+    OpenShare,
+    PositiveFew,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    ShareBelowOne,
+    Strength,
+)
 from self_supervised_3d_tasks.ops.augment import Rules
-
-PositiveInt = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
 
 
 class Experiment(BaseModel):
@@ -29,18 +41,36 @@ class Experiment(BaseModel):
         data_is_3D: Whether the data have three spatial axes; default: as the layout has.
         number_channels: Channels (modalities) of a scan.
         batch_size: Examples per step; for cpc pairs of context and target, of which a scan has several.
-        lr: Learning rate; with lr_schedule cosine that of the first step.
-        lr_schedule: constant, or cosine: down to 0 over the training; in finetuning over each phase.
-        optimizer: Optimizer that turns gradients into steps.
+        lr: Learning rate, the highest one where it changes.
+        lr_schedule: constant, or down to 0 over the training, in finetuning over each phase: cosine, half of a wave;
+            poly: the share that is left to the power of lr_power.
+        lr_power: Power of lr_schedule poly; default: 0.9. 1 is a straight line.
+        lr_warmup_steps: Updates in which the learning rate rises to lr along a straight line, in finetuning at the
+            beginning of each phase.
+        optimizer: Optimizer that turns gradients into steps. adamw is adam with a decoupled weight_decay that leaves
+            out biases and the scales and offsets of normalizations.
         momentum: Momentum of sgd; default: 0.9. Adam takes none.
-        weight_decay: Factor of the weight decay, on every trainable weight.
+        weight_decay: Factor of the weight decay, on every trainable weight but for adamw; default: 0, or 0.01 with
+            adamw.
         weight_decay_form: coupled: part of the gradient, as in PyTorch's SGD and Adam, the default; decoupled: as in
-            AdamW.
-        clipnorm: Largest norm of each gradient; not together with clipvalue.
+            AdamW, and the default of adamw.
+        clipnorm: Largest norm of the gradients of all weights together, which keep their direction; not together with
+            clipvalue.
         clipvalue: Largest absolute value in each gradient; not together with clipnorm.
+        ema_momentum: Share that an average of each weight keeps of itself in an update, such as 0.999: about an average
+            over the last 1000. Validated, chosen as the best and exported are the averages, trained are the weights.
+            Default: no averages.
+        early_stopping_patience: Epochs in a row without a lower validation loss after which the training stops, in
+            finetuning behind the warm-up; default: it never does.
+        gradient_accumulation_steps: Steps of batch_size whose mean gradient makes one update, for large batches in
+            little memory. What is compared within a batch (cpc, exemplar, tcpc, pcrlv2, batch normalizations) meets the
+            scans of one step alone.
         seed: Seed of splits, initial weights, augmentation and dropout.
         deterministic: Whether to use deterministic kernels: slower on a GPU, but reruns are identical bit for bit.
         mixed_precision: Type that layers compute in; weights and losses stay float32.
+        remat: Whether maps inside the encoder are computed again for the gradients instead of being kept: less memory
+            for a third to a half more time; results are the same.
+        jit_compile: Whether steps are compiled by XLA; auto: on a GPU. On a CPU it slows 3D down several times.
         encoder_architecture: Encoder: the name of a file in models/encoders/, or of a network in one; default: unet.
         intensity_window: [low, high]: intensities are clipped to it and scaled by it (CT), in the units of the files;
             default: [0, 255] for photographs, else none.
@@ -81,6 +111,11 @@ class Experiment(BaseModel):
         save_checkpoint_every_n_epochs: Keep a checkpoint every n epochs.
         tensorboard: Whether TensorBoard logs are written into the run folder.
         log_level: Least severe messages that are written to stderr.
+        workers: Processes that train at once: jobs of a sweep, or files given to train.py. Each has its share of the
+            cores and, where there are some, a GPU of its own.
+        executor: What starts them: local, this machine; slurm, an array job; ray, tasks of a Ray cluster.
+        executor_options: Options of slurm, those of submitit, such as slurm_partition and timeout_min; of ray address
+            and those of a task, such as num_cpus and num_gpus.
         use_gpu: Indices of the GPUs that may be used; default: all.
     """
 
@@ -88,32 +123,39 @@ class Experiment(BaseModel):
 
     algorithm: str
     dataset_name: str
-    data_dim: PositiveInt | list[PositiveInt]
+    data_dim: Length | list[Length]
     data_is_3D: bool | None = None
-    number_channels: PositiveInt = 1
-    batch_size: PositiveInt = 2
+    number_channels: PositiveFew = 1
+    batch_size: Annotated[PositiveInt, Field(le=2**16)] = 2
     lr: PositiveFloat = 1e-3
-    lr_schedule: Literal["constant", "cosine"] = "constant"
-    optimizer: Literal["adam", "sgd"] = "adam"
-    momentum: Annotated[float, Field(ge=0, lt=1)] | None = Field(default_factory=defaults.momentum)
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    lr_schedule: Literal["constant", "cosine", "poly"] = "constant"
+    lr_power: PositiveFloat | None = Field(default_factory=defaults.lr_power)
+    lr_warmup_steps: Count = 0
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    momentum: ShareBelowOne | None = Field(default_factory=defaults.momentum)
+    weight_decay: Strength = Field(default_factory=defaults.weight_decay)
     weight_decay_form: Literal["coupled", "decoupled"] | None = Field(default_factory=defaults.weight_decay_form)
     clipnorm: PositiveFloat | None = None
     clipvalue: PositiveFloat | None = None
-    seed: Count = 0
+    ema_momentum: OpenShare | None = None
+    early_stopping_patience: PositiveInt | None = None
+    gradient_accumulation_steps: Annotated[PositiveInt, Field(le=10_000)] = 1
+    seed: Seed = 0
     deterministic: bool = False
     mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
+    remat: bool = False
+    jit_compile: Literal["auto"] | bool = "auto"
     encoder_architecture: str | None = None
-    intensity_window: tuple[float, float] | None = defaults.of_layout(lambda layout: layout.intensity_window)
+    intensity_window: tuple[Intensity, Intensity] | None = defaults.of_layout(lambda layout: layout.intensity_window)
     intensity_scaling: Scaling = Field(default_factory=defaults.intensity_scaling)
     foreground_crop: ForegroundCrop = "none"
-    target_spacing: Literal["median"] | PositiveFloat | list[PositiveFloat] | None = None
+    target_spacing: Literal["median"] | Millimetres | list[Millimetres] | None = None
     interpolation: Interpolation = "linear"
     volume_fitting: Literal["resize", "crop", "exact"] | None = None
-    patches_per_scan: PositiveInt = 1
+    patches_per_scan: Annotated[PositiveInt, Field(le=10_000)] = 1
     augment: bool = False
-    augment_flip_axes: list[Count] | None = None
-    augment_degrees: Annotated[float, Field(ge=0, le=180)] | None = None
+    augment_flip_axes: list[Few] | None = None
+    augment_degrees: Degrees | None = None
     augment_zoom_only: bool = False
     steps_per_epoch: PositiveInt | None = None
     channel_suffixes: list[str] | None = None
@@ -128,7 +170,10 @@ class Experiment(BaseModel):
     save_checkpoint_every_n_epochs: PositiveInt | None = None
     tensorboard: bool = True
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    use_gpu: list[Count] | None = None
+    workers: PositiveFew = 1
+    executor: Literal["local", "slurm", "ray"] = "local"
+    executor_options: dict[str, JsonValue] = {}
+    use_gpu: list[Few] | None = None
 
     @property
     def layout(self) -> layouts.Layout:
@@ -159,9 +204,19 @@ class Experiment(BaseModel):
         return self.volume_fitting or ("crop" if self.target_spacing else self.layout.volume_fitting)
 
     @property
+    def works_elsewhere(self) -> bool:
+        """Whether jobs are done by processes of their own."""
+        return self.workers > 1 or self.executor != "local"
+
+    @property
+    def cache_kind(self) -> str:
+        """``cache``, or, where several processes need the same scans, what they can share."""
+        return "disk" if self.cache == "auto" and self.works_elsewhere else self.cache
+
+    @property
     def cache_folder(self) -> Path:
         """Where prepared scans are kept when they do not fit into memory."""
-        return Path(self.cache_dir or Path(self.base_workspace) / "cache").expanduser()
+        return as_path(self.cache_dir or Path(self.base_workspace) / "cache")
 
     @property
     def crop_shape(self) -> tuple[int, ...] | None:

@@ -1,10 +1,14 @@
 """Checksums beside files, in the format of the ``sha256sum`` program."""
 
 import hashlib
+import os
 from pathlib import Path
 
-from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.atomic import atomic_write
+from self_supervised_3d_tasks.errors import UserError, describe
+from self_supervised_3d_tasks.files.atomic import atomic_write_bytes
+from self_supervised_3d_tasks.files.paths import check_file, shown
+
+_LONGEST = 10_000  # bytes of such a file
 
 
 def checksum(path: Path) -> str:
@@ -22,8 +26,7 @@ def write_checksum(path: Path) -> Path:
     """Write ``<name>.sha256`` in the format of the ``sha256sum`` program and return its path."""
     target = checksum_path(path)
     line = f"{checksum(path)}  {path.name}\n"
-    with atomic_write(target) as temporary:
-        temporary.write_text(line, encoding="utf-8")
+    atomic_write_bytes(target, line.encode())
     return target
 
 
@@ -35,12 +38,17 @@ def verify_checksum(path: Path) -> None:
     """
     sidecar = checksum_path(path)
     for file in (path, sidecar):
-        if not file.is_file():
+        if not os.path.lexists(file):
             raise UserError(f"{file}: no such file; it is needed to check {path.name}")
-    expected = (sidecar.read_text(encoding="utf-8", errors="replace").split() or [""])[0]
-    received = checksum(path)
+        check_file(file)
+    try:
+        with open(sidecar, "rb") as file:
+            expected = (file.read(_LONGEST).decode("utf-8", "replace").split() or [""])[0]
+        received = checksum(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be checked: {describe(error)}") from error
     if received != expected:
         raise UserError(
             f"{path}: damaged or changed since it was written: its SHA-256 is {received}, but {sidecar.name} "
-            f"says {expected or 'nothing'}. Copy it again; delete {sidecar.name} if the change was meant"
+            f"says {shown(expected) or 'nothing'}. Copy it again; delete {sidecar.name} if the change was meant"
         )

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.metadata
 import itertools
 import json
 import platform
 import re
+import secrets
 import shlex
+import shutil
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from absl import logging
+
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.files import run_files
+from self_supervised_3d_tasks.files.atomic import TEMPORARY_PREFIX
 from self_supervised_3d_tasks.files.json_files import read_json, write_json
+from self_supervised_3d_tasks.files.run_files import Kind, Status
 
 _RECORDED_PACKAGES = (
     "self_supervised_3d_tasks keras tensorflow tensorflow-cpu numpy nibabel scikit-image SimpleITK".split()
 )
+# A run folder that has no name yet; other unfinished files go on with hexadecimal digits.
+_UNNAMED = f"{TEMPORARY_PREFIX}run-"
+_WRITTEN_BY_TRAININGS = ("checkpoints", "plots")  # their folders, beside that of the run or the job itself
+_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR}
 
 
 class _Name:
@@ -68,22 +80,30 @@ class RunFolder:
     analysis_numbers = _Name("analysis/analysis.json")
     # Of a sweep.
     jobs = _Name("jobs")  # a folder per job
+    logs = _Name("logs")  # a file per job, where processes of their own do them
     leakage = _Name("leakage.json")  # test cases that were pretrained on
     results = _Name("results.csv")
     results_long = _Name("results_long.csv")
     statistics = _Name("statistics.csv")
     # Of a job.
     model = _Name("model.keras")
+    failure = _Name("failure.json")  # why the job has no scores
     scores = _Name("scores.json")  # written last: the job has finished
     predictions = _Name("predictions.csv")
     loss = _Name("loss.png")
     first_test_case = _Name("first_test_case.png")  # its mask beside the reference
 
     @classmethod
-    def create(cls, base: Path | str, name: str) -> RunFolder:
+    def create(cls, base: Path | str, name: str, config: Any) -> RunFolder:
         """Make a new folder ``<base>/<name>``, with the first free suffix ``_1``, ``_2``, … if it exists.
 
-        Two runs that start at the same moment get different folders, because making a folder is atomic.
+        Two runs that start at the same moment get different folders. A folder has its ``config.json`` from the moment
+        that it has its name, so that a process killed in between leaves none without.
+
+        Args:
+            base: The folder around it, which is made if it does not exist.
+            name: Its name, without the suffix.
+            config: What ``config.json`` holds.
 
         Raises:
             UserError: ``name`` is not a plain folder name, or ``base`` cannot be written to.
@@ -91,15 +111,36 @@ class RunFolder:
         if name in ("", ".", "..") or Path(name).name != name:
             raise UserError(f"run name: expected a folder name without separators, received {name!r}")
         base = Path(base).expanduser()
+        unnamed = base / f"{_UNNAMED}{secrets.token_hex(4)}"
         try:
-            base.mkdir(parents=True, exist_ok=True)
+            unnamed.mkdir(parents=True)
+            cls(unnamed).write_json(cls.config, config)
             for number in itertools.count():
                 path = base / (f"{name}_{number}" if number else name)
-                with contextlib.suppress(FileExistsError):
-                    path.mkdir()
+                if not path.is_symlink() and not path.exists() and _renamed(unnamed, path):
                     return cls(path)
         except OSError as error:
             raise UserError(f"{base}: no run folder can be made here ({error}); choose another place") from error
+        finally:
+            shutil.rmtree(unnamed, ignore_errors=True)
+
+    @staticmethod
+    def remove_unnamed(base: Path) -> None:
+        """Remove what `create` leaves where it is killed; nobody may be making a folder in ``base`` meanwhile."""
+        for path in base.glob(f"{_UNNAMED}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def remove_unfinished(self) -> None:
+        """Remove what a training or a sweep that was killed left unfinished; none may be working here meanwhile."""
+        trainings = [self.path, *self.jobs.glob("*")]
+        places = [*trainings, *(folder / name for folder in trainings for name in _WRITTEN_BY_TRAININGS)]
+        for path in itertools.chain(*(place.glob(f"{TEMPORARY_PREFIX}*") for place in places)):
+            if path.name.startswith(_UNNAMED):
+                continue  # of a run that is being made in this folder
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     @classmethod
     def open(cls, path: Path | str) -> RunFolder:
@@ -138,17 +179,28 @@ class RunFolder:
         """Return the content of the folder's JSON file ``name``; `UserError` if it is missing or damaged."""
         return read_json(self.path / name)
 
-    def pin_json(self, name: Path | str, data: Any) -> None:
+    def read(self, name: Path | str, kind: type[Kind]) -> Kind:
+        """Return the folder's JSON file ``name`` as its model, see `run_files.read`."""
+        return run_files.read(self.path / name, kind)
+
+    def pin(self, name: Path | str, data: Any, kind: type[Kind]) -> None:
         """Write the JSON file ``name`` once; whenever the run goes on, the file must hold the same.
+
+        Args:
+            name: Of the file.
+            data: What it holds.
+            kind: Its model.
 
         Raises:
             UserError: It holds something else: what it describes has changed since the run began.
         """
-        if not (self.path / name).exists():
+        path = self.path / name
+        now = run_files.checked(path, json.loads(json.dumps(data)), kind)
+        if not path.exists():
             self.write_json(name, data)
-        elif self.read_json(name) != json.loads(json.dumps(data)):
+        elif self.read(name, kind) != now:
             raise UserError(
-                f"{self.path / name}: the run was started with other scans than it finds now, so that going on would "
+                f"{path}: the run was started with other scans than it finds now, so that going on would "
                 "mix two splits; restore the folders of scans, or start a new run without --resume"
             )
 
@@ -159,8 +211,25 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run was marked as finished."""
-        return self.status.exists() and self.read_json(RunFolder.status).get("status") == "finished"
+        """Whether the run was marked as finished; one whose mark cannot be read is gone through again."""
+        if not self.status.exists():
+            return False
+        try:
+            return self.read(RunFolder.status, Status).status == "finished"
+        except UserError as error:
+            logging.warning("%s; the run is taken for an unfinished one, and gone through again", error)
+            return False
+
+
+def _renamed(folder: Path, path: Path) -> bool:
+    """Rename a folder that holds files; return False where another one took the name meanwhile."""
+    try:
+        folder.rename(path)
+    except OSError as error:
+        if error.errno not in _TAKEN:
+            raise
+        return False
+    return True
 
 
 def environment(*, seed: int | None = None) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.atomic import atomic_write
+from self_supervised_3d_tasks.files.atomic import atomic_write_bytes
+from self_supervised_3d_tasks.files.paths import escaped, read_text, unescaped
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -16,8 +17,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[obje
     Floats are written with all their digits, None as an empty cell, NaN as ``nan``; `number` writes NaN as an empty
     cell instead.
     """
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(encode_table(columns, rows))
+    atomic_write_bytes(path, encode_table(columns, rows))
 
 
 def encode_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
@@ -26,7 +26,26 @@ def encode_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> by
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
-    return text.getvalue().encode("utf-8", "backslashreplace")
+    return escaped(text.getvalue()).encode("utf-8")
+
+
+def read_cells(path: Path) -> list[tuple[int, list[str]]]:
+    """Return the number and the cells of each line of a CSV file; escaped bytes of names are bytes again.
+
+    Args:
+        path: Regular file in UTF-8; a byte order mark may come first.
+
+    Raises:
+        UserError: It is no such file, cannot be read, or has quotes that do not end.
+    """
+    text = io.StringIO(unescaped(read_text(path)), newline="")
+    try:
+        rows = list(enumerate(csv.reader(text, strict=True), 1))
+    except csv.Error as error:
+        raise UserError(f"{path}: is no CSV table: {error}; check its quotes and line ends") from error
+    if with_nul := next((number for number, cells in rows if any("\0" in cell for cell in cells)), None):
+        raise UserError(f"{path}: row {with_nul} has a NUL character; save the table as text in UTF-8")
+    return rows
 
 
 def read_table(path: Path, columns: Sequence[str], remedy: str) -> list[list[str]]:
@@ -41,10 +60,9 @@ def read_table(path: Path, columns: Sequence[str], remedy: str) -> list[list[str
         UserError: The file cannot be read, has other columns, or has a row with too few or too many cells.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path}: expected a CSV table, but it cannot be read ({error}); {remedy}") from error
+        header, *rows = [cells for _, cells in read_cells(path)] or [[]]
+    except UserError as error:
+        raise UserError(f"{error}; expected a CSV table; {remedy}") from error
     if header != list(columns):
         missing = [column for column in columns if column not in header] if header else []
         received = (",".join(header) or "an empty file") + (f" (without {', '.join(missing)})" if missing else "")

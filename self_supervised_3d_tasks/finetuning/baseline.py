@@ -1,8 +1,6 @@
 """From-scratch trainings of another sweep, taken over where nothing that they depend on differs (``random_from``)."""
 
 import shutil
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from absl import logging
@@ -11,6 +9,8 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
+from self_supervised_3d_tasks.files.atomic import atomic_folder
+from self_supervised_3d_tasks.files.run_files import SweepSplit
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.finetuning.job import Job
 from self_supervised_3d_tasks.finetuning.plan import Plan
@@ -20,6 +20,7 @@ _NOT_OF_THE_BASELINE = {
     *("algorithm", "model_checkpoint", "transfer", "channel_map", "allow_partial_load", "random_from"),
     *("epochs_initialized", "epochs_frozen", "epochs_warmup", "save_checkpoint_every_n_epochs", "run_name"),
     *("base_workspace", "cache", "cache_dir", "log_level", "use_gpu", "tensorboard", "forbid_leakage"),
+    *("workers", "executor", "executor_options"),
 }
 
 
@@ -43,24 +44,24 @@ def check_baseline(plan: Plan, baseline: RunFolder) -> None:
     changed = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
     if changed:
         raise UserError(f"random_from: {baseline.path} trained from scratch with other values of {', '.join(changed)}")
-    parts, recorded = plan.record(), baseline.read_json(RunFolder.split)
+    parts, recorded = plan.record(), baseline.read(RunFolder.split, SweepSplit)
     check_labels(plan.experiment, f"random_from: {baseline.path}", recorded, parts, "remove random_from")
-    if any(recorded.get(part) != parts[part] for part in parts):
+    if any(getattr(recorded, part) != parts[part] for part in parts):
         raise UserError(f"random_from: {baseline.path} has another split; the folders of scans have changed since")
 
 
-def check_labels(experiment: FinetuneExperiment, where: str, recorded: dict, now: dict, remedy: str) -> None:
+def check_labels(experiment: FinetuneExperiment, where: str, recorded: SweepSplit, now: dict, remedy: str) -> None:
     """Raise `UserError` if a scan has another label than was recorded: jobs on both would be compared.
 
     Args:
         experiment: The sweep's settings.
         where: Where the labels were recorded, for the message.
-        recorded: See `Plan.record`.
-        now: The same of the present files.
+        recorded: What was found then.
+        now: What is found in the present files, see `Plan.record`.
         remedy: What the user can do beside restoring the labels.
     """
     for part, test in (("labels", False), ("test_labels", True)):
-        before, after = recorded.get(part, {}), now.get(part, {})
+        before, after = getattr(recorded, part), now.get(part, {})
         changed = sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
         if changed:
             first = changed[0]
@@ -76,7 +77,5 @@ def take_over(job: Job, baseline: RunFolder, folder: RunFolder) -> None:
     if mine.exists() or not theirs.scores.exists():
         return
     logging.info("%s: taken over from %s", job.name, baseline.path)
-    with tempfile.TemporaryDirectory(dir=folder.path) as temporary:
-        shutil.copytree(theirs.path, Path(temporary) / job.name)
-        mine.parent.mkdir(exist_ok=True)
-        (Path(temporary) / job.name).rename(mine)
+    with atomic_folder(mine) as copy:
+        shutil.copytree(theirs.path, copy, dirs_exist_ok=True)

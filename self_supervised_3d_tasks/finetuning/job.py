@@ -18,10 +18,11 @@ from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.data.stream.source import Position
 from self_supervised_3d_tasks.downstream import task_of
 from self_supervised_3d_tasks.downstream.base import CaseScore, DownstreamTask
+from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
-from self_supervised_3d_tasks.files.json_files import read_json, write_json
 from self_supervised_3d_tasks.files.models import save_model
+from self_supervised_3d_tasks.files.run_files import JobScores
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.scores.statistics import WHOLE_SET, ScoreRow
@@ -70,10 +71,18 @@ class Job:
 def steps_per_epoch(experiment: FinetuneExperiment, job: Job) -> int:
     """Return the number of steps in an epoch: every crop once, unless the experiment says otherwise."""
     crops = len(task_of(experiment).training_cases(job.split)) * experiment.crops_per_scan
-    return experiment.steps_per_epoch or math.ceil(crops / experiment.batch_size)
+    return build.steps_per_epoch(experiment, crops, experiment.batch_size)
 
 
-def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder: RunFolder) -> list[ScoreRow]:
+def epochs_of_phases(experiment: FinetuneExperiment, job: Job) -> list[int]:
+    """Return the epochs of a job's phases: with a frozen encoder before all of it, or one phase alone."""
+    if job.mode != "initialized" or not experiment.epochs_warmup:
+        return [job.epochs]
+    return [experiment.epochs_warmup, job.epochs - experiment.epochs_warmup]
+
+
+@training.own_graphs()
+def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder: RunFolder) -> None:
     """Train one model, keep its best weights as ``model.keras`` and score it on the test cases.
 
     Args:
@@ -81,19 +90,15 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
         job: Which fraction, mode and repetition.
         store: Prepared scans of all jobs.
         folder: The job's folder; an interrupted training in it is continued.
-
-    Returns:
-        One row per score and test case, or per score of the whole test set.
     """
     # All modes have one seed: they start from the same decoder and see the same batches.
     seed = job.seed(experiment.seed)
-    keras.utils.clear_session()
     training.set_determinism(seed, experiment.deterministic)
     encoder, model = build.make_model(experiment, seed=seed)
     sizes = encoder.count_params(), model.count_params()
     logging.info("%s: training %d parameters, %d of them in the encoder", job.name, *reversed(sizes))
     if job.mode != "random":
-        _load(experiment, encoder, model)
+        load_pretrained(experiment, encoder, model)
     task = task_of(experiment)
     train_store, validation_store = store.subset(task.training_cases(job.split)), store.subset(job.split.validation)
     data = training.TrainingData(
@@ -102,23 +107,24 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
         steps_per_epoch=steps_per_epoch(experiment, job),
         samples_per_step=experiment.batch_size,
     )
+    phases = [epochs * data.steps_per_epoch for epochs in epochs_of_phases(experiment, job)]
+    plots.learning_rate(folder.path / "learning_rate.png", build.learning_rates(experiment, phases))
     history = training.fit(
         model,
         data=data,
         phases=_phases(task, job, encoder),
         folder=folder,
         save_every=experiment.save_checkpoint_every_n_epochs,
+        patience=experiment.early_stopping_patience,
         callbacks=training.tensorboard_callbacks(folder) if experiment.tensorboard else [],
     )
     warn_of_standstill(job.name, history)
-    training.restore_best(model, folder)
+    kept = training.restore_best(model, folder)
+    logging.info("%s: trained; now epoch %d is scored on %d test scans", job.name, kept, len(job.split.test))
     save_model(model, folder.model)
     plots.loss_curves(folder.loss, history)
-    scores = task.score(model, job.split.test, store, folder)
-    # JSON has no NaN: null marks a score that is not defined, for example of a class that is absent from the case.
-    values = [[case, metric, None if math.isnan(value) else value] for case, metric, value in scores]
-    write_json(folder.scores, {"best_val_loss": min(row["val_loss"] for row in history), "scores": values})
-    return job.rows(scores)
+    best = min(row["val_loss"] for row in history if math.isfinite(row["val_loss"]))
+    write_scores(folder, best, task.score(model, job.split.test, store, folder))
 
 
 def warn_of_standstill(name: str, history: Sequence[Mapping[str, float]]) -> None:
@@ -142,8 +148,17 @@ def warn_of_standstill(name: str, history: Sequence[Mapping[str, float]]) -> Non
         )
 
 
-def _load(experiment: FinetuneExperiment, encoder: keras.Model, model: keras.Model) -> None:
-    """Copy what ``transfer`` names from the pretrained model."""
+def load_pretrained(experiment: FinetuneExperiment, encoder: keras.Model, model: keras.Model) -> None:
+    """Copy what ``transfer`` names from the pretrained model.
+
+    Args:
+        experiment: Names the pretrained model.
+        encoder: Gets its weights.
+        model: The whole network, whose decoder may get them too.
+
+    Raises:
+        UserError: They are missing, damaged or of other shapes.
+    """
     source, allow_partial = experiment.model_checkpoint, experiment.allow_partial_load
     report = transfer.load_encoder(encoder, source, channel_map=experiment.channel_map, allow_partial=allow_partial)
     logging.info("%s", report)
@@ -159,23 +174,32 @@ def _phases(task: DownstreamTask, job: Job, encoder: keras.Model) -> list[traini
         def compile_model(model: keras.Model) -> None:
             encoder.trainable = trainable
             optimizer = build.make_optimizer(experiment, total_steps=epochs * steps_per_epoch(experiment, job))
-            model.compile(optimizer=optimizer, loss=task.loss(), metrics=task.metrics())
+            options = {"loss": task.loss(), "metrics": task.metrics(), "jit_compile": experiment.jit_compile}
+            model.compile(optimizer, **options)
 
         return training.Phase(epochs, compile_model)
 
-    if job.mode == "frozen":
-        return [phase(job.epochs, trainable=False)]
-    if job.mode == "random" or not experiment.epochs_warmup:
-        return [phase(job.epochs, trainable=True)]
-    return [
-        phase(experiment.epochs_warmup, trainable=False),
-        phase(job.epochs - experiment.epochs_warmup, trainable=True),
-    ]
+    *warmup, epochs = epochs_of_phases(experiment, job)
+    return [*(phase(count, trainable=False) for count in warmup), phase(epochs, trainable=job.mode != "frozen")]
 
 
-def finished_rows(job: Job, folder: RunFolder) -> list[ScoreRow]:
-    """Return the rows of a finished job, or an empty list."""
+def write_scores(folder: RunFolder, best_val_loss: float, scores: Sequence[CaseScore]) -> None:
+    """Record the scores of a job, which has finished with it: one per test case, or of the whole test set."""
+    # JSON has no NaN: null marks a score that is not defined, for example of a class that is absent from the case.
+    values = [[case, metric, None if math.isnan(value) else value] for case, metric, value in scores]
+    folder.write_json(RunFolder.scores, {"best_val_loss": best_val_loss, "scores": values})
+
+
+def finished_rows(task: DownstreamTask, job: Job, folder: RunFolder) -> list[ScoreRow]:
+    """Return the rows of a finished job, or an empty list; a job whose scores cannot be read counts as unfinished."""
     if not folder.scores.exists():
         return []
-    scores = read_json(folder.scores)["scores"]
-    return job.rows([CaseScore(case, name, math.nan if value is None else value) for case, name, value in scores])
+    try:
+        found = folder.read(RunFolder.scores, JobScores).scores
+        if not {case for case, _, _ in found} <= {WHOLE_SET, *(case.name for case in job.split.test)}:
+            raise UserError(f"{folder.scores}: scores: expected those of the test scans of this run")
+        task.check_job(folder)
+    except UserError as error:
+        logging.warning("%s is scored again: %s", job.name, error)
+        return []
+    return job.rows([CaseScore(case, name, math.nan if value is None else value) for case, name, value in found])

@@ -43,6 +43,23 @@ def warn_of_fractions(jobs: Iterable[Job]) -> None:
         )
 
 
+def warn_of_label_map(experiment: FinetuneExperiment, met: Iterable[int], where: str) -> None:
+    """Warn of labels in ``label_map`` that no training or validation scan has, so that their entries do nothing.
+
+    Args:
+        experiment: The sweep's settings.
+        met: Labels that were found, as the files have them.
+        where: What was looked at.
+    """
+    if absent := sorted(set(experiment.label_map) - set(met)):
+        logging.warning(
+            "label_map: none of %s has label %s, whose entries do nothing; check the numbers in the files, or remove "
+            "the entries",
+            where,
+            ", ".join(map(str, absent)),
+        )
+
+
 def warn_of_classes(
     experiment: FinetuneExperiment, jobs: Iterable[Job], classes: Mapping[Case, Iterable[Label]]
 ) -> None:

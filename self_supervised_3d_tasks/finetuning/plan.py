@@ -9,12 +9,13 @@ from self_supervised_3d_tasks.data.cases import Case, Labels, find_cases
 from self_supervised_3d_tasks.data.labels.tables import Classes, LabelTable
 from self_supervised_3d_tasks.data.preparing.spacing import warn_of_grids
 from self_supervised_3d_tasks.data.splits import Split
+from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.downstream import task_of
 from self_supervised_3d_tasks.downstream.base import DownstreamTask
-from self_supervised_3d_tasks.experiment import build, geometry
+from self_supervised_3d_tasks.experiment import build, geometry, network_size
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.finetuning import leakage, misleading
-from self_supervised_3d_tasks.finetuning.job import Job, steps_per_epoch
+from self_supervised_3d_tasks.finetuning.job import Job, epochs_of_phases, load_pretrained, steps_per_epoch
 
 
 @dataclass(frozen=True)
@@ -55,24 +56,73 @@ class Plan:
         return {f"{job.percent:g}%, repetition {job.repetition}": job.split for job in self.jobs}
 
     def check_headers(self) -> None:
-        """Raise `UserError` for the first scan or mask whose header does not fit; no voxel is read."""
-        headers = [self.task.check_header(case) for case in dict.fromkeys((*self.cases, *self.test))]
+        """Raise `UserError` for scans and masks whose headers stop the run; no voxel is read."""
+        cases = list(dict.fromkeys((*self.cases, *self.test)))
+        headers = build.usable(self.experiment, cases, self.task.check_header)
         warn_of_grids(headers, self.experiment.preprocessing)
         geometry.warn_of_differences(self.experiment, headers)
 
-    def describe(self) -> str:
-        """Return the plan as text, with the size of the model, which is built for that."""
+    def check_network(self) -> None:
+        """Raise `UserError` if the model does not fit into the memory; it is laid out for that, but not made."""
         experiment = self.experiment
+        network_size.check(experiment, lambda: build.make_model(experiment, seed=0)[1], experiment.batch_size)
+
+    def read_sample(self) -> VolumeStore:
+        """Read and prepare a few scans for training and for testing as the run does; nothing of it is kept.
+
+        Raises:
+            UserError: One of them would stop the run.
+        """
+        task = task_of(self.experiment.model_copy(update={"cache": "memory"}))
+        store = task.read(_unique([*build.sample(self.learned_from), *build.sample(self.test)]))
+        if len(store) == len(self.cases):
+            self.check_labels(store)
+        return store
+
+    def check_labels(self, store: VolumeStore) -> None:
+        """Warn of what misleads in the masks of the training and validation scans.
+
+        Args:
+            store: Holds `cases`, without those that cannot be used.
+
+        Raises:
+            UserError: Nothing can be learned from them.
+        """
+        learned = store.subset(self.learned_from)
+        misleading.warn_of_classes(self.experiment, self.jobs, self.task.classes_in(learned))
+        if self.experiment.task == "segmentation":
+            mapped = set().union(*map(learned.mapped, range(len(learned))))
+            where = f"the {len(learned)} masks for training and validation"
+            misleading.warn_of_label_map(self.experiment, mapped, where)
+
+    def describe(self) -> str:
+        """Return the plan as text, with the size of the model, which is built for that, and what a sample shows.
+
+        Raises:
+            UserError: The pretrained weights do not fit, or a scan of the sample would stop the run.
+        """
+        experiment = self.experiment
+        self.check_network()
         encoder, model = build.make_model(experiment, seed=experiment.seed)
+        if any(mode != "random" for mode, _ in experiment.modes()):
+            load_pretrained(experiment, encoder, model)
         part = "decoder" if experiment.task == "segmentation" else "head"
         size = (
             f"model            {experiment.encoder_name} encoder {encoder.count_params():,} parameters, with "
             f"{experiment.prediction_name} {part} {model.count_params():,}; input {experiment.input_shape}"
         )
-        prospects = [f"ceiling          {line}" for line in self.task.prospects(self.test)]
+        store = self.read_sample()
+        found = [store.classes(index) for index, case in enumerate(store.cases) if case.mask is not None]
+        classes = ", ".join(map(str, sorted(set().union(*found))))
+        sample = (
+            f"sample           {len(store)} of {len(self.cases)} scans were read and prepared"
+            f"{f', whose masks have the classes {classes}' if found else ''}; of the others, the headers"
+        )
+        test = [case for case in self.test if case in set(store.cases)]
+        prospects = [f"ceiling          {line}" for line in self.task.prospects(test)] if test else []
         found = leakage.look_for(experiment, self.test)
         leaked = [f"leakage          {found}"] if found else []
-        return "\n".join([size, *prospects, self.describe_jobs(), *leaked])
+        return "\n".join([size, sample, *prospects, self.describe_jobs(), *leaked])
 
     def describe_jobs(self) -> str:
         """Return the scans, epochs and steps of every job as text."""
@@ -113,7 +163,8 @@ def plan(experiment: FinetuneExperiment) -> Plan:
     """List and split the scans, enumerate the jobs, and warn of what would mislead, see `misleading`.
 
     Raises:
-        UserError: A folder, mask or class is missing, there are too few subjects, or the checkpoint does not exist.
+        UserError: A folder, mask or class is missing, there are too few subjects, the checkpoint does not exist, or the
+            learning rate would rise to the end of a phase.
     """
     task = task_of(experiment)
     task.check()
@@ -143,6 +194,9 @@ def plan(experiment: FinetuneExperiment) -> Plan:
     splits.warn_of_lookalikes((split.train, split.validation, split.test) for split in largest)
     if not experiment.val_split:
         jobs = [replace(job, split=replace(job.split, validation=job.split.train)) for job in jobs]
+    for job in jobs:
+        phases = [epochs * steps_per_epoch(experiment, job) for epochs in epochs_of_phases(experiment, job)]
+        build.check_warmup(experiment, phases)
     misleading.warn_of_epochs(experiment)
     misleading.warn_of_validation(experiment)
     misleading.warn_of_fractions(jobs)
@@ -162,7 +216,7 @@ def _find(experiment: FinetuneExperiment, *, test: bool = False) -> list[Case]:
         None if experiment.task == "segmentation" else Classes(experiment.num_classes, experiment.label_map),
         experiment.label_dir_test if own_folder else experiment.label_dir_train,
     )
-    return find_cases(
+    cases = find_cases(
         experiment.dataset_name,
         experiment.data_dir_test if own_folder else experiment.data_dir_train,
         labels,
@@ -171,6 +225,10 @@ def _find(experiment: FinetuneExperiment, *, test: bool = False) -> list[Case]:
         channel_suffixes=experiment.channel_suffixes,
         channel_columns=experiment.channel_columns,
     )
+    if labels.classes and not test:
+        met = labels.classes.met | (labels.table.classes.met if labels.table else set())
+        misleading.warn_of_label_map(experiment, met, f"the labels of {experiment.label_key()}")
+    return cases
 
 
 def _unique(cases: Iterable[Case]) -> list[Case]:

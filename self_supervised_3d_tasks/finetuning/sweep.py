@@ -5,24 +5,30 @@ interrupted one continues after its last finished epoch.
 """
 
 import dataclasses
+import itertools
 from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
 
 from absl import logging
 
 from self_supervised_3d_tasks import plots, training
+from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
-from self_supervised_3d_tasks.errors import TrainingDiverged
+from self_supervised_3d_tasks.errors import JobsFailed
 from self_supervised_3d_tasks.experiment import geometry
+from self_supervised_3d_tasks.files.paths import as_path
+from self_supervised_3d_tasks.files.run_files import LeakageRecord, SweepSplit
 from self_supervised_3d_tasks.files.run_folder import RunFolder, environment
-from self_supervised_3d_tasks.finetuning import leakage, misleading
+from self_supervised_3d_tasks.finetuning import execution, leakage
 from self_supervised_3d_tasks.finetuning.baseline import check_baseline, check_labels, take_over
-from self_supervised_3d_tasks.finetuning.job import finished_rows, run_job
+from self_supervised_3d_tasks.finetuning.job import finished_rows
 from self_supervised_3d_tasks.finetuning.plan import Plan, plan
 from self_supervised_3d_tasks.scores import report, statistics
 from self_supervised_3d_tasks.scores.base import Distance
 from self_supervised_3d_tasks.scores.statistics import ScoreRow
 
-__all__ = ["plan", "run", "write_results"]
+__all__ = ["lacking", "plan", "run", "write_results"]
 
 
 def run(plan: Plan, folder: RunFolder) -> None:
@@ -34,55 +40,68 @@ def run(plan: Plan, folder: RunFolder) -> None:
 
     Raises:
         UserError: A scan, mask or checkpoint cannot be used (its file is named).
-        TrainingDiverged: Some jobs diverged; the tables hold the others.
+        JobsFailed: Some trainings diverged, or failed otherwise; the tables hold the others.
     """
     experiment = plan.experiment
     folder.write_json(RunFolder.environment, environment(seed=experiment.seed))
     store = _read_scans(plan, folder)
-    training.set_precision(experiment.mixed_precision)
+    plan.check_network()
     logging.info("\n%s", plan.describe_jobs())
-    baseline = RunFolder.open(experiment.random_from) if experiment.random_from else None
+    baseline = RunFolder.open(as_path(experiment.random_from)) if experiment.random_from else None
     if baseline:
         check_baseline(plan, baseline)
-    rows: list[ScoreRow] = []
-    diverged: list[str] = []
     for job in plan.jobs:
-        job_folder = folder.job(job.name)
         if baseline and job.mode == "random":
             take_over(job, baseline, folder)
-        try:
-            rows += finished_rows(job, job_folder) or run_job(experiment, job, store, job_folder)
-        except TrainingDiverged as error:
-            # One unlucky seed must not discard a sweep of hours: the other jobs go on, the failure is told at the end.
-            diverged.append(f"{job.name}: {error}")
-            logging.error("%s", diverged[-1])
-    write_results(plan, folder, rows)
-    if diverged:
-        raise TrainingDiverged("; ".join(diverged))
+    rows = {job.name: finished_rows(plan.task, job, folder.job(job.name)) for job in plan.jobs}
+    unfinished = [job for job in plan.jobs if not rows[job.name]]
+    failures = execution.train(plan, folder, store, unfinished)
+    rows |= {job.name: finished_rows(plan.task, job, folder.job(job.name)) for job in unfinished}
+    used = [case for case in plan.test if case in set(store.cases)]
+    write_results(plan, folder, list(itertools.chain.from_iterable(rows.values())), used)
+    if failures:
+        raise JobsFailed(failures, len(plan.jobs))
+
+
+def lacking(plan: Plan, folder: RunFolder) -> list[Path]:
+    """Return what a finished run must hold, does not, and can be made again from its jobs."""
+    tables = [path for path in (folder.results, folder.results_long, folder.statistics) if not path.exists()]
+    jobs = [(job, folder.job(job.name)) for job in plan.jobs]
+    return tables + [of_job.scores for job, of_job in jobs if not finished_rows(plan.task, job, of_job)]
 
 
 def _read_scans(plan: Plan, folder: RunFolder) -> VolumeStore:
     """Read and check the scans of all jobs; their split is recorded, or compared with the one on record."""
     experiment, task, parts = plan.experiment, plan.task, plan.record()
     if folder.split.exists():
-        recorded = folder.read_json(RunFolder.split)
+        recorded = folder.read(RunFolder.split, SweepSplit)
         check_labels(experiment, str(folder.split), recorded, parts, "start a new run without --resume")
     store = task.read(plan.cases)
     folder.write_json(RunFolder.geometry, geometry.record(experiment, store.headers))
     geometry.warn_of_differences(experiment, store.headers)
     task.check_splits(plan.splits, store)
     found = leakage.look_for(experiment, plan.test, task.test_content(plan.test, store))
-    if found is not None:
+    if found is None:
+        folder.leakage.unlink(missing_ok=True)
+    else:
         logging.log(logging.INFO if found.is_clean else logging.WARNING, "%s", found)
         folder.write_json(RunFolder.leakage, {"summary": str(found)} | dataclasses.asdict(found))
-    misleading.warn_of_classes(experiment, plan.jobs, task.classes_in(store.subset(plan.learned_from)))
-    folder.pin_json(RunFolder.split, parts | {"skipped": store.skipped})
+    plan.check_labels(store)
+    folder.pin(RunFolder.split, parts | {"skipped": store.skipped}, SweepSplit)
     return store
 
 
-def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
-    """Write the tables and plots of a sweep and log the table."""
+def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow], test: Sequence[Case]) -> None:
+    """Write the tables and plots of a sweep and log the table.
+
+    Args:
+        plan: The sweep's plan.
+        folder: Its run folder.
+        rows: The scores of its finished jobs.
+        test: The test cases that can be used.
+    """
     experiment, task = plan.experiment, plan.task
+    logging.info("all jobs have ended; now tables and pictures are written")
     modes = [mode for mode, _ in experiment.modes()]
     report.write_long(folder.results_long, rows)
     report.write_summary(folder.results, rows, modes, list(task.scores()), experiment.exp_splits)
@@ -106,8 +125,8 @@ def write_results(plan: Plan, folder: RunFolder, rows: list[ScoreRow]) -> None:
         groups[job.percent, job.mode].append(folder.job(job.name))
     task.plot(folder.plots, groups)
     unit = "folds" if experiment.do_cross_val else "repetitions"
-    notes = task.notes(plan.test)
+    notes = task.notes(test)
     if folder.leakage.exists():
-        notes.append(folder.read_json(RunFolder.leakage)["summary"])
+        notes.append(folder.read(RunFolder.leakage, LeakageRecord).summary)
     options = {"unit": unit, "undefined": task.UNDEFINED, "distances": distances, "remarks": notes}
     logging.info("\n%s", report.table(rows, **options))

@@ -14,22 +14,22 @@ from pydantic import Field
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras
+from self_supervised_3d_tasks.limits import ShareBelowOne, Units
 from self_supervised_3d_tasks.models import blocks, layers
 from self_supervised_3d_tasks.models.layers import Normalization
 from self_supervised_3d_tasks.ops.sampling import Sampling
 from self_supervised_3d_tasks.shapes import Model, Tensor
 
-Units = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0, lt=1)]
+HiddenLayers = Annotated[tuple[Units, ...], Field(max_length=100)]
 
 
 def big_fully(
     x: Tensor,
     num_outputs: int,
     *,
-    head_units: tuple[Units, ...] = (2048, 1024),
+    head_units: HiddenLayers = (2048, 1024),
     normalization: Normalization | None = None,
-    dropout_rate: Rate = 0.5,
+    dropout_rate: ShareBelowOne = 0.5,
     seed: int,
     name: str = "head",
 ) -> Tensor:
@@ -72,7 +72,7 @@ def simple_multiclass(
     num_outputs: int = 5,
     *,
     normalization: Normalization | None = None,
-    dropout_rate: Rate = 0.5,
+    dropout_rate: ShareBelowOne = 0.5,
     seed: int,
     name: str = "head",
 ) -> Tensor:

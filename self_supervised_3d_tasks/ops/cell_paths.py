@@ -4,8 +4,9 @@ import itertools
 from collections.abc import Sequence
 
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.limits import Few
 
-Cell = tuple[int, int]
+Cell = tuple[Few, Few]
 
 _U = ((0, 0), (1, 0), (2, 0), (2, 1), (2, 2), (1, 2), (0, 2))
 PATHS: dict[str, tuple[Cell, ...]] = {"u": _U, "spiral": (*_U, (0, 1))}

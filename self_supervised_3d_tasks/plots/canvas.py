@@ -6,6 +6,8 @@ colours are those of Okabe and Ito (2008), which colour-blind readers can tell a
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +16,10 @@ from typing import TypeAlias
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
-from self_supervised_3d_tasks.files.atomic import atomic_write
+from self_supervised_3d_tasks.files.atomic import atomic_write_bytes
+from self_supervised_3d_tasks.files.paths import escaped
 
-matplotlib, figures = lazy.load("matplotlib"), lazy.load("matplotlib.figure")
+matplotlib, figures, texts = map(lazy.load, ("matplotlib", "matplotlib.figure", "matplotlib.text"))
 # Strings, as the library is imported when the first figure is drawn.
 Axes: TypeAlias = "matplotlib.axes.Axes"
 Figure: TypeAlias = "matplotlib.figure.Figure"
@@ -44,6 +47,7 @@ STYLE = {
     "lines.linewidth": 1.4,
     "legend.frameon": False,
     "legend.fontsize": 8,
+    "text.parse_math": False,  # a "$" in the name of a scan or class is no formula
 }
 
 
@@ -60,8 +64,13 @@ def figure(path: Path, width: float, height: float, *, layout: str | None = None
     with matplotlib.rc_context(STYLE):
         canvas = figures.Figure((width, height), dpi=DPI, layout=layout)
         yield canvas
-        with atomic_write(path) as temporary:
-            canvas.savefig(temporary, format="png")
+        for text in canvas.findobj(texts.Text):
+            text.set_text(escaped(text.get_text()))
+        picture = io.BytesIO()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # an empty box says as much
+            canvas.savefig(picture, format="png")
+        atomic_write_bytes(path, picture.getbuffer())
 
 
 @contextmanager

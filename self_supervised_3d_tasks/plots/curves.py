@@ -128,6 +128,23 @@ def loss_curves(path: Path, history: Sequence[Mapping[str, object]]) -> None:
         _finish(figure, axes)
 
 
+def learning_rate(path: Path, phases: Sequence[np.ndarray]) -> None:
+    """Draw the learning rate over the steps of a training, and a dotted line where a phase begins.
+
+    Args:
+        path: PNG file.
+        phases: The learning rate of each step, ``(steps,)``, of each phase.
+    """
+    rates = np.concatenate([*phases, [np.nan]])[:-1]
+    with canvas.chart(path, 5.4, 2.4) as (figure, axes):
+        if len(rates):
+            axes.step(np.arange(len(rates)), rates, where="post", color=canvas.BLUE)
+            for begin in np.cumsum([len(phase) for phase in phases])[:-1]:
+                axes.axvline(begin, color=canvas.GREY, linestyle=":")
+            axes.set_ylim(bottom=0)
+        axes.set(xlabel="Step", ylabel="Learning rate")
+
+
 def _look(name: str, number: int) -> tuple[str, str]:
     if name in canvas.MODE_COLOURS:
         return canvas.MODE_COLOURS[name], "-"

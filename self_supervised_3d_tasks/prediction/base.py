@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.data.cases import Case, Labels, find_cases
 from self_supervised_3d_tasks.data.folders import index
@@ -89,7 +91,7 @@ class Predictor(ABC):
             target: What to write.
             overlay: Also write pictures, for masks only.
             probabilities: Also write the probabilities of all classes, for masks only.
-            resume: Leave out scans that were predicted already.
+            resume: Leave out scans of which everything that is asked for exists.
 
         Raises:
             UserError: The only input cannot be read or does not fit, or an output exists already.
@@ -101,8 +103,17 @@ class Predictor(ABC):
         """Return each scan with the file for its prediction, whether that exists or not."""
 
     @abstractmethod
-    def plan(self, source: Path, target: Path, *, resume: bool = False) -> Plan:
+    def plan(
+        self, source: Path, target: Path, *, overlay: bool = False, probabilities: bool = False, resume: bool = False
+    ) -> Plan:
         """Return what will be predicted; headers are checked, no voxel is read.
+
+        Args:
+            source: As for `predict_path`.
+            target: What will be written.
+            overlay: Pictures too.
+            probabilities: Files of probabilities too.
+            resume: Leave out scans of which everything that is asked for exists.
 
         Raises:
             UserError: The only header cannot be read or does not fit the models, or an output exists already.
@@ -118,6 +129,10 @@ class Predictor(ABC):
             target: Where the predictions are.
             failures: Takes up the scans whose masks cannot be compared.
         """
+
+    def place(self, source: Path, target: Path) -> Path:
+        """Return the folder in which everything is written."""
+        return target.parent
 
     def is_many(self, source: Path) -> bool:
         """Return whether an input is a folder of scans, an index, or part of an archive; a series of slices is not."""
@@ -159,6 +174,15 @@ class Predictor(ABC):
         if formats.suffix_of(source) not in self.suffixes:
             raise UserError(f"{source}: expected an image like those it was trained on ({', '.join(self.suffixes)})")
         return [Case(name=formats.stem_of(source), image=source, mask=None, subject=formats.stem_of(source))]
+
+    def check_numbers(self, probabilities: np.ndarray) -> None:
+        """Raise `UserError` where a probability is none, which the likeliest class would hide."""
+        if not np.isfinite(probabilities).all():
+            models = ", ".join(str(member.path) for member in self.members)
+            raise UserError(
+                f"{models}: gives NaN instead of probabilities, because a number on the way became too large; check "
+                "the values of the scan, or predict with another job (--job)"
+            )
 
     def checked(self, jobs: Iterable[tuple[Case, Path]], source: Path) -> Plan:
         """Return the plan of those jobs whose headers fit every model."""

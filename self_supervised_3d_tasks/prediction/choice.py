@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 
 from self_supervised_3d_tasks.errors import UserError, nearest
-from self_supervised_3d_tasks.files.json_files import read_json
+from self_supervised_3d_tasks.files.run_files import JobScores
 from self_supervised_3d_tasks.files.run_folder import RunFolder
-from self_supervised_3d_tasks.scores.statistics import BASELINE
+from self_supervised_3d_tasks.scores.statistics import BASELINE, MODES
 
-_NAME = re.compile(r"([\d.]+)_([a-z]+)_(\d+)")  # as `finetuning.job.Job.name` has it
+MAX_NAMED = 10
+_NAME = re.compile(rf"(\d[\d.e-]*)_({'|'.join(MODES)})_(\d+)")  # as `finetuning.job.Job.name` has it
 
 
 class FinishedJob(NamedTuple):
@@ -34,16 +36,34 @@ class FinishedJob(NamedTuple):
 
 
 def finished_jobs(run: Path) -> list[FinishedJob]:
-    """Return the finished jobs of a run, sorted by name; `UserError` where there is none."""
-    jobs = []
-    for path in sorted(RunFolder(run).jobs.glob(f"*/{RunFolder.scores}")):
-        match = _NAME.fullmatch(path.parent.name)
-        if match and RunFolder(path.parent).model.exists():
-            loss = read_json(path)["best_val_loss"]
-            jobs.append(FinishedJob(path.parent.name, float(match[1]), match[2], loss))
+    """Return the finished jobs of a run, sorted by name, and warn of what else lies among them.
+
+    Raises:
+        UserError: No job has finished, or the scores of one cannot be read.
+    """
+    jobs, foreign = [], []
+    for path in sorted(RunFolder(run).jobs.iterdir()):
+        folder, parsed = RunFolder(path), _parsed(path.name)
+        if parsed is None and not path.name.startswith("."):
+            foreign.append(path.name)
+        elif parsed and folder.scores.exists() and folder.model.exists():
+            jobs.append(FinishedJob(path.name, *parsed, folder.read(RunFolder.scores, JobScores).best_val_loss))
+    if foreign:
+        shown = ", ".join(map(repr, foreign[:MAX_NAMED])) + (", …" if len(foreign) > MAX_NAMED else "")
+        logging.warning("%s: %s: no folders of jobs; they are left out", RunFolder(run).jobs, shown)
     if not jobs:
         raise UserError(f"{run}: no job has finished; run finetune.py with --resume")
     return jobs
+
+
+def _parsed(name: str) -> tuple[float, str] | None:
+    """Return label fraction and mode of the folder of a job; None for any other name."""
+    match = _NAME.fullmatch(name)
+    try:
+        percent = float(match[1]) if match else 0.0
+    except ValueError:
+        return None
+    return (percent, match[2]) if match and name == f"{percent:03g}_{match[2]}_{int(match[3])}" else None
 
 
 def chosen(run: Path, job: str | None, ensemble: str | None) -> tuple[list[str], str]:

@@ -42,44 +42,55 @@ class MaskPredictor(Predictor):
         """Write one mask per scan, with ``overlay`` also a picture of it on the scan.
 
         The picture is ``<name>.png``, or ``<name>_overlay.png`` where the mask has that name; ``probabilities`` are
-        ``<name>_probabilities`` and written before the mask, so that a mask says that its scan is done.
+        ``<name>_probabilities`` and written before the mask. With ``resume`` a mask of before stays as it is, unless
+        its probabilities are missing, and is drawn where its picture is.
         """
-        plan = self.plan(source, target, resume=resume)
-        masks = {path for _, path in self.outputs(source, target)}
-        if overlay:
-            _check_free("--overlay", "picture", masks, map(_picture, masks))
-        if probabilities:
-            files = [probability_files.path_of(path, self._header(case)) for case, path in plan.jobs]
-            _check_free("--probabilities", "file of probabilities", masks, files)
-            if not resume and (existing := [path for path in files if path.exists()]):
-                raise UserError(f"{existing[0]}: exists already; choose another OUTPUT, or write it anew with --resume")
+        plan = self.plan(source, target, overlay=overlay, probabilities=probabilities, resume=resume)
         self._say_what_masks_hold([case for case, _ in plan.jobs])
         self._tell_of_voxels([case for case, _ in plan.jobs])
         for case, path in plan.jobs:
             done = False
             with plan.failures.of(case):
-                self._predict(case, path, overlay, probabilities)
+                self._write(case, path, overlay, probabilities)
                 done = True
             if done:
                 yield path
         plan.failures.tell()
 
-    def plan(self, source: Path, target: Path, *, resume: bool = False) -> Plan:
-        """Return each scan with the path of its mask."""
+    def plan(
+        self, source: Path, target: Path, *, overlay: bool = False, probabilities: bool = False, resume: bool = False
+    ) -> Plan:
+        """Return each scan of which something is missing with the path of its mask."""
         jobs = self.outputs(source, target)
         for case, path in jobs:
             if path.exists() and any(path.samefile(image) for image in case.images):
                 raise UserError(f"{path}: is the scan itself; choose another OUTPUT for its mask")
-        existing = [path for _, path in jobs if path.exists()]
+        masks = {path for _, path in jobs}
+        if overlay:
+            _check_free("--overlay", "picture", masks, map(_picture, masks))
+        existing = [path for path in sorted(masks) if path.exists()]
         if existing and not resume:
             raise UserError(f"{existing[0]}: exists already; choose another OUTPUT, or go on behind it with --resume")
-        return self.checked([(case, path) for case, path in jobs if path not in existing], source)
+        plan = self.checked(
+            [(case, path) for case, path in jobs if not _is_whole(path, overlay, probabilities)], source
+        )
+        if probabilities:
+            files = [probability_files.path_of(path, self._header(case)) for case, path in plan.jobs]
+            _check_free("--probabilities", "file of probabilities", masks, files)
+            if not resume and (existing := [path for path in files if path.exists()]):
+                raise UserError(f"{existing[0]}: exists already; choose another OUTPUT, or write it anew with --resume")
+        return plan
+
+    def place(self, source: Path, target: Path) -> Path:
+        """Return the output if it is a folder, else the folder of the one mask."""
+        is_folder = self.is_many(source) or target.is_dir() or not formats.suffix_of(target)
+        return target if is_folder else target.parent
 
     def outputs(self, source: Path, target: Path) -> list[tuple[Case, Path]]:
         """Return each scan with the path of its mask."""
         cases = self.cases(source, target)
         given = formats.suffix_of(target)
-        if self.is_many(source) or target.is_dir() or not given:
+        if self.place(source, target) == target:
             return [(case, target / f"{case.name}{formats.of(case.image).MASK_SUFFIXES[0]}") for case in cases]
         (case,) = cases
         allowed = formats.of(case.image).MASK_SUFFIXES
@@ -104,7 +115,17 @@ class MaskPredictor(Predictor):
             rows += self.task.case_scores(case, labels, mask.array, occurring, mask.spacing)
         return rows
 
-    def _predict(self, case: Case, path: Path, overlay: bool, probabilities: bool) -> None:
+    def _write(self, case: Case, path: Path, overlay: bool, probabilities: bool) -> None:
+        """Write what is missing of a scan."""
+        if _is_whole(path, False, probabilities):
+            mask = formats.read_mask(path, self.experiment.rank).array
+        else:
+            mask = self._predict(case, path, probabilities)
+        if overlay:
+            self.task.draw(_picture(path), self._read(case), mask, case.name)
+
+    def _predict(self, case: Case, path: Path, probabilities: bool) -> np.ndarray:
+        """Write a mask and, where asked for, the probabilities; return the mask."""
         volume = self._read(case)
         header = volume.header
         scans = [inference.PreparedScan.of(volume, group.experiment.preprocessing) for group in self.groups]
@@ -119,10 +140,8 @@ class MaskPredictor(Predictor):
             mask = inference.labels_of(pieces, shape)
         if self.largest:
             mask = keep_largest(mask, self.largest)
-        path.parent.mkdir(parents=True, exist_ok=True)
         formats.write_mask(path, mask, reference=header.path)
-        if overlay:
-            self.task.draw(_picture(path), self._read(case), mask, case.name)
+        return mask
 
     def _pieces(self, scans: Sequence[inference.PreparedScan]) -> Iterator[inference.Piece]:
         """Yield the mean probabilities of all models, given a scan as each group of them sees it."""
@@ -132,8 +151,12 @@ class MaskPredictor(Predictor):
             for group, scan in zip(self.groups, scans, strict=True)
         ]
         if len(predictions) == 1:
-            return predictions[0][1]
-        return inference.mean_pieces(predictions, scans[0].shape, num_classes)
+            pieces = predictions[0][1]
+        else:
+            pieces = inference.mean_pieces(predictions, scans[0].shape, num_classes)
+        for place, values in pieces:
+            self.check_numbers(values)
+            yield place, values
 
     def _read(self, case: Case) -> Volume:
         return formats.read_channels(case.images, self.experiment.rank)
@@ -177,6 +200,16 @@ def _copied(pieces: Iterator[inference.Piece], array: np.ndarray) -> Iterator[in
     for place, values in pieces:
         array[place] = values
         yield place, values
+
+
+def _is_whole(mask: Path, overlay: bool, probabilities: bool) -> bool:
+    """Return whether everything exists that is asked for; a killed run may have written only some of it."""
+    files = [mask.exists()]
+    if overlay:
+        files.append(_picture(mask).exists())
+    if probabilities:
+        files.append(probability_files.find(mask) is not None)
+    return all(files)
 
 
 def _picture(mask: Path) -> Path:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from self_supervised_3d_tasks import inference
 from self_supervised_3d_tasks.downstream import task_of
 from self_supervised_3d_tasks.errors import UserError
@@ -15,6 +17,7 @@ from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.models import load_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
+from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.prediction.choice import chosen
 
 
@@ -35,6 +38,11 @@ class Member:
     reason: str
     experiment: FinetuneExperiment
     model: Any
+
+    @property
+    def path(self) -> Path:
+        """The file of the model."""
+        return RunFolder(self.run).job(self.name).model
 
     def predict(self, mirror: Sequence[int]) -> inference.Predict:
         """Return the function from a batch of prepared images to probabilities, averaged over flips of some axes."""
@@ -76,7 +84,27 @@ def load_members(run: Path, job: str | None, ensemble: str | None, overrides: Se
     experiment = load_experiment("finetune", folder.config, overrides)
     pretrained.warn_of_preparation(experiment, str(run))
     names, reason = chosen(run, job, ensemble)
-    return [Member(run, name, reason, experiment, load_model(folder.job(name).model)) for name in names]
+    return [Member(run, name, reason, experiment, _load(folder.job(name).model, experiment)) for name in names]
+
+
+def _load(path: Path, experiment: FinetuneExperiment) -> Any:
+    """Return the model of a job; `UserError` if it is not one of this run, or cannot predict."""
+    model = load_model(path)
+    shape = experiment.input_shape
+    outputs = (*(shape[:-1] if experiment.task == "segmentation" else ()), experiment.num_classes)
+    for what, received, expected in (("images", model.input_shape, shape), ("outputs", model.output_shape, outputs)):
+        if received != (None, *expected):
+            raise UserError(
+                f"{path}: expected a model with {what} {expected}, as config.json of the run says, received "
+                f"{received}; put the model of this run back, or leave out --set data_dim and num_classes"
+            )
+    for variable in model.variables:
+        if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+            raise UserError(
+                f"{path}: expected weights that are numbers, but {variable.path} has NaN or infinite ones; predict "
+                "with another job (--job), or train this one again"
+            )
+    return model
 
 
 def check_agreement(members: Sequence[Member]) -> None:

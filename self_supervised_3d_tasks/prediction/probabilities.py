@@ -16,8 +16,18 @@ nib = lazy.load("nibabel")
 
 def path_of(mask: Path, scan: Header) -> Path:
     """Return where the probabilities of a mask go: a NIfTI file where voxels have a place in space, else an array."""
-    suffix = ".npy" if scan.affine is None else ".nii.gz"
-    return mask.with_name(f"{formats.stem_of(mask)}_probabilities{suffix}")
+    return _paths(mask)[scan.affine is None]
+
+
+def find(mask: Path) -> Path | None:
+    """Return the file of the probabilities of a mask, None where there is none."""
+    return next((path for path in _paths(mask) if path.exists()), None)
+
+
+def _paths(mask: Path) -> tuple[Path, Path]:
+    """Return the two places where `path_of` may put the probabilities of a mask."""
+    of_volume, of_array = (f"{formats.stem_of(mask)}_probabilities{suffix}" for suffix in (".nii.gz", ".npy"))
+    return mask.with_name(of_volume), mask.with_name(of_array)
 
 
 def write_probabilities(path: Path, probabilities: np.ndarray, scan: Header) -> None:
@@ -30,7 +40,7 @@ def write_probabilities(path: Path, probabilities: np.ndarray, scan: Header) -> 
         scan: Header of the scan.
     """
     with atomic_write(path) as temporary:
-        if path.suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             np.save(temporary, probabilities, allow_pickle=False)
             return
         stored, affine = probabilities, scan.affine

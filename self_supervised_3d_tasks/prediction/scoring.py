@@ -47,7 +47,7 @@ class Scoring:
         Raises:
             UserError: There is one scan alone, a mask or label is missing, or the file of scores exists already.
         """
-        experiment, labels = predictor.experiment, labels.expanduser()
+        experiment = predictor.experiment
         if not predictor.is_many(source):
             raise UserError("--scores: scores are those of a folder of scans; give the folder as INPUT")
         archive, table = experiment.layout.labels == "archive", None
@@ -76,7 +76,7 @@ class Scoring:
     @property
     def path(self) -> Path:
         """``scores.csv`` in the folder of masks, or ``<name>_scores.csv`` beside the table ``<name>.csv``."""
-        is_table = self.target.suffix == ".csv"
+        is_table = self.target.suffix.lower() == ".csv"
         return self.target.with_name(f"{self.target.stem}_scores.csv") if is_table else self.target / "scores.csv"
 
     def write(self) -> list[str]:

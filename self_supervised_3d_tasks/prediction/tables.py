@@ -24,11 +24,7 @@ class TablePredictor(Predictor):
         self, source: Path, target: Path, *, overlay: bool = False, probabilities: bool = False, resume: bool = False
     ) -> Iterator[Path]:
         """Write the table at once, when all images are predicted; ``resume`` adds what it does not have yet."""
-        if overlay:
-            raise UserError(f"--overlay: this model gives {self.task.ANSWER}, so that there is no mask to draw")
-        if probabilities:
-            raise UserError("--probabilities: the table has them in any case; leave it out")
-        plan = self.plan(source, target, resume=resume)
+        plan = self.plan(source, target, overlay=overlay, probabilities=probabilities, resume=resume)
         rows = list(self._new_rows([case for case, _ in plan.jobs], plan.failures))
         if rows:
             write_table(target, self.task.columns.of_images, [*self._rows(target), *rows])
@@ -36,9 +32,15 @@ class TablePredictor(Predictor):
             yield target
         plan.failures.tell()
 
-    def plan(self, source: Path, target: Path, *, resume: bool = False) -> Plan:
+    def plan(
+        self, source: Path, target: Path, *, overlay: bool = False, probabilities: bool = False, resume: bool = False
+    ) -> Plan:
         """Return each image with the path of the table; with ``resume`` without those that the table has."""
-        if target.is_dir() or target.suffix != ".csv":
+        if overlay:
+            raise UserError(f"--overlay: this model gives {self.task.ANSWER}, so that there is no mask to draw")
+        if probabilities:
+            raise UserError("--probabilities: the table has them in any case; leave it out")
+        if target.is_dir() or target.suffix.lower() != ".csv":
             raise UserError(f"{target}: this model gives {self.task.ANSWER}; OUTPUT must be a file that ends in .csv")
         if target.exists() and not resume:
             raise UserError(f"{target}: exists already; choose another OUTPUT, or add to it with --resume")
@@ -71,23 +73,27 @@ class TablePredictor(Predictor):
         """Yield a line per image that can be read; images are read one batch at a time, and once for all models."""
         size = self.experiment.batch_size
         for batch in (cases[first : first + size] for first in range(0, len(cases), size)):
-            names: list[str] = []
+            read: list[Case] = []
             images: list[list[np.ndarray]] = [[] for _ in self.groups]
             for case in batch:
                 with failures.of(case):
                     volume = formats.read_channels(case.images, self.experiment.rank)
                     prepared = [group.experiment.preprocessing.image(volume) for group in self.groups]
-                    names.append(_line_name(case))
+                    read.append(case)
                     for seen, image in zip(images, prepared, strict=True):
                         seen.append(image)
-            if names:
+            if read:
                 outputs = sum(
                     group.weight * self.task.activated(group.predict, seen)
                     for group, seen in zip(self.groups, images, strict=True)
                 )
                 prediction, probabilities = self.task.decode(outputs)
-                lines = zip(names, self.task.answers_of(prediction), probabilities, strict=True)
-                yield from ([name, *answer, *(f"{value:.6g}" for value in values)] for name, answer, values in lines)
+                rows = []
+                for case, answer, values in zip(read, self.task.answers_of(prediction), probabilities, strict=True):
+                    with failures.of(case):
+                        self.check_numbers(values)
+                        rows.append([_line_name(case), *answer, *(f"{value:.6g}" for value in values)])
+                yield from rows
 
     def _rows(self, target: Path) -> list[list[str]]:
         """Return the lines of a table that was begun, none of one that was not."""

@@ -7,8 +7,7 @@ volumes as PNG, for the 2D tasks.
 """
 
 import gzip
-import os
-import tempfile
+import io
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,10 @@ from tqdm import tqdm
 
 from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.atomic import atomic_write
+from self_supervised_3d_tasks.files import lock
+from self_supervised_3d_tasks.files.atomic import atomic_folder, atomic_write_bytes
 from self_supervised_3d_tasks.files.json_files import read_json, write_json
+from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.preparation import _synthetic_brain as brain
 
 nib = lazy.load("nibabel")
@@ -85,7 +86,12 @@ def prepare(output: Path, options: Options) -> None:
     Raises:
         UserError: ``output`` holds anything else or cannot be written, or nilearn is not installed.
     """
-    output = output.expanduser().resolve()
+    output = as_path(output).resolve()
+    with lock.beside(output, "wait until it has ended, or choose another --output"):
+        _prepare(output, options)
+
+
+def _prepare(output: Path, options: Options) -> None:
     if _is_complete(output, options):
         logging.info("%s: this cohort is there already", output)
         return
@@ -94,23 +100,14 @@ def prepare(output: Path, options: Options) -> None:
             f"{output}: expected a new or empty folder, but it holds something else than this complete "
             "cohort; remove it or choose another --output"
         )
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent)
-    except OSError as error:
-        raise UserError(f"{output}: cannot be made here ({error}); choose another --output") from error
-    with scratch:
-        cohort = Path(scratch.name) / output.name
+    with atomic_folder(output) as cohort:
         _write_cohort(cohort, options)
-        if output.exists():
-            output.rmdir()  # empty, as checked above
-        os.replace(cohort, output)
 
 
 def _write_cohort(folder: Path, options: Options) -> None:
     spacing = brain.FIELD_OF_VIEW / options.size
     template = brain.load_template(spacing)
-    for paths, seed in tqdm(_files(options), desc="demo cohort", unit="scan"):
+    for paths, seed in tqdm(_files(options), desc="demo cohort", unit="scan", disable=None):
         rng = np.random.default_rng(seed)
         array, labels, affine = brain.make_subject(template, options.size, options.channels, rng)
         grey = np.uint8(np.round(array[..., 0] * (255 / array[..., 0].max())))
@@ -121,7 +118,7 @@ def _write_cohort(folder: Path, options: Options) -> None:
                 _write_picture(folder / _slice_path(path, index), shown[:, :, index])
     names = ", ".join(brain.CHANNEL_NAMES[: options.channels])
     text = README.format(**options.model_dump() | {"channels": names, "spacing": spacing})
-    (folder / "README.txt").write_text(text, encoding="utf-8")
+    atomic_write_bytes(folder / "README.txt", text.encode())
     write_json(folder / MANIFEST, options.model_dump())
 
 
@@ -162,9 +159,9 @@ def _write_picture(path: Path, plane: np.ndarray) -> None:
     """Write a plane ``(x, y)`` as a grey picture with x to the right and y up."""
     from PIL import Image
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as temporary:
-        Image.fromarray(np.ascontiguousarray(plane.T[::-1].astype(np.uint8))).save(temporary, format="PNG")
+    picture = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(plane.T[::-1].astype(np.uint8))).save(picture, format="PNG")
+    atomic_write_bytes(path, picture.getbuffer())
 
 
 def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
@@ -172,5 +169,4 @@ def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     image.header.set_xyzt_units("mm")
     image.set_qform(affine, code="scanner")
     image.set_sform(affine, code="scanner")
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))
+    atomic_write_bytes(path, gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))

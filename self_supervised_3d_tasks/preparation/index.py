@@ -18,7 +18,9 @@ from self_supervised_3d_tasks.data.folders import masks, naming, trees
 from self_supervised_3d_tasks.data.folders.subjects import subjects_of
 from self_supervised_3d_tasks.data.folders.trees import Place, Tree
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.atomic import atomic_write
+from self_supervised_3d_tasks.files import lock
+from self_supervised_3d_tasks.files.atomic import atomic_write_bytes
+from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.files.tables import encode_table
 
 SOURCE = "FOLDER"
@@ -50,7 +52,7 @@ def prepare(source: Path, output: Path, options: Options) -> None:
     Raises:
         UserError: There is no scan, no case has the channels, or ``output`` exists with another content.
     """
-    source, output = (Path(os.path.abspath(path.expanduser())) for path in (source, output))
+    source, output = (Path(os.path.abspath(as_path(path))) for path in (source, output))
     if output.suffix.lower() != ".csv":
         raise UserError(f"{output}: expected the name of a CSV file, such as index.csv; choose another --output.")
     found = _Cases(source, options)
@@ -58,12 +60,12 @@ def prepare(source: Path, output: Path, options: Options) -> None:
     left_out = [(os.path.relpath(path, source), reason) for path, reason in sorted(found.left_out.items())]
     beside = output.with_name(f"{output.stem}_left_out.csv")
     tables = {beside: encode_table(("file", "why"), left_out), output: encode_table(rows[0], rows[1:])}
-    for path, text in tables.items():
-        if path.exists() and path.read_bytes() != text:
-            raise UserError(f"{path}: exists with another content; remove it, or choose another --output.")
-    for path, text in tables.items():
-        with atomic_write(path) as temporary:
-            temporary.write_bytes(text)
+    with lock.beside(output, "wait until it has ended, or choose another --output"):
+        for path, text in tables.items():
+            if path.exists() and path.read_bytes() != text:
+                raise UserError(f"{path}: exists with another content; remove it, or choose another --output.")
+        for path, text in tables.items():
+            atomic_write_bytes(path, text)
     named = ", ".join(f"{count} {reason}" for reason, count in Counter(reason for _, reason in left_out).most_common())
     logging.info("%s: %s", output, found.summary(rows))
     if left_out:
@@ -81,10 +83,6 @@ class _Cases:
         if not tree.files:
             raise UserError(f"{source}: holds no {' or '.join(formats.suffixes())} files. Check the path.")
         self.left_out = {path: reason for path, reason in tree.left_out if reason != trees.MASKS}
-        for place, path in list(tree.files.items()):
-            if any("\ud800" <= letter <= "\udfff" for letter in os.fspath(path)):
-                self.left_out[path] = "names that are no UTF-8 text"
-                del tree.files[place]
         beside = naming.masks_beside(tree.files)
         if options.label_stem:
             ends = (place for place in tree.files if place.stem.endswith(options.label_stem))
@@ -175,7 +173,7 @@ class _Cases:
         """Return the masks in folders of their own."""
         folders = dict(tree.mask_folders)
         if self.options.label_dir:
-            folders = {tree.root: Path(os.path.abspath(os.path.expanduser(self.options.label_dir)))}
+            folders = {tree.root: Path(os.path.abspath(as_path(self.options.label_dir)))}
         elif not folders:
             beside = [tree.root.with_name(name) for name in naming.mask_folders_of(tree.root.name)]
             folders = {tree.root: next(filter(Path.is_dir, beside))} if any(map(Path.is_dir, beside)) else {}

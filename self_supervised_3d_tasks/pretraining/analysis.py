@@ -16,10 +16,11 @@ from self_supervised_3d_tasks.analysis import report, restoration
 from self_supervised_3d_tasks.analysis.codes import contrastive_probe, embed, similarities
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import registry
+from self_supervised_3d_tasks.experiment import bases, registry
 from self_supervised_3d_tasks.experiment.load import load_experiment
-from self_supervised_3d_tasks.files.json_files import read_json, write_json
+from self_supervised_3d_tasks.files.json_files import write_json
 from self_supervised_3d_tasks.files.models import load_model
+from self_supervised_3d_tasks.files.run_files import PretrainingSplit
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.pretraining.plan import Plan, plan
@@ -54,14 +55,16 @@ def analyse(folder: RunFolder, sample: Sample) -> str:
     Raises:
         UserError: It is not the folder of a finished pretraining of a task with a decoder, or scans cannot be read.
     """
-    plan = _finished_plan(folder)
+    plan, state = _finished_plan(folder), read_state(folder)
+    if state is None or state.best is None:
+        raise UserError(f"{folder.state}: names no weights of a finished training; restore it from a copy")
     training.set_precision(plan.experiment.mixed_precision)
     cases = plan.validation if sample.data_dir is None else _other_cases(plan, sample.data_dir)
     found, mean_of = _measure(plan, load_model(folder.encoder_decoder), cases, sample)
     alike, probe = similarities(found.codes), contrastive_probe(found.codes, seed=sample.seed)
     numbers = report.numbers(alike, probe, found.scans)
     source = "validation scans" if sample.data_dir is None else f"scans of {Path(sample.data_dir).name}"
-    task, epoch, images = plan.algorithm.name, read_state(folder).best.epoch, len(found.codes)
+    task, epoch, images = plan.algorithm.name, state.best.epoch, len(found.codes)
 
     plots.similarity_histogram(folder.analysis / "similarity.png", *alike)
     points = embed(found.codes.reshape(-1, found.codes.shape[-1]), seed=sample.seed)
@@ -121,7 +124,7 @@ def _finished_plan(folder: RunFolder) -> Plan:
     path = folder.path
     if not folder.config.is_file():
         raise UserError(f"{path}: no config.json here: expected the run folder of a pretraining, as train.py prints it")
-    if "data_dir_train" in read_json(folder.config):
+    if "data_dir_train" in bases.read(folder.config)[0]:
         raise UserError(f"{path}: the run folder of a finetuning; give that of the pretraining before it")
     experiment = load_experiment("train", folder.config)
     able = [task for task in registry.known("algorithm") if issubclass(registry.algorithm(task), RestoringAlgorithm)]
@@ -130,15 +133,15 @@ def _finished_plan(folder: RunFolder) -> Plan:
         raise UserError(f"{path}: pretrained with {experiment.algorithm}, which has no decoder; {tasks}")
     if not folder.is_finished:
         raise UserError(f"{path}: this pretraining has not finished; continue it with train.py --resume")
-    found, split = plan(experiment), read_json(folder.split)
+    found, split = plan(experiment), folder.read(RunFolder.split, PretrainingSplit)
     cases = {case.name: case for case in (*found.train, *found.validation)}
-    missing = [name for name in (*split["train"], *split["validation"]) if name not in cases]
+    missing = [name for name in (*split.train, *split.validation) if name not in cases]
     if missing:
         raise UserError(
             f"{experiment.data_dir}: {len(missing)} scans of {folder.split} are not there any more, the first "
             f"is {missing[0]!r}; put them back"
         )
-    return replace(found, **{part: [cases[name] for name in split[part]] for part in ("train", "validation")})
+    return replace(found, **{part: [cases[name] for name in getattr(split, part)] for part in ("train", "validation")})
 
 
 def _other_cases(plan: Plan, data_dir: str) -> list[Case]:

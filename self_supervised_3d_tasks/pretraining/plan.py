@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
 
 from self_supervised_3d_tasks.algorithms.base import Algorithm
 from self_supervised_3d_tasks.algorithms.kinds import TurningAlgorithm
 from self_supervised_3d_tasks.data import splits
 from self_supervised_3d_tasks.data.cases import Case
+from self_supervised_3d_tasks.data.preparing.spacing import warn_of_grids
+from self_supervised_3d_tasks.data.store.volumes import check_case
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import build
+from self_supervised_3d_tasks.experiment import build, network_size
 from self_supervised_3d_tasks.experiment.keys import TrainExperiment
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models.encoders import keras_applications
+from self_supervised_3d_tasks.models.rematerialization import rematerialize
 from self_supervised_3d_tasks.pretraining.axes import unlike_axes
-from self_supervised_3d_tasks.pretraining.scans import find_scans
+from self_supervised_3d_tasks.pretraining.scans import find_scans, read_scans
 
 
 @dataclass(frozen=True)
@@ -38,25 +43,60 @@ class Plan:
     scans_per_step: int
     steps_per_epoch: int
 
+    @property
+    def parts(self) -> dict[str, list[Case]]:
+        """The scans of each part of the split."""
+        return {"training": self.train, "validation": self.validation}
+
     def check_headers(self) -> None:
-        """Raise `UserError` for the first scan whose header does not fit the experiment; no voxel is read."""
-        build.check_headers(self.experiment, [*self.train, *self.validation])
+        """Raise `UserError` for scans whose headers stop the run; no voxel is read."""
+        preprocessing = self.experiment.preprocessing
+        check = functools.partial(check_case, preprocessing=preprocessing, num_classes=None)
+        found = [build.usable(self.experiment, cases, check, part) for part, cases in self.parts.items()]
+        warn_of_grids(sum(found, []), preprocessing)
+
+    def check_sample(self) -> str:
+        """Read and prepare a few scans of each part as the run does, and say which; nothing of it is kept.
+
+        Raises:
+            UserError: One of them would stop the run.
+        """
+        with tempfile.TemporaryDirectory(prefix="ss3d-") as folder:
+            apart = self.experiment.model_copy(update={"cache": "memory", "cache_dir": folder})
+            read = [
+                f"{len(read_scans(apart, self.algorithm, build.sample(cases), part).names)} of {len(cases)} {part}"
+                for part, cases in self.parts.items()
+            ]
+        return f"{' and '.join(read)} scans were read and prepared; of the others, the headers"
 
     def build_model(self) -> keras.Model:
         """Return a new pretext model; its layer ``"encoder"`` is what transfers."""
         seed = self.experiment.seed
         encoder = build.make_encoder(self.experiment, self.algorithm.encoder_shape, seed=seed)
+        if self.experiment.remat:
+            rematerialize(encoder, encoder)
         return self.algorithm.make_model(encoder, seed=seed + 10_000)
+
+    def check_network(self) -> None:
+        """Raise `UserError` if the model does not fit into the memory; it is laid out for that, but not made."""
+        update = {"encoder_weights": None} if getattr(self.experiment, "encoder_weights", None) else {}
+        random = replace(self, experiment=self.experiment.model_copy(update=update))
+        network_size.check(self.experiment, random.build_model, self.scans_per_step)
 
     def describe(self, model: keras.Model | None = None) -> str:
         """Return the plan as text.
 
         Args:
-            model: The pretext model, whose parameters are counted; None: one is built for that.
+            model: The pretext model, whose parameters are counted; None: one is built for that, and a sample of the
+                scans is read.
         """
+        sample = [f"sample           {self.check_sample()}"] if model is None else []
+        if model is None:
+            self.check_network()
         model = model or self.build_model()
         encoder = model.get_layer("encoder")
         examples = self.scans_per_step * self.algorithm.sampling.examples_per_scan
+        accumulated = self.experiment.gradient_accumulation_steps
         return "\n".join(
             [
                 f"pretext task     {self.experiment.algorithm}, input {self.experiment.input_shape}, "
@@ -66,7 +106,9 @@ class Plan:
                 f"parameters       {model.count_params():,} model, {encoder.count_params():,} encoder",
                 f"batch            {self.scans_per_step} scans = {examples} examples per step "
                 f"(batch_size {self.experiment.batch_size})",
-                f"steps            {self.steps_per_epoch} per epoch, {self.experiment.epochs} epochs",
+                f"steps            {self.steps_per_epoch} per epoch, {self.experiment.epochs} epochs"
+                + (f"; {accumulated} steps make an update" if accumulated > 1 else ""),
+                *sample,
                 *([f"turns            {said}"] if (said := getattr(self.algorithm, "kept_apart", "")) else []),
             ]
         )
@@ -76,8 +118,8 @@ def plan(experiment: TrainExperiment) -> Plan:
     """List and split the scans and size the steps.
 
     Raises:
-        UserError: The folder or ``encoder_weights`` is missing, there are too few subjects to split, or too few scans
-            meet in a batch or in a part of the split for a task that compares scans.
+        UserError: The folder or ``encoder_weights`` is missing, there are too few subjects to split, too few scans meet
+            in a batch or in a part of the split for a task that compares scans, or the warm-up is too long.
     """
     if weights := getattr(experiment, "encoder_weights", None):
         keras_applications.check_weight_file(weights)
@@ -91,7 +133,8 @@ def plan(experiment: TrainExperiment) -> Plan:
     scans_per_step = math.ceil(experiment.batch_size / algorithm.sampling.examples_per_scan)
     _check_other_scans(algorithm, parts, scans_per_step, experiment.crops_per_scan)
     crops = len(parts["train"]) * experiment.crops_per_scan
-    steps_per_epoch = experiment.steps_per_epoch or math.ceil(crops / scans_per_step)
+    steps_per_epoch = build.steps_per_epoch(experiment, crops, scans_per_step)
+    build.check_warmup(experiment, [experiment.epochs * steps_per_epoch])
     return Plan(experiment, algorithm, **parts, scans_per_step=scans_per_step, steps_per_epoch=steps_per_epoch)
 
 

@@ -15,6 +15,7 @@ from self_supervised_3d_tasks.analysis.restoration import RestorationMonitor
 from self_supervised_3d_tasks.data.seen import record_scans
 from self_supervised_3d_tasks.experiment import build, geometry
 from self_supervised_3d_tasks.files.models import save_model
+from self_supervised_3d_tasks.files.run_files import PretrainingSplit, SeenScans, Task
 from self_supervised_3d_tasks.files.run_folder import RunFolder, environment
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.pretraining import scores as pretext_scores
@@ -23,7 +24,7 @@ from self_supervised_3d_tasks.pretraining.scans import Scans, read_scans
 from self_supervised_3d_tasks.training import batch_statistics
 from self_supervised_3d_tasks.training.callbacks import add_columns
 
-__all__ = ["Plan", "plan", "run"]
+__all__ = ["Plan", "lacking", "plan", "run"]
 
 NUM_PREVIEWS = 3
 NUM_EXAMPLES = 16  # that a task may object to
@@ -42,14 +43,16 @@ def run(plan: Plan, folder: RunFolder) -> None:
         TrainingDiverged: The loss or a weight became NaN or infinite.
     """
     experiment, algorithm = plan.experiment, plan.algorithm
-    train, validation = (read_scans(experiment, algorithm, cases) for cases in (plan.train, plan.validation))
+    train, validation = (read_scans(experiment, algorithm, cases, part) for part, cases in plan.parts.items())
     names = {"train": train.names, "validation": validation.names}
-    folder.pin_json(RunFolder.split, names | {"skipped": train.store.skipped + validation.store.skipped})
+    skipped = train.store.skipped + validation.store.skipped
+    folder.pin(RunFolder.split, names | {"skipped": skipped}, PretrainingSplit)
     folder.write_json(RunFolder.geometry, geometry.record(experiment, train.store.headers + validation.store.headers))
-    folder.pin_json(RunFolder.seen, record_scans({"train": train.store, "validation": validation.store}))
+    folder.pin(RunFolder.seen, record_scans({"train": train.store, "validation": validation.store}), SeenScans)
     if settings := algorithm.settings():
-        folder.pin_json(RunFolder.task, settings)
+        folder.pin(RunFolder.task, settings, Task)
     folder.write_json(RunFolder.environment, environment(seed=experiment.seed))
+    plan.check_network()
     training.set_determinism(experiment.seed, experiment.deterministic)
     training.set_precision(experiment.mixed_precision)
     model = plan.build_model()
@@ -62,6 +65,8 @@ def run(plan: Plan, folder: RunFolder) -> None:
         steps_per_epoch=plan.steps_per_epoch,
         samples_per_step=plan.scans_per_step,
     )
+    rates = build.learning_rates(experiment, [experiment.epochs * plan.steps_per_epoch])
+    plots.learning_rate(folder.plots / "learning_rate.png", rates)
     history = training.fit(
         model,
         data=data,
@@ -69,9 +74,11 @@ def run(plan: Plan, folder: RunFolder) -> None:
         folder=folder,
         monitor=None if isinstance(algorithm, ScheduledAlgorithm) else "val_loss",
         save_every=experiment.save_checkpoint_every_n_epochs,
+        patience=experiment.early_stopping_patience,
         callbacks=_callbacks(plan, model, validation, data.validation, folder),
     )
     kept = training.restore_best(model, folder)
+    logging.info("trained; now the encoder of epoch %d, scores and pictures are written", kept)
     _write_models(plan, model, train, folder)
     plots.loss_curves(folder.plots / "loss.png", history)
     crops = len(validation.names) * (1 if algorithm.sampling.distinct_scans else experiment.crops_per_scan)
@@ -81,6 +88,14 @@ def run(plan: Plan, folder: RunFolder) -> None:
     logging.info("\n%s", pretext_scores.table(scores))
     for warning in pretext_scores.standstill(scores):
         logging.warning("%s", warning)
+
+
+def lacking(plan: Plan, folder: RunFolder) -> list[Path]:
+    """Return what a finished run must hold, does not, and can be made again from its training."""
+    if not folder.state.exists():
+        return []
+    decoder = [folder.encoder_decoder] if isinstance(plan.algorithm, RestoringAlgorithm) else []
+    return [path for path in (folder.encoder, *decoder, folder.pretext_scores) if not path.exists()]
 
 
 def _look_at_examples(scans: Scans, path: Path) -> None:
@@ -104,7 +119,7 @@ def _phase(plan: Plan) -> training.Phase:
 
     def prepare(model: keras.Model) -> None:
         optimizer = build.make_optimizer(experiment, total_steps=experiment.epochs * plan.steps_per_epoch)
-        model.compile(optimizer=optimizer, loss=algorithm.loss, metrics=algorithm.metrics())
+        model.compile(optimizer, loss=algorithm.loss, metrics=algorithm.metrics(), jit_compile=experiment.jit_compile)
 
     return training.Phase(experiment.epochs, prepare)
 

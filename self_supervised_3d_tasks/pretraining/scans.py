@@ -98,13 +98,19 @@ class Scans:
         return Crops(self.experiment.crop_shape, per_scan, self.centres, background)
 
 
-def read_scans(experiment: TrainExperiment, algorithm: Algorithm, cases: Sequence[Case]) -> Scans:
+def read_scans(experiment: TrainExperiment, algorithm: Algorithm, cases: Sequence[Case], part: str = "") -> Scans:
     """Read and prepare scans.
+
+    Args:
+        experiment: Says how they are prepared.
+        algorithm: May look for where crops are centred.
+        cases: The scans.
+        part: The part of the split that they are, for messages.
 
     Raises:
         UserError: A scan cannot be used, and the experiment does not say that such scans are skipped.
     """
-    store = build.make_store(experiment, cases)
+    store = build.make_store(experiment, cases, part=part)
     finder, found = algorithm.sampling.crop_centres, None
     if finder is not None:
         store, found = centres.find(store, finder, experiment.cache_folder, skip=experiment.on_bad_file == "skip")

@@ -30,7 +30,7 @@ def recompute(model: keras.Model, batches: Iterable[Any]) -> int:
     Returns:
         The number of batches.
     """
-    layers = _normalizations(model)
+    layers = normalizations(model)
     if not layers:
         return 0
     running = [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]
@@ -48,12 +48,12 @@ def recompute(model: keras.Model, batches: Iterable[Any]) -> int:
     return passes
 
 
-def _normalizations(layer: keras.Layer) -> list[keras.layers.BatchNormalization]:
+def normalizations(layer: keras.Layer) -> list[keras.layers.BatchNormalization]:
     """Return every batch normalization in a layer or model, at any depth."""
     if isinstance(layer, keras.layers.BatchNormalization):
         return [layer]
     inner = [layer.layer] if isinstance(layer, keras.layers.Wrapper) else getattr(layer, "layers", [])
-    return list(dict.fromkeys(found for part in inner for found in _normalizations(part)))
+    return list(dict.fromkeys(found for part in inner for found in normalizations(part)))
 
 
 @contextlib.contextmanager

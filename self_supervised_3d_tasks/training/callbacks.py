@@ -12,11 +12,13 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
+from self_supervised_3d_tasks import terminal
 from self_supervised_3d_tasks.data.stream.wait_clock import WaitClock
 from self_supervised_3d_tasks.errors import TrainingDiverged
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.training.checkpoints import Row
+from self_supervised_3d_tasks.training.epoch_line import epoch_line
 
 Logs = dict[str, float] | None
 
@@ -45,7 +47,8 @@ class EpochRecorder:
         samples_per_step: Number of scans in a step, for the column ``samples_per_second``.
         clock: Measures the waiting for data, for the column ``wait_share``.
         save: Receives the row when the epoch and its validation are over.
-        progress: Bar over epochs; where it is disabled (no terminal) an epoch gives one line of log instead.
+        epochs: Number of epochs of all phases.
+        progress: Bar over the steps of all epochs, disabled where there is no terminal.
     """
 
     phase: int
@@ -53,6 +56,7 @@ class EpochRecorder:
     samples_per_step: int
     clock: WaitClock
     save: Callable[[Row], object]
+    epochs: int
     progress: tqdm
     _started: float = field(default=0.0, init=False)
     _trained: float = field(default=0.0, init=False)
@@ -67,6 +71,7 @@ class EpochRecorder:
 
     def _begin_epoch(self, epoch: int, logs: Logs = None) -> None:
         self._epoch = epoch + 1
+        self.progress.set_description(f"epoch {self._epoch}/{self.epochs}", refresh=False)
         self._started, self._waited = time.perf_counter(), self.clock.seconds()
 
     def _end_step(self, step: int, logs: Logs = None) -> None:
@@ -74,6 +79,8 @@ class EpochRecorder:
         # is missed.
         self._check("loss", float((logs or {}).get("loss", 0.0)), step + 1)
         self._trained = time.perf_counter()
+        self.progress.update()
+        terminal.check()
 
     def _end_epoch(self, epoch: int, logs: Logs = None) -> None:
         metrics = {name: float(value) for name, value in sorted((logs or {}).items())}
@@ -89,12 +96,8 @@ class EpochRecorder:
             "wait_share": min(max((self.clock.seconds() - self._waited) / trained, 0.0), 1.0),
         }
         self.save(row)
-        losses = {name: f"{row[name]:.4g}" for name in ("loss", "val_loss") if name in row}
-        self.progress.set_postfix(losses, refresh=False)
-        self.progress.update()
-        if self.progress.disable:
-            columns = "  ".join(f"{name} {value:.4g}" for name, value in list(row.items())[2:])
-            logging.info("epoch %d/%d  %s", row["epoch"], self.progress.total, columns)
+        with tqdm.external_write_mode():  # the line stands above the bar
+            logging.info("%s", epoch_line(row, self.epochs))
 
     def _check(self, name: str, value: float, step: int) -> None:
         if not math.isfinite(value):

@@ -10,15 +10,16 @@ import contextlib
 import itertools
 import math
 import warnings
-from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.atomic import TEMPORARY_PREFIX, atomic_write
+from self_supervised_3d_tasks.files.atomic import atomic_write_bytes
 from self_supervised_3d_tasks.files.checksums import checksum
-from self_supervised_3d_tasks.files.json_files import read_json, write_json
+from self_supervised_3d_tasks.files.json_files import write_json
+from self_supervised_3d_tasks.files.models import in_memory
+from self_supervised_3d_tasks.files.run_files import Checkpoint, State
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.files.tables import write_table
 from self_supervised_3d_tasks.lazy import keras
@@ -26,44 +27,7 @@ from self_supervised_3d_tasks.lazy import keras
 Row = dict[str, float]  # one epoch of the history
 # Keras words the one warning that we must not miss, or must not show, like this.
 _OPTIMIZER_SKIPPED = "Skipping variable loading for optimizer"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Weights of one finished epoch: layers and optimizer, a plain Keras ``.weights.h5`` file.
-
-    Attributes:
-        epoch: Number of finished epochs.
-        file: Path relative to the run folder, so that the folder can be moved.
-        sha256: SHA-256 of the file, because Keras loads an altered ``.weights.h5`` without a word.
-    """
-
-    epoch: int
-    file: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class State:
-    """Content of ``state.json``.
-
-    Attributes:
-        phase: Phase of the last finished epoch, counted from 1.
-        steps_per_epoch: Steps that an epoch had; with the epoch it gives the position in the training stream.
-        last: Weights after the last finished epoch.
-        best: Weights with the lowest monitored value, or the last; None until one was finite.
-        best_value: That value; None where nothing is monitored.
-        seeds: State of every seed generator (dropout); `keras.Model.save_weights` leaves them out.
-        history: One row per finished epoch.
-    """
-
-    phase: int
-    steps_per_epoch: int
-    last: Checkpoint
-    best: Checkpoint | None
-    best_value: float | None
-    seeds: list[list[int]]
-    history: list[Row]
+_RESTORE = "put the original back, or start a new run without --resume"
 
 
 def read_state(folder: RunFolder) -> State | None:
@@ -72,23 +36,18 @@ def read_state(folder: RunFolder) -> State | None:
     Raises:
         UserError: ``state.json`` is damaged.
     """
-    if not folder.state.exists():
-        return None
-    content = read_json(folder.state)
-    try:
-        best, last = content["best"], Checkpoint(**content["last"])
-        history = [
-            {name: math.nan if value is None else value for name, value in row.items()} for row in content["history"]
-        ]
-        return State(**content | {"last": last, "best": best and Checkpoint(**best), "history": history})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder.state}: not the state of a training ({error}); delete it to start anew") from error
+    return folder.read(RunFolder.state, State) if folder.state.exists() else None
 
 
 def read_history(folder: RunFolder) -> list[Row]:
     """Return one row per finished epoch of a run folder; `training.fit` says which columns a row has."""
     state = read_state(folder)
-    return state.history if state else []
+    return rows_of(state) if state else []
+
+
+def rows_of(state: State) -> list[Row]:
+    """Return the rows of the history, NaN where a metric is not a number."""
+    return [{name: math.nan if value is None else value for name, value in row.items()} for row in state.history]
 
 
 def write_state(
@@ -113,22 +72,29 @@ def write_state(
     # A new name for every epoch: state.json and the file that it names cannot be replaced in one step.
     epoch, before = int(row["epoch"]), read_state(folder)
     path = folder.weights(epoch)
-    with atomic_write(path) as temporary:
-        model.save_weights(temporary)
-    last = Checkpoint(epoch, path.relative_to(folder.path).as_posix(), checksum(path))
+    atomic_write_bytes(path, in_memory(model.save_weights, path.name))
+    last = Checkpoint(epoch=epoch, file=path.relative_to(folder.path).as_posix(), sha256=checksum(path))
     best, best_value = (before.best, before.best_value) if before else (None, None)
     if monitor is None:
         best = last
     elif math.isfinite(row[monitor]) and (best_value is None or row[monitor] < best_value):
         best, best_value = last, row[monitor]
     seeds = [keras.ops.convert_to_numpy(seed).tolist() for seed in _seed_states(model)]
-    history = [*(before.history if before else []), row]
-    state = State(int(row["phase"]), steps_per_epoch, last, best, best_value, seeds, history)
+    history = [*(rows_of(before) if before else []), row]
     columns = list(dict.fromkeys(itertools.chain(*history)))
     write_table(folder.history, columns, ([row.get(column) for column in columns] for row in history))
     # JSON has no NaN: null marks a metric that is not a number.
     rows = [{name: value if math.isfinite(value) else None for name, value in row.items()} for row in history]
-    write_json(folder.state, asdict(state) | {"history": rows})
+    state = State(
+        phase=int(row["phase"]),
+        steps_per_epoch=steps_per_epoch,
+        last=last,
+        best=best,
+        best_value=best_value,
+        seeds=seeds,
+        history=rows,
+    )
+    write_json(folder.state, state.model_dump(mode="json"))
     _remove_unnamed_weights(folder, state, save_every)
 
 
@@ -152,6 +118,11 @@ def restore_state(model: keras.Model, folder: RunFolder, state: State) -> None:
             f"{len(state.seeds)}; resume with the settings that the training was started with"
         )
     for variable, values in zip(seeds, state.seeds, strict=True):
+        if len(values) != variable.shape[0]:
+            raise UserError(
+                f"{folder.state}: seeds: expected {variable.shape[0]} numbers per generator, received {len(values)}; "
+                f"{_RESTORE}"
+            )
         variable.assign(np.asarray(values, variable.dtype))
 
 
@@ -177,17 +148,18 @@ def _load_weights(
     model: keras.Model, folder: RunFolder, checkpoint: Checkpoint, *, missing_optimizer: Literal["error", "ignore"]
 ) -> None:
     path = folder.path / checkpoint.file
-    restart = f"put the original back, or delete {folder.state} to train from the start"
     if not path.is_file():
-        raise UserError(f"{path}: no such file, though state.json names it; {restart}")
+        raise UserError(f"{path}: no such file, though state.json names it; {_RESTORE}")
     if checksum(path) != checkpoint.sha256:
-        raise UserError(f"{path}: truncated or altered (its SHA-256 is not the one in state.json); {restart}")
+        raise UserError(f"{path}: truncated or altered (its SHA-256 is not the one in state.json); {_RESTORE}")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings(missing_optimizer, message=_OPTIMIZER_SKIPPED)
             model.load_weights(path)
-    except (ValueError, UserWarning) as error:
-        raise UserError(f"{path}: does not fit the model of this experiment ({error}); {restart}") from error
+    # A foreign file can fail in any way inside Keras and HDF5: whatever it is, the user needs the name of the file.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: does not fit the model of this experiment ({reason}); {_RESTORE}") from error
 
 
 def _seed_states(model: keras.Model) -> list[keras.Variable]:
@@ -199,7 +171,6 @@ def _remove_unnamed_weights(folder: RunFolder, state: State, save_every: int | N
     keep = {folder.path / checkpoint.file for checkpoint in (state.last, state.best) if checkpoint}
     if save_every:
         keep |= {folder.weights(epoch) for epoch in range(0, state.last.epoch, save_every)}
-    unfinished = folder.checkpoints.glob(f"{TEMPORARY_PREFIX}*")
-    for path in {*folder.checkpoints.glob("epoch_*.weights.h5"), *unfinished} - keep:
+    for path in set(folder.checkpoints.glob("epoch_*.weights.h5")) - keep:
         with contextlib.suppress(OSError):
             path.unlink()

@@ -5,19 +5,28 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from self_supervised_3d_tasks.lazy import keras
+from self_supervised_3d_tasks.training.schedules import ScheduleName, make_schedule
+
+OptimizerName = Literal["adam", "adamw", "sgd"]
+# What AdamW does not shrink, by the name of a variable; TensorFlow puts its path before that and ":0" behind.
+_NOT_DECAYED = [r"(?:^|/)(?:bias|beta|gamma)(?::\d+)?$"]
 
 
 def make_optimizer(
     learning_rate: float,
     *,
-    optimizer: Literal["adam", "sgd"] = "adam",
+    optimizer: OptimizerName = "adam",
     momentum: float | None = 0.9,
-    lr_schedule: Literal["constant", "cosine"] = "constant",
+    lr_schedule: ScheduleName = "constant",
+    lr_power: float | None = 0.9,
+    lr_warmup_steps: int = 0,
     total_steps: int | None = None,
     weight_decay: float = 0.0,
     weight_decay_form: Literal["coupled", "decoupled"] | None = "coupled",
     clipnorm: float | None = None,
     clipvalue: float | None = None,
+    ema_momentum: float | None = None,
+    gradient_accumulation_steps: int = 1,
 ) -> keras.optimizers.Optimizer:
     """Return an optimizer for `keras.Model.compile`.
 
@@ -25,40 +34,51 @@ def make_optimizer(
     that is resumed goes on where it was.
 
     Args:
-        learning_rate: The learning rate lr of all steps, or with "cosine" that of the first.
-        optimizer: The kind of optimizer, "adam" or "sgd".
-        momentum: The momentum of "sgd", in [0, 1); with None it has none. Keras adds lr · gradient to the momentum,
-            PyTorch multiplies the momentum by lr: this is the same while lr is constant, and all but the same while it
-            changes slowly.
-        lr_schedule: With "constant" the learning rate stays as it is; with "cosine" it is
-            lr · (1 + cos(π step / total_steps)) / 2, then 0.
-        total_steps: The number of steps that "cosine" takes to come down to 0.
+        learning_rate: The highest learning rate lr.
+        optimizer: "adam", "sgd", or "adamw": Adam with the decoupled form, without biases and normalizations.
+        momentum: The momentum of "sgd", in [0, 1), or None. Keras adds lr · gradient to it, PyTorch multiplies it by
+            lr: this is the same while lr is constant, and all but the same while it changes slowly.
+        lr_schedule: See `schedules.make_schedule`, as for the next two and ``total_steps``.
+        lr_power: The power of "poly".
+        lr_warmup_steps: The number of updates in which the learning rate rises to lr.
+        total_steps: The number of steps in which "cosine" and "poly" come down to 0.
         weight_decay: The weight decay w of every trainable variable, normalization and biases included, as in PyTorch.
         weight_decay_form: With "coupled", w · variable is added to the gradient, before moments and momentum, as in
             PyTorch's SGD and Adam: with a momentum m its effect adds up to 1 / (1 - m) times lr · w. It also moves
-            variables with a gradient of zeros, such as a head that was not drawn in this step; PyTorch skips a
-            parameter without a gradient. With "decoupled", each step first shrinks the variable by the factor
-            1 - lr · w, as in AdamW.
-        clipnorm: Each gradient tensor is scaled down to this norm. Clipping sees the gradient of the loss alone, in
-            both forms of weight decay, as where PyTorch's `clip_grad_norm_` comes before the step.
+            variables with a gradient of zeros, such as a head that was not drawn; PyTorch skips one without a gradient.
+            With "decoupled", each step first shrinks the variable by the factor 1 - lr · w, as in AdamW.
+        clipnorm: The gradients of all variables together are scaled down to this norm. Clipping sees the gradient of
+            the loss alone, in both forms of weight decay, as where PyTorch's `clip_grad_norm_` comes before the step.
         clipvalue: Each gradient entry is clipped to ± this value.
+        ema_momentum: Share of itself that an average of each variable keeps in an update, see `averaging`; None: there
+            is no average.
+        gradient_accumulation_steps: The number of steps whose mean gradient makes an update.
 
     Raises:
-        ValueError: Both kinds of clipping were given, or "cosine" without a number of steps.
+        ValueError: Both kinds of clipping were given, or the schedule lacks a number of steps.
     """
-    if lr_schedule == "cosine":
-        if not total_steps:
-            raise ValueError(f"lr_schedule 'cosine' needs the number of steps, received total_steps={total_steps}")
-        learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=total_steps)
-    options: dict[str, Any] = {"clipnorm": clipnorm, "clipvalue": clipvalue}
-    if optimizer == "sgd":
-        options["momentum"] = momentum or 0.0
+    accumulated = gradient_accumulation_steps
+    shape = {"lr_schedule": lr_schedule, "lr_power": lr_power, "lr_warmup_steps": lr_warmup_steps}
+    schedule = make_schedule(learning_rate, **shape, gradient_accumulation_steps=accumulated, total_steps=total_steps)
+    options: dict[str, Any] = {"global_clipnorm": clipnorm, "clipvalue": clipvalue}
+    options["gradient_accumulation_steps"] = accumulated if accumulated > 1 else None
+    options |= {"momentum": momentum or 0.0} if optimizer == "sgd" else {}
+    options |= {} if ema_momentum is None else {"use_ema": True, "ema_momentum": ema_momentum}
+    is_coupled = optimizer != "adamw" and weight_decay_form == "coupled"
+    options["weight_decay"] = None if is_coupled else weight_decay or None
+    made = _kind(optimizer, weight_decay if is_coupled else 0.0, averaging=ema_momentum is not None)(
+        schedule, **options
+    )
+    if optimizer == "adamw":
+        made.exclude_from_weight_decay(var_names=_NOT_DECAYED)
+    return made
+
+
+def _kind(optimizer: OptimizerName, coupled_decay: float, *, averaging: bool) -> type:
+    """Return Keras's class, or one derived from it where something is done in another way."""
     kind = keras.optimizers.SGD if optimizer == "sgd" else keras.optimizers.Adam
-    if weight_decay and weight_decay_form == "decoupled":
-        options["weight_decay"] = weight_decay
-    elif weight_decay:
-        kind = _coupled(kind, weight_decay)
-    return kind(learning_rate, **options)
+    kind = _coupled(kind, coupled_decay) if coupled_decay else kind
+    return _averaging(kind) if averaging else kind
 
 
 def _coupled(kind: type, weight_decay: float) -> type:
@@ -71,3 +91,39 @@ def _coupled(kind: type, weight_decay: float) -> type:
             super().update_step(gradient + weight_decay * variable, variable, learning_rate)
 
     return Coupled
+
+
+def _averaging(kind: type) -> type:
+    """Return an optimizer class whose averages move once in an update and can be exchanged with the variables."""
+
+    class Averaging(kind):
+        def build(self, variables: list[Any]) -> None:
+            super().build(variables)
+            # Keras's are zeros until the first update: as weights they would be none.
+            for variable, average in self._pairs():
+                average.assign(variable)
+
+        def swap_averages(self) -> None:
+            """Exchange the variables and their averages, bit by bit: Keras's callback adds and subtracts them."""
+            for variable, average in self._pairs():
+                value = keras.ops.convert_to_numpy(variable).copy()
+                variable.assign(average)
+                average.assign(value)
+
+        # Keras's moves in every step of an accumulation.
+        def _update_model_variables_moving_average(self, trainable_variables: list[Any]) -> None:
+            ops, steps = keras.ops, self.gradient_accumulation_steps or 1
+            is_update = ops.equal((self._iterations + 1) % steps, 0)
+            is_first = ops.equal(self._iterations // steps, 0)
+            momentum = ops.where(is_update, ops.where(is_first, 0.0, self.ema_momentum), 1.0)
+            for variable, average in self._pairs():
+                share = ops.cast(momentum, variable.dtype)
+                average.assign(share * average + (1 - share) * variable)
+
+        def finalize_variable_values(self, var_list: list[Any]) -> None:
+            """Leave the weights as they are when `fit` ends: by then they are the averages, see `averaging`."""
+
+        def _pairs(self) -> list[tuple[Any, Any]]:
+            return list(zip(self._trainable_variables, self._model_variables_moving_average, strict=True))
+
+    return Averaging

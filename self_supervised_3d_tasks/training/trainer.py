@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+import contextlib
+import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +15,7 @@ from self_supervised_3d_tasks.data.stream.wait_clock import WaitClock
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras, tf
+from self_supervised_3d_tasks.training.averaging import averaging_callbacks
 from self_supervised_3d_tasks.training.callbacks import EpochRecorder, check_weights
 from self_supervised_3d_tasks.training.checkpoints import Row, read_history, read_state, restore_state, write_state
 
@@ -59,6 +62,23 @@ def set_determinism(seed: int, deterministic: bool) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
+def check_precision(mixed_precision: str, rank: int) -> None:
+    """Refuse what this machine cannot compute: on a CPU no volume is pooled in float16.
+
+    Args:
+        mixed_precision: As `set_precision` takes it.
+        rank: 2 for pictures, 3 for volumes.
+
+    Raises:
+        UserError: It cannot; what can be chosen is named.
+    """
+    if mixed_precision == "float16" and rank == 3 and not tf.config.list_physical_devices("GPU"):
+        raise UserError(
+            "mixed_precision: float16 needs a GPU, and TensorFlow sees none here; "
+            'use "bfloat16" or "none", or a machine with a GPU'
+        )
+
+
 def set_precision(mixed_precision: str) -> None:
     """Choose the compute type of layers built from now on: ``"none"``, ``"bfloat16"`` or ``"float16"``.
 
@@ -75,6 +95,7 @@ def fit(
     folder: RunFolder,
     monitor: str | None = "val_loss",
     save_every: int | None = None,
+    patience: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> list[Row]:
     """Train a model through its phases; killed at any moment and called again, it ends with the same weights.
@@ -87,34 +108,36 @@ def fit(
         data: What it is trained and validated on.
         phases: Run one after the other, epochs numbered through.
         folder: The run folder, which is made if it does not exist.
-        monitor: Column of the history that chooses the best weights, lower is better. None: the weights of the last
-            epoch count as the best.
+        monitor: Column of the history that chooses the best weights, the lowest value; None: the last epoch is best.
         save_every: Also keep the weights of every this many epochs.
-        callbacks: Keras callbacks, whose epochs are counted from 0 over all phases. What they add to the logs of an
-            epoch becomes columns of the history.
+        patience: Epochs of the last phase in a row without a lower ``monitor`` than before, after which it stops.
+        callbacks: With epochs from 0 over all phases; what they add to the logs becomes columns of the history.
 
     Returns:
         One row per epoch, those before the interruption included: ``epoch`` and ``phase`` (from 1), the logs of Keras,
         ``seconds`` (validation included), ``samples_per_second`` and ``wait_share``, the share of the training time
-        that was spent on waiting for data. The model has the weights of the last epoch.
+        that was spent on waiting for data. The model has the weights of the last epoch, or their `averaging` ones.
 
     Raises:
         TrainingDiverged: A loss or a weight became NaN or infinite. The folder holds the epoch before.
         UserError: ``folder`` holds a training that does not fit the arguments, or its files are damaged.
     """
     finished, ready = _resume(model, phases, data.steps_per_epoch, folder)
-    clock = WaitClock()
+    clock, is_over = WaitClock(), functools.partial(_stands_still, folder, len(phases), monitor, patience)
 
     def save(row: Row) -> None:
         check_weights(model, row["epoch"])
         write_state(folder, model, row, steps_per_epoch=data.steps_per_epoch, monitor=monitor, save_every=save_every)
+        model.stop_training = is_over()
 
-    total = sum(phase.epochs for phase in phases)
-    with tqdm(total=total, initial=finished, unit="epoch", disable=not sys.stderr.isatty()) as progress:
-        for number, phase, first, end in _remaining(phases, finished):
+    epochs, steps = sum(phase.epochs for phase in phases), data.steps_per_epoch
+    bar = tqdm(total=epochs * steps, initial=finished * steps, unit="step", disable=None)
+    with bar as progress, _told_when_interrupted(folder, epochs):
+        # A training that had stopped early may have been killed behind its last epoch.
+        for number, phase, first, end in _remaining(() if is_over() else phases, finished):
             if number != ready:
                 phase.prepare(model)
-            recorder = EpochRecorder(number, data.steps_per_epoch, data.samples_per_step, clock, save, progress)
+            recorder = EpochRecorder(number, data.steps_per_epoch, data.samples_per_step, clock, save, epochs, progress)
             model.fit(
                 clock.attach(data.train(first * data.steps_per_epoch)),
                 initial_epoch=first,
@@ -122,10 +145,34 @@ def fit(
                 steps_per_epoch=data.steps_per_epoch,
                 validation_data=data.validation,
                 shuffle=False,  # the stream has its order; Keras warns where it is asked to shuffle a Dataset
-                callbacks=[*callbacks, recorder.callback()],
+                callbacks=[*averaging_callbacks(model), *callbacks, recorder.callback()],
                 verbose=0,
             )
     return read_history(folder)
+
+
+@contextlib.contextmanager
+def _told_when_interrupted(folder: RunFolder, epochs: int) -> Iterator[None]:
+    """Say what is kept of a training that a signal ends: whole epochs, so that it goes on bit for bit."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = len(read_history(folder))
+        logging.warning("%s: %d of %d epochs are kept; what came after them is dropped", folder.path, kept, epochs)
+        raise
+
+
+def _stands_still(folder: RunFolder, phase: int, monitor: str | None, patience: int | None) -> bool:
+    """Return whether a phase has not become better for ``patience`` epochs; the history alone says so."""
+    if monitor is None or patience is None:
+        return False
+    history = read_history(folder)
+    values = [row[monitor] for row in history if row["phase"] == phase]
+    values = [value if math.isfinite(value) else math.inf for value in values]
+    if len(values) <= patience or min(values[-patience:]) < min(values[:-patience]):
+        return False
+    logging.info("stopped after epoch %d: %d epochs without a lower %s", history[-1]["epoch"], patience, monitor)
+    return True
 
 
 def _resume(model: keras.Model, phases: Sequence[Phase], steps_per_epoch: int, folder: RunFolder) -> tuple[int, int]:

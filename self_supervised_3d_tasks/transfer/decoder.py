@@ -15,6 +15,7 @@ import numpy as np
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.models import check_model_file, load_model
+from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.transfer.match import LoadReport, Name, match, tensors_of
@@ -38,7 +39,7 @@ def find_decoder(source: Path | str) -> Path:
     Raises:
         UserError: There is no such file, it has no decoder, or it is damaged or of another format.
     """
-    source = Path(source).expanduser()
+    source = as_path(source)
     path = RunFolder(source).encoder_decoder if source.is_dir() else source
     if source.is_dir() and not path.exists():
         raise UserError(

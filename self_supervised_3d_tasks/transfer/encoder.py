@@ -16,6 +16,7 @@ from absl import logging
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.models import check_model_file, load_model
+from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.transfer.match import LoadReport, Name, match, tensors_of
@@ -30,18 +31,25 @@ def find_encoder(source: Path | str) -> Path:
     Raises:
         UserError: There is no such file, or it is damaged or of another format.
     """
-    source = Path(source).expanduser()
+    source = as_path(source)
     if not source.exists() and not source.suffix:
         raise UserError(f"{source}: no such run folder; run the pretraining first (train.py), or name another one")
     if not source.is_dir():
         return check_model_file(source)
     path = RunFolder(source).encoder
     if not path.exists():
+        if not RunFolder(source).config.exists() and (others := _runs_beside(source)):
+            raise UserError(f"{source}: holds no run; the finished runs of that name are {', '.join(map(str, others))}")
         raise UserError(
             f"{source}: holds no {RunFolder.encoder}; expected the run folder of a finished pretraining "
             "(train.py --resume finishes an interrupted one)"
         )
     return check_model_file(path)
+
+
+def _runs_beside(source: Path) -> list[Path]:
+    """Return the finished pretrainings whose folders have a name with a number behind it: ``<source>_1`` and so on."""
+    return [run.path for run in RunFolder.all(source.parent, source.name) if run.encoder.exists()]
 
 
 def read_encoder(source: Path | str) -> keras.Model:

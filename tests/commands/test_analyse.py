@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def test_the_command_says_one_line_where_there_is_nothing_to_analyse(tmp_path):
-    run = RunFolder.create(tmp_path, "run")
+    run = RunFolder.create(tmp_path, "run", {})
     keys = {
         "algorithm": "jigsaw",
         "dataset_name": "nifti",

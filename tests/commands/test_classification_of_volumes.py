@@ -216,7 +216,7 @@ def test_labels_of_an_archive_that_change_stop_a_resumption(tmp_path, monkeypatc
     scratch = {"epochs_frozen": 0, "epochs_initialized": 0}
     Path("finetune.json").write_text(json.dumps(FINETUNE | finetune | scratch))
     plan = finetune_sweep.plan(load_experiment("finetune", "finetune.json"))
-    run = RunFolder.create(Path("runs"), "changed")
+    run = RunFolder.create(Path("runs"), "changed", {})
     before = {"val_00000": 2, "val_00001": 1}
     run.write_json("split.json", {"test_labels": before})
     with pytest.raises(UserError, match="first that of 'val_00000' from 2 to 0; restore data_dir_test, or start a new"):

@@ -56,3 +56,70 @@ def test_a_run_of_another_task_names_what_differs(experiment):
     folder.write_json("config.json", folder.read_json("config.json") | {"algorithm": "jigsaw", "patch_gap": 2})
     with pytest.raises(UserError, match="other values of algorithm, patch_gap"):
         experiment_run.claim(experiment, resume=True)
+
+
+KEYS = {"algorithm": "rotation", "dataset_name": "nifti", "data_dim": 8, "enc_filters": 2, "num_layers": 1} | {
+    "pooling": "none",
+    "head_units": [4],
+    "epochs": 1,
+    "train_val_split": 0.5,
+    "tensorboard": False,
+    "log_level": "ERROR",
+}
+
+
+@pytest.fixture
+def files(tmp_path, write_scans, monkeypatch):
+    """A function that writes experiment files of the current folder, by name, and returns their paths."""
+    monkeypatch.chdir(tmp_path)
+    write_scans(tmp_path / "scans", 4, shape=(8, 8, 8))
+
+    def write(**experiments):
+        for name, keys in experiments.items():
+            content = KEYS | {"data_dir": "scans", "run_name": name} | keys
+            (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        return [f"{name}.json" for name in experiments]
+
+    return write
+
+
+def test_several_files_are_run_one_after_the_other(files, run_command):
+    ended = run_command("train", *files(a={}, b={"seed": 1}))
+    assert (ended.code, ended.out) == (0, "run folder: runs/a\nrun folder: runs/b\n")
+    assert all((Path("runs") / name / "encoder.keras").exists() for name in "ab")
+
+
+def test_one_of_several_files_that_fails_does_not_stop_the_others(files, run_command):
+    (Path("bad")).mkdir()
+    for number in range(4):
+        (Path("bad") / f"{number}.nii.gz").write_bytes(b"no scan")
+    ended = run_command("train", *files(a={"data_dir": "bad"}, b={}))
+    assert (ended.code, ended.out) == (1, "run folder: runs/b\n")
+    first, reason = ended.err.splitlines()[:2]
+    assert first.startswith("error: 1 of 2 trainings failed")
+    assert reason.startswith("  a.json: ") and "bad/0.nii.gz" in reason
+
+
+@pytest.mark.parametrize(
+    ("b", "message"),
+    [
+        ({"run_name": "a"}, "run_name: a.json and b.json have the same run folder"),
+        ({"workers": 2}, "workers: differs between the files"),
+        ({"no_such_key": 1}, "no_such_key"),
+    ],
+)
+def test_several_files_are_checked_before_the_first_is_run(files, run_command, b, message):
+    ended = run_command("train", *files(a={}, b=b))
+    assert ended.code == 2 and message in ended.err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.slow
+def test_several_files_are_run_at_once(files, run_command, monkeypatch):
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        monkeypatch.setenv(name, "1")
+    paths = files(a={"workers": 2}, b={"workers": 2, "algorithm": "jigsaw", "data_dim": 12})
+    ended = run_command("train", *paths)
+    assert ended.code == 0
+    assert sorted(ended.out.splitlines()) == ["run folder: runs/a", "run folder: runs/b"]
+    assert {path.stem for path in Path("runs/logs").glob("*.log")} == {"1_a", "2_b"}

@@ -133,7 +133,7 @@ def test_a_bad_key_of_finetuning_is_named_before_a_run_folder_is_made(workspace,
 
 def test_resuming_a_finished_run_says_where_it_is(workspace):
     experiment = load_experiment("train", write(workspace, "train"))
-    folder = RunFolder.create("runs", "rotation_nifti")
+    folder = RunFolder.create("runs", "rotation_nifti", {})
     folder.write_json("config.json", experiment.model_dump(mode="json"))
     folder.mark("finished")
     result = run(workspace, "train", "--resume")

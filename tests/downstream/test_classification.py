@@ -23,9 +23,10 @@ from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.json_files import read_json
 from self_supervised_3d_tasks.files.models import load_model, save_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
-from self_supervised_3d_tasks.finetuning import job as finetuning
+from self_supervised_3d_tasks.finetuning import execution
 from self_supervised_3d_tasks.finetuning import sweep as finetune_sweep
 from self_supervised_3d_tasks.finetuning.baseline import check_baseline
+from self_supervised_3d_tasks.finetuning.job import steps_per_epoch
 from self_supervised_3d_tasks.prediction import load_predictor
 from self_supervised_3d_tasks.scores.report import read_long
 from self_supervised_3d_tasks.scores.statistics import WHOLE_SET
@@ -255,13 +256,13 @@ def test_tables_and_pictures(volumes):
 def test_a_finished_job_is_not_computed_again(volumes, tmp_path, monkeypatch):
     copied = RunFolder(shutil.copytree(volumes.folder.path, tmp_path / "run"))
     (copied.path / "jobs" / "100_random_1" / "scores.json").unlink()
-    run_job, names = finetuning.run_job, []
+    run_job, names = execution.run_job, []
 
     def watched(experiment, job, *arguments):
         names.append(job.name)
         return run_job(experiment, job, *arguments)
 
-    monkeypatch.setattr(finetune_sweep, "run_job", watched)
+    monkeypatch.setattr(execution, "run_job", watched)
     finetune_sweep.run(volumes.plan, copied)
     assert names == ["100_random_1"]
     for table in ("results.csv", "results_long.csv", "statistics.csv", "split.json"):
@@ -284,9 +285,8 @@ def untrained(monkeypatch):
 
     def run_job(experiment, job, store, folder):
         seen[job.name] = [case.name for case in store.subset(job.split.test).cases]
-        return job.rows([])
 
-    monkeypatch.setattr(finetune_sweep, "run_job", run_job)
+    monkeypatch.setattr(execution, "run_job", run_job)
     return seen
 
 
@@ -381,7 +381,7 @@ def test_training_classes_are_even_and_each_part_keeps_its_cases(photographs):
     even = 3 * max(grades.count(grade) for grade in range(3))
     assert even > len(grades)
     (only,) = photographs.plan.jobs
-    assert finetuning.steps_per_epoch(photographs.experiment, only) == -(-even // 4)
+    assert steps_per_epoch(photographs.experiment, only) == -(-even // 4)
     parts = [*split["test"], *split["validation"], *split["train"][name]]
     assert sorted(parts) == sorted(table)
 

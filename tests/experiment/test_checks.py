@@ -72,10 +72,43 @@ def test_a_mistake_names_key_value_and_remedy(tmp_path, keys, parts):
         ({"optimizer": "sgd", "momentum": 1.0}, "momentum: .*less than 1, received 1.0"),
         ({"weight_decay_form": "coupled"}, "weight_decay_form, weight_decay: .* received coupled with 0; set weight"),
         ({"weight_decay": 0.1, "weight_decay_form": None}, "weight_decay_form, weight_decay: .* None with 0.1"),
-        ({"optimizer": "adamw"}, "optimizer: .*'adam' or 'sgd', received \"adamw\"$"),
+        ({"optimizer": "adagrad"}, "optimizer: .*'adam', 'adamw' or 'sgd', received \"adagrad\"$"),
+        ({"optimizer": "adamw", "momentum": 0.9}, 'momentum, optimizer: .* received momentum 0.9 with "adamw"'),
+        ({"optimizer": "adamw", "weight_decay": 0.0}, 'optimizer: "adamw" has .* received weight_decay 0, .*"adam"'),
+        ({"optimizer": "adamw", "weight_decay_form": "coupled"}, "optimizer: .* weight_decay_form coupled"),
+        ({"lr_power": 2.0}, 'lr_power, lr_schedule: .* received lr_power 2.0 with "constant"'),
+        ({"lr_schedule": "poly", "lr_power": None}, "lr_power, lr_schedule: .* received lr_power None"),
+        ({"lr_schedule": "poly", "lr_power": 0.0}, "lr_power: .*greater than 0"),
+        ({"lr_warmup_steps": -1}, "lr_warmup_steps: .*greater than or equal to 0"),
+        ({"ema_momentum": 1.0}, "ema_momentum: .*less than 1"),
+        ({"early_stopping_patience": 0}, "early_stopping_patience: .*greater than or equal to 1"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps: .*greater than or equal to 1"),
+        (
+            {"steps_per_epoch": 10, "gradient_accumulation_steps": 4},
+            "steps_per_epoch, gradient_accumulation_steps: .* 10 steps .* update of 4; use 8 or 12 steps",
+        ),
+        (
+            {"steps_per_epoch": 2, "gradient_accumulation_steps": 4},
+            "steps_per_epoch, gradient_accumulation_steps: .*use 4 steps",
+        ),
+        ({"jit_compile": True, "deterministic": True}, 'jit_compile, deterministic: XLA .*; use jit_compile "auto"'),
+        ({"jit_compile": "yes"}, "jit_compile"),
     ],
 )
 @pytest.mark.parametrize("load", [train, finetune])
 def test_keys_that_the_optimizer_would_not_look_at_are_refused(tmp_path, load, keys, message):
     with pytest.raises(UserError, match=message):
         load(tmp_path, **keys)
+
+
+def test_a_task_whose_loss_changes_does_not_stop_early(tmp_path):
+    with pytest.raises(UserError, match="early_stopping_patience: the loss of pcrlv2 changes"):
+        train(tmp_path, algorithm="pcrlv2", early_stopping_patience=3)
+
+
+@pytest.mark.parametrize("load", [train, finetune])
+def test_defaults_follow_the_optimizer_and_the_schedule(tmp_path, load):
+    plain, adamw = load(tmp_path), load(tmp_path, optimizer="adamw")
+    assert (plain.weight_decay, plain.weight_decay_form, plain.lr_power) == (0.0, None, None)
+    assert (adamw.weight_decay, adamw.weight_decay_form, adamw.momentum) == (0.01, "decoupled", None)
+    assert load(tmp_path, lr_schedule="poly").lr_power == 0.9

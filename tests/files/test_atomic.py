@@ -11,7 +11,7 @@ def test_atomic_write_replaces_the_file_and_keeps_its_suffixes(tmp_path):
     for text in ("first", "second"):
         with atomic_write(target) as temporary:
             assert temporary.parent == target.parent
-            assert temporary.name.endswith("mask.nii.gz") and temporary != target
+            assert temporary.name.endswith(".nii.gz") and temporary != target
             temporary.write_text(text)
         assert target.read_text() == text
     assert list(target.parent.iterdir()) == [target]

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.files.run_files import PretrainingSplit
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 
 
@@ -15,9 +16,9 @@ def test_create_takes_the_next_free_suffix_and_all_lists_them(tmp_path):
     base = tmp_path / "not" / "there" / "yet"
     assert RunFolder.all(base, "run") == []
     for number in range(12):
-        folder = RunFolder.create(base, "run")
+        folder = RunFolder.create(base, "run", {})
         assert folder.path == base / (f"run_{number}" if number else "run")
-    RunFolder.create(base, "run_cpc")
+    RunFolder.create(base, "run_cpc", {})
     (base / "run_99").touch()
     # By number: as text, run_9 would follow run_11.
     names = [folder.path.name for folder in RunFolder.all(base, "run")]
@@ -28,10 +29,10 @@ def test_create_takes_the_next_free_suffix_and_all_lists_them(tmp_path):
 
 def test_pinned_files_cannot_change(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.pin_json("split.json", {"train": ["a"], "test": ("b",)})
-    folder.pin_json("split.json", {"train": ["a"], "test": ["b"]})
+    folder.pin("split.json", {"train": ["a"], "validation": ("b",)}, PretrainingSplit)
+    folder.pin("split.json", {"train": ["a"], "validation": ["b"]}, PretrainingSplit)
     with pytest.raises(UserError, match=r"split\.json: the run was started with other scans"):
-        folder.pin_json("split.json", {"train": ["a", "b"], "test": []})
+        folder.pin("split.json", {"train": ["a", "b"], "validation": []}, PretrainingSplit)
 
 
 def test_every_file_has_a_path_in_the_folder_and_a_bare_name(tmp_path):
@@ -42,12 +43,12 @@ def test_every_file_has_a_path_in_the_folder_and_a_bare_name(tmp_path):
 
 
 def test_name_is_no_pattern(tmp_path):
-    RunFolder.create(tmp_path, "axb")
+    RunFolder.create(tmp_path, "axb", {})
     assert RunFolder.all(tmp_path, "a.b") == []
 
 
 def _create(base):
-    return RunFolder.create(base, "run").path
+    return RunFolder.create(base, "run", {}).path
 
 
 def test_runs_started_together_get_different_folders(tmp_path):
@@ -59,19 +60,19 @@ def test_runs_started_together_get_different_folders(tmp_path):
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a"])
 def test_a_name_with_separators_is_refused(tmp_path, name):
     with pytest.raises(UserError, match="run name"):
-        RunFolder.create(tmp_path, name)
+        RunFolder.create(tmp_path, name, {})
 
 
 def test_a_base_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="no run folder can be made here"):
-        RunFolder.create(tmp_path / "file", "run")
+        RunFolder.create(tmp_path / "file", "run", {})
     with pytest.raises(UserError, match="no such folder"):
         RunFolder.open(tmp_path / "missing")
 
 
 def test_status_and_json(tmp_path):
-    folder = RunFolder.create(tmp_path, "run")
+    folder = RunFolder.create(tmp_path, "run", {})
     assert not folder.is_finished
     folder.mark("running")
     assert not folder.is_finished

@@ -25,7 +25,7 @@ def test_round_trip_with_every_digit_and_no_leftovers(tmp_path):
         (b"", "received an empty file; make it again"),
         (b"case,other\n", "expected a table with the columns case,value, received case,other"),
         (b"case,value\na,1\nb\n", "line 3: expected 2 cells, received 1"),
-        (b"\xff\xfe", "expected a CSV table, but it cannot be read"),
+        (b"\xff\xfe", "cannot be read: byte ff in line 1 is no UTF-8; save it as UTF-8; expected a CSV table"),
     ],
 )
 def test_another_table_is_named(tmp_path, content, message):

@@ -20,7 +20,8 @@ from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.json_files import read_json, write_json
 from self_supervised_3d_tasks.files.models import save_model
-from self_supervised_3d_tasks.finetuning import leakage, sweep
+from self_supervised_3d_tasks.finetuning import execution, leakage, sweep
+from self_supervised_3d_tasks.finetuning.job import write_scores
 from tests.experiment.experiment_files import finetune
 
 NETWORK = {"enc_filters": 2, "num_layers": 1, "pooling": "none", "tensorboard": False, "data_dim": 16}
@@ -84,7 +85,8 @@ def test_a_sweep_counts_them_below_its_tables(workspace, pretrained, monkeypatch
     seen["scans"].append({"part": "validation", "case": "x", "subject": "test3", "channels": ["00" * 16]})
     write_json(pretrained / "seen.json", seen)
     caplog.set_level("INFO", "absl")  # whatever commands of other tests have set
-    monkeypatch.setattr(sweep, "run_job", lambda _, job, *others: job.rows([CaseScore("test0", "dice", 0.5)]))
+    score = [CaseScore("test0", "dice", 0.5)]
+    monkeypatch.setattr(execution, "run_job", lambda *arguments: write_scores(arguments[-1], 0.0, score))
     folder = run(workspace, pretrained)
     said = (
         "2 of 4 test cases were among the scans of the pretraining; 1 more are of it by subject name, with other voxels"
@@ -112,7 +114,7 @@ def test_a_sweep_counts_them_below_its_tables(workspace, pretrained, monkeypatch
     ],
 )
 def test_forbidden_leakage_stops_before_training(workspace, pretrained, monkeypatch, seen, keys, message):
-    monkeypatch.setattr(sweep, "run_job", lambda *arguments: pytest.fail("trained"))
+    monkeypatch.setattr(execution, "run_job", lambda *arguments: pytest.fail("trained"))
     if seen is not None:
         write_seen(pretrained, workspace, seen)
     with pytest.raises(UserError, match=f"^forbid_leakage: .*{message}"):
@@ -120,7 +122,7 @@ def test_forbidden_leakage_stops_before_training(workspace, pretrained, monkeypa
 
 
 def test_a_test_set_that_was_not_seen_is_not_forbidden(workspace, pretrained, monkeypatch, caplog):
-    monkeypatch.setattr(sweep, "run_job", lambda *arguments: [])
+    monkeypatch.setattr(execution, "run_job", lambda *arguments: [])
     write_json(pretrained / "seen.json", {"scans": [{"subject": "x", "channels": ["00" * 16]}]})
     caplog.set_level("INFO", "absl")  # whatever commands of other tests have set
     run(workspace, pretrained, forbid_leakage=True)

@@ -56,3 +56,11 @@ def test_one_persons_scans_on_two_sides_are_told_once(make, caplog):
     caplog.clear()
     make([(name, name[:2], masked, label) for name, _, masked, label in rows])
     assert "look like those of one person" not in caplog.text
+
+
+def test_the_learning_rate_rises_within_the_shortest_phase(make):
+    rows = [(f"s{number}", f"p{number}", True, "") for number in range(6)]
+    keys = {"epochs_random": 3, "batch_size": 1, "val_split": 0.0, "test_split": 0.5}
+    assert [len(job.split.train) for job in make(rows, **keys, lr_warmup_steps=8).jobs] == [3]
+    with pytest.raises(UserError, match="lr_warmup_steps: 9 must be below the number of updates, .* has 9"):
+        make(rows, **keys, lr_warmup_steps=9)

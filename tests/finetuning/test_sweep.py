@@ -15,17 +15,19 @@ import pytest
 
 from self_supervised_3d_tasks import losses, training
 from self_supervised_3d_tasks.commands import experiment_run
-from self_supervised_3d_tasks.errors import TrainingDiverged, UserError
+from self_supervised_3d_tasks.downstream.base import CaseScore
+from self_supervised_3d_tasks.errors import JobsFailed, TrainingDiverged, UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.checksums import verify_checksum
 from self_supervised_3d_tasks.files.json_files import read_json, write_json
 from self_supervised_3d_tasks.files.models import load_model, save_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
+from self_supervised_3d_tasks.finetuning import execution
 from self_supervised_3d_tasks.finetuning import sweep as finetune_sweep
 from self_supervised_3d_tasks.finetuning.baseline import check_baseline
+from self_supervised_3d_tasks.finetuning.job import write_scores
 from self_supervised_3d_tasks.scores.report import read_long
-from self_supervised_3d_tasks.scores.statistics import ScoreRow
 
 MODES = ("frozen", "initialized", "random")
 JOBS = [f"050_{mode}_0" for mode in MODES]
@@ -222,7 +224,9 @@ def test_a_job_that_diverges_does_not_discard_the_others(sweep, copied, spy):
     spy.diverge = "050_frozen_0"
     shutil.rmtree(copied.path / "jobs" / spy.diverge)
     (copied.path / "jobs" / "050_random_0" / "scores.json").unlink()
-    with pytest.raises(TrainingDiverged, match="^050_frozen_0: the loss became nan in epoch 1, step 1 of 2$"):
+    with pytest.raises(
+        JobsFailed, match="\\n  050_frozen_0: training diverged: the loss became nan in epoch 1, step 1 of 2$"
+    ):
         finetune_sweep.run(sweep.plan, copied)
     assert list(spy.before) == [spy.diverge, "050_random_0"]
     whole, rest = (read_long(folder.path / "results_long.csv") for folder in (sweep.folder, copied))
@@ -240,13 +244,10 @@ def untrained(monkeypatch):
     def run_job(experiment, job, store, folder):
         names.append(job.name)
         value = job.percent / 1000 + job.repetition / 100 + MODES.index(job.mode) / 10
-        return [
-            ScoreRow(job.percent, job.mode, job.repetition, case.subject, case.name, score, value)
-            for case in job.split.test
-            for score in experiment.scores
-        ]
+        cases = [CaseScore(case.name, score, value) for case in job.split.test for score in experiment.scores]
+        write_scores(folder, 0.0, cases)
 
-    monkeypatch.setattr(finetune_sweep, "run_job", run_job)
+    monkeypatch.setattr(execution, "run_job", run_job)
     return names
 
 
@@ -306,9 +307,9 @@ def test_when_every_job_diverges_that_is_what_is_said(sweep, monkeypatch):
     def run_job(experiment, job, *arguments):
         raise TrainingDiverged("the loss became inf")
 
-    monkeypatch.setattr(finetune_sweep, "run_job", run_job)
+    monkeypatch.setattr(execution, "run_job", run_job)
     plan, folder = load(sweep.workspace, run_name="diverged")
-    with pytest.raises(TrainingDiverged) as error:
+    with pytest.raises(JobsFailed) as error:
         finetune_sweep.run(plan, folder)
     assert all(job in str(error.value) for job in JOBS)
     assert read_long(folder.path / "results_long.csv") == []
@@ -368,7 +369,7 @@ def test_every_phase_has_a_schedule_of_its_own(sweep, monkeypatch):
     monkeypatch.setattr(training, "fit", compile_only)
     keys = {"optimizer": "sgd", "momentum": 0.5, "lr_schedule": "cosine", "clipnorm": 2.0, "epochs_initialized": 3}
     plan, folder = load(sweep.workspace, run_name="schedules", **keys)
-    with pytest.raises(TrainingDiverged):
+    with pytest.raises(JobsFailed):
         finetune_sweep.run(plan, folder)
     one_epoch, two_epochs = [(0, 0.01), (2, 0.0), (4, 0.0)], [(0, 0.01), (2, 0.005), (4, 0.0)]
     phases = {("frozen", 1): one_epoch, ("initialized", 1): one_epoch}

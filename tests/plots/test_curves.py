@@ -100,3 +100,11 @@ def test_loss_curves(tmp_path, history, read_png, shows):
     picture = read_png(tmp_path / "loss.png")
     assert picture.shape == (640, 1080, 3)
     assert shows(picture, canvas.BLUE, tolerance=40) == (0 < len(history) != 2)
+
+
+@pytest.mark.parametrize("phases", [[], [np.full(5, 0.1)], [np.linspace(0.1, 0, 4), np.linspace(0.1, 0, 6)]])
+def test_learning_rate(tmp_path, phases, read_png, shows):
+    plots.learning_rate(tmp_path / "learning_rate.png", phases)
+    picture = read_png(tmp_path / "learning_rate.png")
+    assert picture.shape == (480, 1080, 3)
+    assert shows(picture, canvas.BLUE, tolerance=40) == bool(phases)

@@ -45,7 +45,7 @@ def pretrain(folder: Path, **keys) -> RunFolder:
     values = KEYS | {"data_dir": str(folder / "scans"), "base_workspace": str(folder / "runs")} | keys
     path.write_text(json.dumps(values))
     experiment = load_experiment("train", path)
-    run = RunFolder.create(*experiment.run_location())
+    run = RunFolder.create(*experiment.run_location(), {})
     run.write_json("config.json", experiment.model_dump(mode="json"))
     pretraining.run(pretraining.plan(experiment), run)
     run.mark("finished")

@@ -79,7 +79,7 @@ def test_too_few_scans_to_normalize_codes_over_a_batch(workspace):
 @pytest.fixture(scope="module")
 def run(experiment):
     """The folder of a finished run."""
-    folder = RunFolder.create(*experiment.run_location())
+    folder = RunFolder.create(*experiment.run_location(), {})
     folder.write_json("config.json", experiment.model_dump(mode="json"))
     pretraining.run(pretraining.plan(experiment), folder)
     folder.mark("finished")
@@ -182,7 +182,7 @@ def test_encoder_and_decoder_move_into_a_network_with_skips(run, experiment):
 def test_killed_after_an_epoch_and_resumed_is_as_uninterrupted(run, workspace, monkeypatch):
     """The weight of the restoration, the learning rate, and the seeds of views, scales and dropout go on."""
     experiment = load(workspace, run_name="killed")
-    folder = RunFolder.create(*experiment.run_location())
+    folder = RunFolder.create(*experiment.run_location(), {})
     original = PCRLv2.callbacks
 
     def stop(epoch, logs):

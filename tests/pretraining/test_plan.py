@@ -74,3 +74,20 @@ def test_one_persons_scans_on_two_sides_are_told(plan, tmp_path, caplog):
     caplog.clear()
     plan(algorithm="rotation", subject_pattern="^(p[0-9])_")
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "accumulated", "steps"), [(1, 1, 4), (2, 1, 2), (1, 3, 6), (2, 2, 2), (3, 2, 2), (3, 1, 2)]
+)
+def test_an_epoch_ends_with_an_update_and_meets_every_scan(plan, batch_size, accumulated, steps):
+    """Of four scans; the last update is filled up with the next epoch's."""
+    made = plan(algorithm="rotation", batch_size=batch_size, gradient_accumulation_steps=accumulated)
+    assert made.steps_per_epoch == steps
+    assert (f"{accumulated} steps make an update" in made.describe()) == (accumulated > 1)
+
+
+def test_a_warmup_as_long_as_the_training_is_refused(plan):
+    keys = {"algorithm": "rotation", "batch_size": 1, "gradient_accumulation_steps": 2, "epochs": 3}
+    assert plan(**keys, lr_warmup_steps=5).steps_per_epoch == 4
+    with pytest.raises(UserError, match="lr_warmup_steps: 6 must be below the number of updates, .* training has 6"):
+        plan(**keys, lr_warmup_steps=6)

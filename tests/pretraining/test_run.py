@@ -3,6 +3,7 @@
 import csv
 import json
 
+import h5py
 import keras
 import nibabel as nib
 import numpy as np
@@ -46,7 +47,7 @@ def run(tmp_path, write_scans):
         path.write_text(json.dumps(values))
         experiment = load_experiment("train", path)
         plan = pretraining.plan(experiment)
-        run_folder = RunFolder.create(*experiment.run_location())
+        run_folder = RunFolder.create(*experiment.run_location(), {})
         pretraining.run(plan, run_folder)
         return run_folder.path, experiment
 
@@ -183,6 +184,24 @@ def test_the_optimizer_is_that_of_the_file_and_its_schedule_as_long_as_the_train
         optimizer.iterations.assign(step)
         rates.append(float(optimizer.learning_rate))
     assert rates == pytest.approx([0.2, 0.1, 0.0])
+
+
+@pytest.mark.slow
+def test_what_is_exported_are_the_averages_of_the_best_epoch(run):
+    """With everything else that a training can be given, and maps that are computed again."""
+    keys = {"optimizer": "adamw", "lr_schedule": "poly", "lr_warmup_steps": 1, "clipnorm": 1.0, "ema_momentum": 0.9}
+    keys |= {"gradient_accumulation_steps": 2, "early_stopping_patience": 2, "remat": True, "jit_compile": False}
+    path, _ = run(**CUBES, **keys | {"epochs": 2})
+    folder = RunFolder(path)
+    encoder = load_model(folder.encoder)
+    assert (folder.plots / "learning_rate.png").exists()
+    state = training.checkpoints.read_state(folder)
+    with h5py.File(path / state.best.file) as file:
+        averages = file["optimizer"]["vars"]
+        shapes = [averages[name].shape for name in averages]
+        stored = file["layers"]["functional"]["layers"]["conv3d"]["vars"]["0"][:]
+    assert shapes.count(stored.shape) >= 4  # two moments, the weights behind the averages, the sum of gradients
+    np.testing.assert_array_equal(encoder.get_layer("level_0_conv_1").kernel, stored)
 
 
 def test_the_codes_of_a_task_that_compares_are_watched(run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.util
 import json
@@ -21,7 +22,7 @@ import pytest
 import tensorflow as tf
 from tqdm import tqdm
 
-from self_supervised_3d_tasks import training
+from self_supervised_3d_tasks import terminal, training
 from self_supervised_3d_tasks.data.stream.wait_clock import WaitClock
 from self_supervised_3d_tasks.errors import TrainingDiverged, UserError
 from self_supervised_3d_tasks.files.run_folder import RunFolder
@@ -117,19 +118,134 @@ def test_resumed_is_bit_identical_to_uninterrupted(tmp_path, uninterrupted, firs
     assert training.read_history(RunFolder(tmp_path)) == resumed
 
 
-def test_a_resumed_schedule_goes_on_where_it_was(tmp_path):
-    """With momentum, a learning rate that changes every step, and an optimizer of our own."""
-    options = {"optimizer": "sgd", "lr_schedule": "cosine", "total_steps": 3 * STEPS, "weight_decay": 0.1}
+ENGINES = {
+    "momentum, cosine, decay": {"optimizer": "sgd", "lr_schedule": "cosine", "weight_decay": 0.1},
+    "averages": {"ema_momentum": 0.9},
+    "all": {
+        **{"optimizer": "adamw", "weight_decay": 0.1, "lr_warmup_steps": 2, "lr_schedule": "poly", "clipnorm": 1.0},
+        **{"ema_momentum": 0.9, "gradient_accumulation_steps": 2},  # an update spans two epochs
+    },
+}
 
-    def phase(epochs):
-        return Phase(epochs, lambda model: model.compile(optimizers.make_optimizer(0.05, **options), loss="mse"))
 
-    whole, history = fit(tmp_path / "whole", [phase(3)])
-    fit(tmp_path / "parts", [phase(2)])
-    model, resumed = fit(tmp_path / "parts", [phase(3)])
-    assert float(model.optimizer.learning_rate) == 0.0
+def engine(epochs, options, total=4):
+    def compile_model(model):
+        model.compile(optimizers.make_optimizer(0.05, total_steps=total * STEPS, **options), loss="mse")
+
+    return Phase(epochs, compile_model)
+
+
+@pytest.mark.parametrize("options", ENGINES.values(), ids=ENGINES)
+def test_resumed_with_every_optimizer_is_bit_identical(tmp_path, options):
+    whole, history = fit(tmp_path / "whole", [engine(4, options)])
+    fit(tmp_path / "parts", [engine(2, options)])
+    model, resumed = fit(tmp_path / "parts", [engine(4, options)])
     assert_identical(snapshot(whole), snapshot(model))
     assert without_timing(resumed) == without_timing(history)
+    assert float(model.optimizer.learning_rate) == (0.0 if "lr_schedule" in options else pytest.approx(0.05))
+
+
+def averages_by_hand(model, momentum):
+    """Train without averages as `fit` does, and average the weights after each update."""
+    model.compile(optimizers.make_optimizer(0.05), loss="mse")
+    averages, losses = None, []
+    for epoch in range(2):
+        for batch in stream(epoch * STEPS).take(STEPS):
+            model.train_on_batch(*batch)
+            now = [variable.numpy() for variable in model.trainable_variables]
+            old = now if averages is None else averages
+            averages = [momentum * kept + (1 - momentum) * new for kept, new in zip(old, now, strict=True)]
+        weights = [variable.numpy() for variable in model.trainable_variables]
+        for variable, average in zip(model.trainable_variables, averages, strict=True):
+            variable.assign(average)
+        losses.append(validation_loss(model))
+        for variable, weight in zip(model.trainable_variables, weights, strict=True):
+            variable.assign(weight)
+    return averages, losses
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_averages_are_validated_saved_and_chosen(tmp_path, caplog):
+    averages, losses = averages_by_hand(make_model(), 0.75)
+    seen = []
+
+    def look(epoch):
+        seen.append(model.get_layer("head").kernel.numpy())
+        return {"val_seen": float(epoch)}
+
+    model = make_model()
+    phase = engine(2, {"ema_momentum": 0.75})
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        _, history = fit(tmp_path, [phase], model, callbacks=[callbacks.add_columns(look)])
+    assert "running statistics of batch normalizations" in caplog.text
+    np.testing.assert_allclose([row["val_loss"] for row in history], losses, rtol=1e-5)
+    for variable, average in zip(model.trainable_variables, averages, strict=True):
+        np.testing.assert_allclose(variable, average, atol=1e-6)
+    np.testing.assert_array_equal(seen[-1], model.get_layer("head").kernel)
+    best = make_model()
+    assert losses[1] < losses[0]
+    assert training.restore_best(best, RunFolder(tmp_path)) == 2
+    assert_identical([v.numpy() for v in model.weights], [v.numpy() for v in best.weights])
+
+
+def test_averages_through_two_phases_and_a_scaled_loss(tmp_path):
+    """The second phase begins with the averages of the first; float16 puts an optimizer around ours."""
+    try:
+        training.set_precision("float16")
+        phases = [engine(1, {"ema_momentum": 0.9}), engine(2, {"ema_momentum": 0.9}, total=2)]
+        whole, history = fit(tmp_path / "whole", phases)
+        fit(tmp_path / "parts", phases[:1])
+        model, resumed = fit(tmp_path / "parts", phases)
+        assert type(model.optimizer) is keras.optimizers.LossScaleOptimizer
+        assert_identical(snapshot(whole), snapshot(model))
+        assert without_timing(resumed) == without_timing(history)
+    finally:
+        training.set_precision("none")
+
+
+def quick_phase(epochs):
+    return Phase(epochs, lambda model: model.compile("sgd", loss="mse", run_eagerly=True))
+
+
+def stopping(folder, values, patience, phases=None, limit=None):
+    """Train with a made-up loss per epoch; ``limit``: an epoch after which the process dies."""
+
+    def measure(epoch):
+        if limit is not None and epoch > limit:
+            raise KeyboardInterrupt
+        return {"val_made": values[epoch - 1]}
+
+    phases = [quick_phase(epochs) for epochs in phases or [len(values)]]
+    inputs = keras.Input((6, 6, 1))
+    zeros = {"kernel_initializer": "zeros"}
+    model = keras.Model(inputs, keras.layers.Dense(2, **zeros)(keras.layers.Flatten()(inputs)))
+    columns = callbacks.add_columns(measure)
+    return fit(folder, phases, model, monitor="val_made", patience=patience, callbacks=[columns])
+
+
+@pytest.mark.parametrize(
+    ("values", "patience", "epochs"),
+    [([3, 2, 2, 1, 5], 2, 5), ([3, 2, 2, 2.5, 0], 2, 4), ([3, 2, 1, 0.5], 1, 4), ([1, math.nan, 0.5, 1, 0], 1, 2)],
+)
+def test_it_stops_when_nothing_becomes_better(tmp_path, values, patience, epochs):
+    """The same after a resume, at whatever epoch, and a training that has stopped does not go on."""
+    _, history = stopping(tmp_path / "whole", values, patience)
+    assert [row["epoch"] for row in history] == list(range(1, epochs + 1))
+    with pytest.raises(KeyboardInterrupt):
+        stopping(tmp_path / "parts", values, patience, limit=1)
+    model, resumed = stopping(tmp_path / "parts", values, patience)
+    assert without_timing(resumed) == without_timing(history)
+    before = snapshot(model)
+    again, unchanged = stopping(tmp_path / "parts", values, patience, limit=0)
+    assert unchanged == resumed
+    assert_identical(before, snapshot(again))
+
+
+def test_the_warmup_does_not_count_for_stopping(tmp_path):
+    _, history = stopping(tmp_path, [1, 2, 3, 4, 5, 6], 2, [3, 3])
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5, 6]
+    _, history = stopping(tmp_path / "short", [1, 2, 3, 4, 5, 6], 1, [3, 3])
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5]
 
 
 def test_resume_in_a_new_folder_starts_from_the_beginning(tmp_path):
@@ -189,7 +305,7 @@ def test_timing_of_an_epoch(monkeypatch):
     waited = iter([100.0, 101.0])
     clock = types.SimpleNamespace(seconds=lambda: next(waited))
     rows = []
-    recorder = callbacks.EpochRecorder(2, 2, 8, clock, rows.append, tqdm(disable=True))
+    recorder = callbacks.EpochRecorder(2, 2, 8, clock, rows.append, 9, tqdm(disable=True))
     callback = recorder.callback()
     callback.on_epoch_begin(4)
     callback.on_train_batch_end(0, {"loss": 2.0})
@@ -202,7 +318,7 @@ def test_timing_of_an_epoch(monkeypatch):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_bad_loss_names_its_step(bad):
-    callback = callbacks.EpochRecorder(1, 9, 4, WaitClock(), pytest.fail, tqdm(disable=True)).callback()
+    callback = callbacks.EpochRecorder(1, 9, 4, WaitClock(), pytest.fail, 9, tqdm(disable=True)).callback()
     callback.on_epoch_begin(6)
     with pytest.raises(TrainingDiverged, match=f"the loss became {bad} in epoch 7, step 3 of 9"):
         callback.on_train_batch_end(2, {"loss": bad})
@@ -317,7 +433,7 @@ def test_missing_weights_stop_the_resume(copied):
 def test_a_damaged_state_stops_the_resume(copied, content):
     folder, _, resume = copied
     (folder / "state.json").write_text(content)
-    with pytest.raises(UserError, match=r"state\.json: (expected a JSON file|not the state of a training)"):
+    with pytest.raises(UserError, match=r"state\.json: (expected a JSON|steps_per_epoch: this key is missing)"):
         resume()
 
 
@@ -397,9 +513,43 @@ def test_one_log_line_per_epoch_without_a_terminal(tmp_path, caplog, capsys):
     with caplog.at_level(logging.INFO, logger="absl"):
         fit(tmp_path, [main_phase(2)])
     lines = [record.getMessage() for record in caplog.records if "epoch " in record.getMessage()]
-    assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
-    assert all("val_loss" in line for line in lines)
-    assert capsys.readouterr().out == ""
+    assert [line.split(":")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    assert all(" (val " in line and "\n" not in line and len(line) < 112 for line in lines)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_signal_in_an_epoch_drops_that_epoch_and_says_so(tmp_path, uninterrupted, caplog):
+    """Whether its exception arrives, or is swallowed by a library and found at the end of the step."""
+    _, whole, history = uninterrupted
+
+    def interrupt(swallowed):
+        def send(step, logs):
+            if step == 1:
+                with contextlib.suppress(KeyboardInterrupt if swallowed else ()):
+                    signal.raise_signal(signal.SIGTERM)
+
+        return keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: counted.append(epoch),
+            on_train_batch_end=lambda step, logs: send(step, logs) if counted[-1] == after else None,
+        )
+
+    for after, swallowed in ((1, False), (3, True)):
+        counted = []
+        with pytest.raises(terminal.Interrupted), terminal.interruptible():
+            fit(tmp_path, [warmup(2), main_phase(3)], callbacks=[interrupt(swallowed)])
+        assert [row["epoch"] for row in training.read_history(RunFolder(tmp_path))] == list(range(1, after + 1))
+        assert f"{tmp_path}: {after} of 5 epochs are kept" in caplog.text
+    model, resumed = fit(tmp_path, [warmup(2), main_phase(3)])
+    assert_identical(snapshot(whole), snapshot(model))
+    assert without_timing(resumed) == without_timing(history)
+
+
+def test_float16_volumes_need_a_gpu():
+    training.check_precision("float16", 2)
+    training.check_precision("bfloat16", 3)
+    if not tf.config.list_physical_devices("GPU"):
+        with pytest.raises(UserError, match='mixed_precision: float16 needs a GPU.*use "bfloat16" or "none"'):
+            training.check_precision("float16", 3)
 
 
 def test_tensorboard_logs_are_optional(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from self_supervised_3d_tasks import training, transfer
 from self_supervised_3d_tasks.algorithms.parts2whole import Parts2Whole
 from self_supervised_3d_tasks.commands import experiment_run
-from self_supervised_3d_tasks.errors import TrainingDiverged, UserError
+from self_supervised_3d_tasks.errors import JobsFailed, TrainingDiverged, UserError
 from self_supervised_3d_tasks.experiment import build, registry
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.models import save_model
@@ -244,7 +244,7 @@ def test_a_sweep_starts_from_the_pretrained_decoder(sweep, monkeypatch):
 
     monkeypatch.setattr(training, "fit", stop)
     experiment = load(transfer="encoder_decoder", epochs_initialized=0, epochs_frozen=1)
-    with pytest.raises(TrainingDiverged):
+    with pytest.raises(JobsFailed):
         finetune_sweep.run(finetune_sweep.plan(experiment), experiment_run.claim(experiment, resume=False))
     stored = values(pretrained) | values(pretrained.get_layer("encoder"))
     scratch = seen["100_random_0"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import logging as standard_logging
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.data.decoding import claims
 from self_supervised_3d_tasks.data.decoding.stored import StoredScan
 from self_supervised_3d_tasks.data.volumes import Header, check_spacing, corner_distance, tell_once
 from self_supervised_3d_tasks.errors import UserError
@@ -82,10 +85,14 @@ def open_file(path: Path) -> NiftiFile:
         )
     affine = _analyze_affine(header, kind, path) if kind is nib.Spm2AnalyzeImage else _nifti_affine(header, path)
 
-    def decode(dtype: type | None) -> np.ndarray:
-        return np.asanyarray(nib.arrayproxy.ArrayProxy(_voxels(voxel_file(path)), header), dtype=dtype)
+    shape, kind_of_voxels, voxels = header.get_data_shape(), header.get_data_dtype(), voxel_file(path)
+    _check_size(path, shape, kind_of_voxels.itemsize, voxels, int(header.get_data_offset()))
 
-    return NiftiFile(StoredScan(path, header.get_data_shape(), affine, header.get_data_dtype(), decode), header, kind)
+    def decode(dtype: type | None) -> np.ndarray:
+        end = int(header.get_data_offset()) + math.prod(shape) * kind_of_voxels.itemsize
+        return np.asanyarray(nib.arrayproxy.ArrayProxy(_readable(voxels, end), header), dtype=dtype)
+
+    return NiftiFile(StoredScan(path, shape, affine, kind_of_voxels, decode), header, kind)
 
 
 def mask_image(mask: np.ndarray, reference: Header, *, pair: bool) -> Any:
@@ -129,12 +136,24 @@ def _open(path: Path) -> Any:
     return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")
 
 
-def _voxels(path: Path) -> str | io.BytesIO:
-    """Return what nibabel reads voxels from; a compressed file is decompressed wholly.
+def _check_size(path: Path, shape: Sequence[int], itemsize: int, voxels: Path, offset: int) -> None:
+    """Check what a header claims of the file with its voxels, which begin at an offset, see `claims.check`."""
+    stored = voxels.stat().st_size
+    if voxels.name.lower().endswith(".gz"):
+        claims.check(path, shape, itemsize, stored, ratio=claims.DEFLATE)
+    else:
+        claims.check(path, shape, itemsize, stored - offset, is_end=True)
+
+
+def _readable(path: Path, end: int) -> str | io.BytesIO:
+    """Return what nibabel reads voxels from; a compressed file is decompressed up to their end, and its checksum met.
 
     nibabel stops after the last voxel and so never meets the checksum at the end of the stream.
     """
-    return io.BytesIO(gzip.decompress(path.read_bytes())) if path.name.lower().endswith(".gz") else str(path)
+    if not path.name.lower().endswith(".gz"):
+        return str(path)
+    with open(path, "rb") as file:
+        return io.BytesIO(claims.inflate(file, end))
 
 
 def _nifti_affine(header: Any, path: Path) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import locale
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.data.decoding import claims
 from self_supervised_3d_tasks.data.decoding.stored import StoredScan
 from self_supervised_3d_tasks.data.volumes import check_numbers, check_spacing, wrong_rank
 
@@ -79,7 +81,9 @@ def scan_of(
     return StoredScan(path, shape, geometry.affine(), np.dtype(float), lambda dtype: decode().reshape(shape))
 
 
-def open_scan(path: Path, image_io: str, rank: int, unit: str | None = None) -> tuple[StoredScan, Geometry]:
+def open_scan(
+    path: Path, image_io: str, rank: int, unit: str | None = None, *, stored: int | None = None, ratio: int = 1
+) -> tuple[StoredScan, Geometry]:
     """Open a file; its header is read, its voxels when they are asked for.
 
     Args:
@@ -87,10 +91,12 @@ def open_scan(path: Path, image_io: str, rank: int, unit: str | None = None) -> 
         image_io: ITK's reader, such as ``NrrdImageIO``.
         rank: Number of spatial axes that are expected.
         unit: Of lengths; default: what ITK knows of it.
+        stored: Bytes in which the voxels are, see `claims.check`; None: not known.
+        ratio: How many bytes of voxels a stored byte holds at most.
 
     Raises:
-        UserError: As `scan_of`, or the voxels are complex numbers.
-        ValueError: ITK cannot read the header.
+        UserError: As `scan_of`, the voxels are complex numbers, or the memory does not hold them.
+        ValueError: ITK cannot read the header, or the file cannot hold the voxels.
     """
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK prints to stderr, past every log
     reader = sitk.ImageFileReader()
@@ -105,6 +111,12 @@ def open_scan(path: Path, image_io: str, rank: int, unit: str | None = None) -> 
     geometry = Geometry(np.array(reader.GetSpacing()), np.array(reader.GetOrigin()), direction, unit)
     if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
         check_numbers(np.dtype(complex), path)
+
+    if stored is None:
+        claims.check_memory(path, (*size, channels))
+    else:
+        bits = re.search(r"(\d+)-bit", sitk.GetPixelIDValueAsString(reader.GetPixelID()))
+        claims.check(path, (*size, channels), int(bits[1]) // 8 if bits else 1, stored, ratio=ratio)
 
     def decode() -> np.ndarray:
         with _one_line_errors():

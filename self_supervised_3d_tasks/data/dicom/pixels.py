@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.data.decoding import claims
 from self_supervised_3d_tasks.data.decoding.simple_itk import locale_kept
 from self_supervised_3d_tasks.data.dicom.headers import SUFFIX, read
 from self_supervised_3d_tasks.data.volumes import readable
@@ -67,6 +68,7 @@ def stored_frames(image: pydicom.Dataset, file: Path) -> np.ndarray:
 
 
 def _decoded(image: pydicom.Dataset, file: Path) -> np.ndarray:
+    claims.check_memory(file, [int(image.get(keyword) or 1) for keyword in ("Columns", "Rows", "NumberOfFrames")])
     try:
         return image.pixel_array
     except Exception as error:  # decoders agree on no exception

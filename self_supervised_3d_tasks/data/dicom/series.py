@@ -25,6 +25,7 @@ from self_supervised_3d_tasks.data.dicom.headers import (
 from self_supervised_3d_tasks.data.dicom.slices import Slice, Stack, stack
 from self_supervised_3d_tasks.data.volumes import readable
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.files.paths import problem
 
 _OTHER_FORMATS = (".nii", ".gz", ".npy", ".npz", ".json", ".csv", ".txt")  # not opened: folders hold thousands of them
 _SHORTEST_UID = 6
@@ -99,11 +100,15 @@ def find(path: Path) -> Stack:
 
 @functools.lru_cache(maxsize=4096)
 def _contents(path: Path, changed: int) -> Contents:
-    files = [path] if path.is_file() else sorted(item for item in path.iterdir() if item.is_file())
-    files = [file for file in files if file == path or not file.name.startswith(".")]
+    items = [path] if path.is_file() else sorted(path.iterdir())
+    items = [item for item in items if item == path or not item.name.startswith(".")]
+    files = [item for item in items if item.is_file()]
     ours = [file for file in files if file == path or is_dicom(file)]
     if not ours:
         return Contents()
+    for item in items:  # a slice that cannot be fetched would be missed at an end of a series only by its height
+        if not item.is_dir() and not item.is_file() and item.suffix.lower() in ("", SUFFIX):
+            return Contents({path.name: f"{item}: {problem(item)}"})
     held = Contents(others=len(files) - len(ours))
     try:
         series = _by_series(ours, held)

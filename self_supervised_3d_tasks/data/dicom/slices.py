@@ -161,7 +161,7 @@ def _check_gaps(slices: Sequence[Slice], along: np.ndarray, path: Path) -> None:
     what = "slices are missing" if is_incomplete else "slices are spaced unevenly"
     raise UserError(
         f"{path}: {what}. The distance along the normal is {step:.4g} mm, but {named}{more}. Expected one distance in "
-        "a series: copy it again, or resample it onto an even grid."
+        f"a series. {'Copy the others, too' if is_incomplete else 'Resample it onto an even grid'}."
     )
 
 

@@ -13,6 +13,7 @@ from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.data.labels import tables
 from self_supervised_3d_tasks.data.labels.tables import Classes
 from self_supervised_3d_tasks.errors import UserError, nearest
+from self_supervised_3d_tasks.files.paths import as_path, on_disk, problem
 
 ID, SUBJECT, SESSION, IMAGE, MASK, LABEL = "id", "subject", "session", "image", "mask", "label"
 _OWN = (ID, SUBJECT, SESSION, MASK, LABEL)
@@ -157,7 +158,7 @@ class _Table:
         )
 
     def _absolute(self, cell: str) -> Path:
-        return Path(os.path.abspath(os.path.join(self.path.parent, os.path.expanduser(cell))))
+        return Path(os.path.abspath(on_disk(self.path.parent / as_path(cell))))
 
 
 def _check_header(path: Path, header: list[str]) -> None:
@@ -206,14 +207,13 @@ def _check_files(path: Path, number: int, files: Iterator[tuple[Row, str, Path]]
         if folder not in listings:
             listings[folder] = _listing(folder)
         entry = listings[folder].get(name)
-        problem = _problem(file, entry)
-        if problem:
-            problems.setdefault(row.where, f"column {column!r}: {file} {problem}")
+        if wrong := _problem(file, entry):
+            problems.setdefault(row.where, f"column {column!r}: {file}: {wrong}")
     if problems:
         where, text = next(iter(problems.items()))
         raise UserError(
-            f"{where}, {text}. {len(problems)} of {number} rows of {path.name} have files that cannot be used; correct "
-            "the paths (relative to the index), add the files, or remove the rows."
+            f"{where}, {text}. {len(problems)} of {number} rows of {path.name} have files that cannot be used; paths "
+            "are relative to the index."
         )
 
 
@@ -227,13 +227,8 @@ def _listing(folder: str) -> dict[str, os.DirEntry]:
 
 def _problem(file: Path, entry: os.DirEntry | None) -> str:
     """Return what is wrong with a file, or an empty string."""
-    if entry is not None and entry.is_file():
-        return "" if formats.suffix_of(file) else f"does not end in {' or '.join(formats.suffixes())}"
+    if entry is not None and (entry.is_file(follow_symlinks=False) or not problem(file)):
+        return "" if formats.suffix_of(file) else f"does not end in {' or '.join(formats.suffixes())}; convert it"
     if any(module.is_scan(file) for module in formats.known() if hasattr(module, "is_scan")):
         return ""  # no file of its own
-    if entry is None:
-        return "does not exist"
-    if entry.is_dir():
-        return "is a folder"
-    dangling = entry.is_symlink() and not os.path.exists(entry.path)
-    return "is a link that leads nowhere" if dangling else "is neither a file nor a folder"
+    return problem(file)

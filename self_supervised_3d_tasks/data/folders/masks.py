@@ -9,6 +9,7 @@ from self_supervised_3d_tasks.data.folders import naming, trees
 from self_supervised_3d_tasks.data.folders.trees import Place, Tree
 from self_supervised_3d_tasks.data.formats import stem_of
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.files.paths import check_folder, composed
 
 
 def find(
@@ -57,7 +58,7 @@ def find(
 def _candidates(tree: Tree, mask_dir: Path | None, *, beside: bool) -> list[dict[Path, Path]]:
     """Return where masks may be: folders of scans with those of their masks, the likeliest first."""
     if mask_dir is not None:
-        folders = [mask_dir]
+        folders = [check_folder(mask_dir) if os.path.lexists(mask_dir) else mask_dir]
     else:
         folders = [tree.root.with_name(name) for name in naming.mask_folders_of(tree.root.name)]
     found = [{tree.root: folder} for folder in folders if folder.is_dir()]
@@ -93,12 +94,12 @@ def in_folder(
     masks = trees.walk(folder, suffixes, endings=(label_stem,), masks=True).files
     stems = Counter(place.stem for place in masks)
     alone = {place.stem: path for place, path in masks.items() if stems[place.stem] == 1}
-    prefix = () if below == os.curdir else tuple(Path(below).parts)
+    prefix = () if below == os.curdir else tuple(Path(composed(below)).parts)
     found = {}
     for name, place in cases.items():
         if place.parts[: len(prefix)] == prefix:
             inside = "/".join(place.parts[len(prefix) :])
-            own = [place.stem, *map(stem_of, files[name])]
+            own = [place.stem, *(composed(stem_of(file)) for file in files[name])]
             candidates = [masks.get(Place(inside, f"{stem}{label_stem}")) for stem in own]
             mask = next(filter(None, [*candidates, alone.get(f"{name}{label_stem}")]), None)
             found |= {name: mask} if mask else {}

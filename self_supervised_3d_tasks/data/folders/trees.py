@@ -14,7 +14,8 @@ from absl import logging
 
 from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.data.folders import naming
-from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.errors import UserError, describe
+from self_supervised_3d_tasks.files.paths import composed, is_folder, problem
 
 HIDDEN, OTHER, SAME = "hidden", "of other formats", "links into the same folder"
 EMPTY, MASKS, BIDS = "sub-folders without scans", "folders of masks", "derivatives or sourcedata of BIDS"
@@ -91,8 +92,8 @@ def walk(
         UserError: ``root`` does not exist; or something that is no file, as a link that leads
             nowhere, has the name of one, or two files have one name but for the suffix.
     """
-    if not root.is_dir():
-        raise UserError(f"{root}: this folder of scans does not exist. Check the path.")
+    if wrong := problem(root, folder=True):
+        raise UserError(f"{root}: expected the folder of scans: {wrong}")
     search = _Search(Tree(root), frozenset(suffixes), tuple(endings), frozenset(map(os.fspath, apart)), masks)
     search.enter(os.fspath(root), "")
     tree = search.tree
@@ -128,16 +129,17 @@ class _Search:
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
-            raise UserError(f"{folder}: cannot be listed ({error.strerror}). Check the permissions.") from error
-        folders = [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+            raise UserError(f"cannot be listed: {describe(error)}") from error
+        folders = [entry for entry in entries if is_folder(entry) and not entry.name.startswith(".")]
         found, masks = len(self.tree.files), _mask_folders({entry.name for entry in folders})
         others = []
         for entry in entries:
             if entry.name.startswith("."):
                 self._leave(entry.path, HIDDEN)
-            elif not self._takes(entry, place) and not entry.is_dir():
+            elif not self._takes(entry, place) and not is_folder(entry):
                 others.append(entry.path)
-        formats.check_headers([Path(entry.path) for entry in entries if not entry.is_dir()], self.suffixes)
+                self._check_slice(entry)
+        formats.check_headers([Path(entry.path) for entry in entries if not is_folder(entry)], self.suffixes)
         taken = self._series_of(folder, place, others)
         for path in others if not taken else [path for path in others if path not in taken]:
             self._leave(path, OTHER)
@@ -151,7 +153,7 @@ class _Search:
             if reason:
                 self._leave(entry.path, reason)
             else:
-                self.enter(entry.path, f"{place}/{entry.name}" if place else entry.name)
+                self.enter(entry.path, composed(f"{place}/{entry.name}" if place else entry.name))
         if place and not folders and len(self.tree.files) == found and not self.dangling:
             self._leave(folder, EMPTY)
 
@@ -160,20 +162,29 @@ class _Search:
         suffix = formats.suffix_of(Path(entry.name))
         if suffix not in self.suffixes:
             return False
-        stem = entry.name[: len(entry.name) - len(suffix)]
+        stem = composed(entry.name[: len(entry.name) - len(suffix)])
         if not stem.endswith(self.endings):
-            if not entry.is_dir():
+            if not is_folder(entry):
                 self._leave(entry.path, UNCHOSEN)
             return True
-        if entry.is_dir():
-            raise UserError(f"{entry.path}: is a folder, expected a file of this name. Rename it, or move it away.")
-        if not entry.is_file():
-            if not entry.is_symlink() or os.path.exists(entry.path):
-                raise UserError(f"{entry.path}: is neither a file nor a folder. Move it away.")
+        if _is_dangling(entry):
             self.dangling.append(entry.path)
             return True
+        if wrong := problem(Path(entry.path)):
+            raise UserError(f"{entry.path}: has the name of a scan, but {wrong}, or move this away")
         self._note(Place(place, stem), Path(entry.path))
         return True
+
+    def _check_slice(self, entry: os.DirEntry) -> None:
+        """Note a link that leads nowhere and refuse a pipe where a slice of a series is expected."""
+        is_slice = formats.suffix_of(Path(entry.name)) in self.of_series
+        if _is_dangling(entry):
+            if is_slice:
+                self.dangling.append(entry.path)
+            elif not _ending(Path(entry.name)):  # what it stands for may be a folder of scans
+                logging.warning("%s: %s", entry.path, problem(Path(entry.path)))
+        elif is_slice and (wrong := problem(Path(entry.path))):
+            raise UserError(f"{entry.path}: has the name of a slice, but {wrong}, or move this away")
 
     def _series_of(self, folder: str, place: str, others: list[str]) -> set[str]:
         """Note the scans that a folder's files make together, as a series of slices; return the files that do."""
@@ -186,7 +197,7 @@ class _Search:
         if self.masks and not scans:
             scans = [mask for module in self.series for mask in module.masks_in(Path(folder))]
         for scan in scans:
-            stem = formats.stem_of(scan)
+            stem = composed(formats.stem_of(scan))
             if stem.endswith(self.endings):
                 self._note(Place(place, stem), scan)
         return set(candidates) if scans else set()
@@ -235,6 +246,10 @@ def _mask_folders(names: set[str]) -> dict[str, str]:
     """Return the folders of masks among folders, each with that of its scans."""
     pairs = ((mask, scans) for scans in sorted(names) for mask in naming.mask_folders_of(scans))
     return {mask: scans for mask, scans in pairs if mask in names}
+
+
+def _is_dangling(entry: os.DirEntry) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _ending(path: Path) -> str:

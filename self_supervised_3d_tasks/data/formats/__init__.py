@@ -27,6 +27,7 @@ own says by ``is_scan(path)`` which paths are theirs. One whose scans are folder
 import contextlib
 import functools
 import importlib
+import os
 import pkgutil
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -38,6 +39,7 @@ import numpy as np
 from self_supervised_3d_tasks.data.volumes import Header, Volume, check_same_grid, readable, wrong_rank
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.atomic import atomic_write_files
+from self_supervised_3d_tasks.files.paths import check_file
 
 
 @functools.cache
@@ -104,17 +106,18 @@ def files_of(path: Path) -> tuple[Path, ...]:
         UserError: One of them does not exist, or the file that names the others cannot be read.
     """
     module = of(path)
-    is_there = path.exists() or (hasattr(module, "is_scan") and module.is_scan(path))
-    if not hasattr(module, "files_of") or not is_there:
+    if not (hasattr(module, "is_scan") and module.is_scan(path)):
+        check_file(path)  # before anything opens it, for a pipe would be waited for
+    if not hasattr(module, "files_of"):
         return (path,)
     with readable(path, suffix_of(path)):
         files = module.files_of(path)
-    if missing := [file for file in files if not file.exists()]:
+    if missing := [file for file in files if not os.path.lexists(file)]:
         raise UserError(
             f"{missing[0]}: does not exist, but {path.name} says that the voxels are there. Copy both files, under the "
             f"names that they had, or remove {path.name}."
         )
-    return files
+    return tuple(map(check_file, files))
 
 
 def read_header(path: Path, rank: int) -> Header:

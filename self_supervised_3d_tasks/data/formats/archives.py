@@ -8,7 +8,9 @@ has the path ``<archive>.npz/train/00017``, which is no file of its own: `file_o
 from __future__ import annotations
 
 import functools
+import math
 import re
+import sys
 import threading
 import zipfile
 from dataclasses import dataclass
@@ -17,8 +19,11 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
+from self_supervised_3d_tasks import machine
+from self_supervised_3d_tasks.data.decoding import claims
 from self_supervised_3d_tasks.data.volumes import Header, Volume, as_float32, readable, with_channels
 from self_supervised_3d_tasks.errors import UserError, nearest
+from self_supervised_3d_tasks.files.paths import check_file
 
 SUFFIX = ".npz"
 SUFFIXES = ()  # of files; a scan is a part of one
@@ -26,6 +31,8 @@ MASK_SUFFIXES = ()
 HOLDS_VOLUMES = True
 _IMAGES, _LABELS, _SUBJECTS = "_images", "_labels", ("_subject", "_patient")
 _MIN_DIGITS = 5
+_MOST_SCANS = 10_000_000
+_RATIOS = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: claims.DEFLATE}
 
 Stamp = tuple[int, int]  # time of the last change in ns, and size: an archive that is written anew is read anew
 
@@ -83,10 +90,14 @@ class Part:
             UserError: The array of images cannot be used.
         """
         shape, dtype = self._header(_IMAGES)
-        if not shape or not shape[0] or dtype.kind not in "biuf":
+        if len(shape) < 3 or not shape[0] or dtype.kind not in "biuf":
             raise UserError(
                 f"{self.archive}: {self.name}{_IMAGES} has shape {shape} and type {dtype}, expected one or more "
                 "scans of integers or real numbers, (n, *spatial) or (n, *spatial, channels). Convert the array."
+            )
+        if shape[0] > _MOST_SCANS:
+            raise UserError(
+                f"{self.archive}: {self.name}{_IMAGES} has {shape[0]} scans, expected at most {_MOST_SCANS}. Split it."
             )
         digits = max(_MIN_DIGITS, len(str(shape[0] - 1)))
         return [self.archive / self.name / f"{number:0{digits}}" for number in range(shape[0])]
@@ -202,11 +213,19 @@ def _decoded(archive: Path, stamp: Stamp, name: str) -> np.ndarray:
 
 @functools.lru_cache(maxsize=32)
 def _header(archive: Path, stamp: Stamp, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Return shape and type of an array; no more than its first bytes is decompressed."""
+    """Return shape and type of an array, which its part of the archive can hold; its first bytes are decompressed."""
     with readable(archive), zipfile.ZipFile(archive) as file, file.open(f"{name}.npy") as member:
         version = np.lib.format.read_magic(member)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(member)
+        info, held = file.getinfo(f"{name}.npy"), math.prod(shape) * dtype.itemsize
+        if not dtype.hasobject and member.tell() + held != info.file_size:
+            raise ValueError(
+                f"the header of {name} claims {' × '.join(map(str, shape))} numbers, "
+                f"{machine.readable_bytes(held)}, but {machine.readable_bytes(info.file_size)} are stored"
+            )
+        stored = min(info.compress_size, archive.stat().st_size)
+        claims.check(archive, shape, dtype.itemsize, stored, ratio=_RATIOS.get(info.compress_type, sys.maxsize))
     if dtype.hasobject:
         raise UserError(
             f"{archive}: {name} holds Python objects, which are pickled code and not read; expected an array of "
@@ -228,7 +247,7 @@ def _array(archive: Path, name: str) -> np.ndarray:
 
 def _stamp(archive: Path) -> Stamp:
     with readable(archive):
-        state = archive.stat()
+        state = check_file(archive).stat()
         return state.st_mtime_ns, state.st_size
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
+from self_supervised_3d_tasks.data.decoding import claims
 from self_supervised_3d_tasks.data.decoding.grid import Grid
 from self_supervised_3d_tasks.data.dicom import pixels as dicom_pixels
 from self_supervised_3d_tasks.data.dicom import segmentations as dicom_seg
@@ -109,6 +110,7 @@ def _grid(path: Path, rank: int) -> Grid:
 
 
 def _grid_of(stack: dicom_series.Stack, path: Path, rank: int) -> Grid:
+    claims.check_memory(path, stack.shape)
     return Grid.of(stack.shape, stack.affine, path, rank)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.data.decoding import claims
 from self_supervised_3d_tasks.data.decoding.stored import StoredScan
 from self_supervised_3d_tasks.data.volumes import Header, Volume, check_spacing
 
@@ -56,16 +58,28 @@ def _open(path: Path) -> StoredScan:
     header = nib.MGHImage.header_class(block)
     check_spacing(header["delta"], path, "delta")
 
-    def decode(dtype: type | None) -> np.ndarray:
-        return np.asanyarray(nib.arrayproxy.ArrayProxy(_voxels(path), header), dtype=dtype)
+    shape, itemsize = tuple(map(int, header.get_data_shape())), header.get_data_dtype().itemsize
+    stored, offset = path.stat().st_size, header.get_data_offset()
+    if _is_compressed(path):
+        claims.check(path, shape, itemsize, stored, ratio=claims.DEFLATE)
+    else:
+        claims.check(path, shape, itemsize, stored - offset, is_end=True)
 
-    return StoredScan(path, header.get_data_shape(), header.get_affine(), header.get_data_dtype(), decode)
+    def decode(dtype: type | None) -> np.ndarray:
+        return np.asanyarray(
+            nib.arrayproxy.ArrayProxy(_voxels(path, offset + math.prod(shape) * itemsize), header), dtype=dtype
+        )
+
+    return StoredScan(path, shape, header.get_affine(), header.get_data_dtype(), decode)
 
 
 def _is_compressed(path: Path) -> bool:
     return path.name.lower().endswith(".mgz")
 
 
-def _voxels(path: Path) -> Any:
-    """Return what nibabel reads voxels from; a compressed file is decompressed wholly, and so its checksum is met."""
-    return io.BytesIO(gzip.decompress(path.read_bytes())) if _is_compressed(path) else str(path)
+def _voxels(path: Path, end: int) -> Any:
+    """Return what nibabel reads voxels from; a compressed file up to their end, its checksum met."""
+    if not _is_compressed(path):
+        return str(path)
+    with open(path, "rb") as file:
+        return io.BytesIO(claims.inflate(file, end))

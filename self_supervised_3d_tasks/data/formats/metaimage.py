@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import math
 import os
-import zlib
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
-from self_supervised_3d_tasks.data.decoding import simple_itk
+from self_supervised_3d_tasks.data.decoding import claims, simple_itk
 from self_supervised_3d_tasks.data.decoding.stored import StoredScan
 from self_supervised_3d_tasks.data.volumes import Header, Volume
 
@@ -24,7 +22,7 @@ HOLDS_VOLUMES = True
 _IO = "MetaImageIO"
 _CHANNELS, _DATA, _LOCAL = "ElementNumberOfChannels", "ElementDataFile", ("LOCAL", "Local", "local")
 _LONGEST_HEADER = 2**20
-_CHUNK, _ZLIB_OR_GZIP, _BLANKS = 2**22, 47, " \t\r\n"
+_BLANKS = " \t\r\n"
 _TYPES = {"CHAR": "i1", "UCHAR": "u1", "SHORT": "i2", "USHORT": "u2", "INT": "i4", "UINT": "u4", "LONG": "i4"}
 _TYPES |= {"ULONG": "u4", "LONG_LONG": "i8", "ULONG_LONG": "u8", "FLOAT": "f4", "DOUBLE": "f8"}
 _TYPES = {f"MET_{name}{ending}": kind for name, kind in _TYPES.items() for ending in ("", "_ARRAY")}
@@ -73,6 +71,10 @@ def _open(path: Path, rank: int) -> tuple[StoredScan, simple_itk.Geometry]:
     geometry = _geometry(fields, len(size))
     is_big = _is_true(fields, "BinaryDataByteOrderMSB") or _is_true(fields, "ElementByteOrderMSB")
     dtype = np.dtype(_TYPES[fields["ElementType"]]).newbyteorder(">" if is_big else "<")
+
+    is_deflated = _is_true(fields, "CompressedData")
+    stored = (path if fields[_DATA] in _LOCAL else path.parent / fields[_DATA]).stat().st_size
+    claims.check(path, (*size, channels), dtype.itemsize, stored, ratio=claims.DEFLATE if is_deflated else 1)
 
     def decode() -> np.ndarray:
         content = _voxels(path, fields, end, math.prod(size) * channels * dtype.itemsize)
@@ -130,21 +132,10 @@ def _voxels(path: Path, fields: dict[str, str], end: int, expected: int) -> byte
         if skipped < 0:  # the voxels are at the end, whatever is before
             skipped = max(file.seek(0, os.SEEK_END) - expected, 0)
         file.seek(end if name in _LOCAL else skipped)
-        content = _inflated(file, expected) if _is_true(fields, "CompressedData") else file.read(expected)
+        content = claims.inflate(file, expected) if _is_true(fields, "CompressedData") else file.read(expected)
     if len(content) != expected:
         raise ValueError(f"it has {len(content)} bytes of voxels, expected {expected}")
     return content
-
-
-def _inflated(file: BinaryIO, expected: int) -> bytes:
-    """Return what a compressed stream holds, whose checksum is right; it may hold one byte too much."""
-    stream, content = zlib.decompressobj(_ZLIB_OR_GZIP), bytearray()
-    while not stream.eof and len(content) <= expected:
-        chunk = stream.unconsumed_tail or file.read(_CHUNK)
-        if not chunk:
-            raise ValueError("its compressed voxels end too early")
-        content += stream.decompress(chunk, expected + 1 - len(content))
-    return bytes(content)
 
 
 def _is_true(fields: dict[str, str], name: str, *, missing: str = "False") -> bool:

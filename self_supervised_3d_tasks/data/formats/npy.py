@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from self_supervised_3d_tasks.data.decoding import claims
 from self_supervised_3d_tasks.data.volumes import Header, Volume, as_float32, as_labels, check_numbers, with_channels
+from self_supervised_3d_tasks.errors import UserError
 
 SUFFIXES = (".npy",)
 MASK_SUFFIXES = (".npy",)
@@ -30,13 +32,27 @@ def read_mask(path: Path, rank: int) -> Volume:
 
 def write_mask(path: Path, mask: np.ndarray, reference: Header) -> None:
     """Write the array as it is."""
-    np.save(path, mask, allow_pickle=False)
+    with open(path, "wb") as file:  # to another name than *.npy NumPy would add that
+        np.save(file, mask, allow_pickle=False)
 
 
 def _open(path: Path) -> np.ndarray:
     """Return the array as a read-only map: opening checks the header and the length, not the voxels."""
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not isinstance(array, np.ndarray):
+    with open(path, "rb") as file:
+        start = file.read(len(np.lib.format.MAGIC_PREFIX))
+    if start.startswith(b"PK"):
         raise ValueError("this is an .npz archive")
+    if start != np.lib.format.MAGIC_PREFIX:  # NumPy would take it for a pickle, and advise to run that
+        raise ValueError("it does not begin as a .npy file")
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        if "Python objects" not in str(error):
+            raise
+        raise UserError(
+            f"{path}: holds Python objects, which are pickled code and not read; expected an array of numbers. Convert "
+            "it, for example with array.astype(float)."
+        ) from error
     check_numbers(array.dtype, path)
+    claims.check(path, array.shape, array.itemsize, path.stat().st_size - array.offset, is_end=True)
     return array

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from self_supervised_3d_tasks.data.decoding import simple_itk
+from self_supervised_3d_tasks.data.decoding import claims, simple_itk
 from self_supervised_3d_tasks.data.decoding.stored import StoredScan
 from self_supervised_3d_tasks.data.volumes import Header, Volume, check_spacing, tell_once
 from self_supervised_3d_tasks.errors import UserError
@@ -18,6 +18,8 @@ MASK_SUFFIXES = (".nrrd", ".nhdr")
 HOLDS_VOLUMES = True
 _IO = "NrrdImageIO"
 _LONGEST_HEADER = 2**20
+# How many bytes of voxels a byte holds at most, by encoding; a double as text takes a digit and a blank.
+_RATIOS = {"raw": 1, "hex": 1, "txt": 4, "text": 4, "ascii": 4, "gz": claims.DEFLATE, "gzip": claims.DEFLATE}
 # Those that ITK turns to LPS; a time axis after them keeps it from doing so.
 _SPACES = {"left-posterior-superior", "lps", "right-anterior-superior", "ras", "left-anterior-superior", "las"}
 _LPS_AND_TIME = {"left-posterior-superior-time", "lpst"}
@@ -27,8 +29,7 @@ _IN_SPACE = ("domain", "space", "time", "???", "none")  # kinds of axes that hol
 def files_of(path: Path) -> tuple[Path, ...]:
     """Return the file, and that with the voxels where a header names one."""
     name = _fields(path).get("data file", "")
-    is_several = name == "LIST" or name.startswith("LIST ") or "%" in name
-    return (path,) if not name or is_several else (path, path.parent / name)
+    return (path,) if not name or _is_several(name) else (path, path.parent / name)
 
 
 def read_header(path: Path, rank: int) -> Header:
@@ -60,7 +61,7 @@ def _open(path: Path, rank: int) -> tuple[StoredScan, simple_itk.Geometry]:
     spacings = [float(size) for size in fields.get("spacings", "").split()]
     check_spacing([size for size in spacings if not math.isnan(size)], path, "spacings")  # NaN is that of channels
     _check_axes(fields, path)
-    opened = simple_itk.open_scan(path, _IO, rank, _unit(fields, path))
+    opened = simple_itk.open_scan(path, _IO, rank, _unit(fields, path), **_stored(fields, path))
     if (space := fields.get("space", "").lower()) not in _SPACES | _LPS_AND_TIME:
         tell_once(
             f"{path.parent}: NRRD files here have {f'the space {space!r}' if space else 'no space'}, so that their "
@@ -82,6 +83,19 @@ def _check_axes(fields: dict[str, str], path: Path) -> None:
             f"{space or 'that has no name'}. Expected an axis of channels or times to be a list (kinds: domain domain "
             "domain list) without a direction (none), in a space of 3 axes, such as left-posterior-superior."
         )
+
+
+def _stored(fields: dict[str, str], path: Path) -> dict[str, int]:
+    """Return what is known of the bytes in which the voxels are; nothing where they are a file per slice."""
+    name, ratio = fields.get("data file", ""), _RATIOS.get(fields.get("encoding", "").lower())
+    if ratio is None or _is_several(name):
+        return {}
+    return {"stored": (path.parent / name if name else path).stat().st_size, "ratio": ratio}
+
+
+def _is_several(name: str) -> bool:
+    """Return whether a header names a file per slice."""
+    return name == "LIST" or name.startswith("LIST ") or "%" in name
 
 
 def _unit(fields: dict[str, str], path: Path) -> str | None:

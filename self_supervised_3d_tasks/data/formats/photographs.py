@@ -6,12 +6,16 @@ What a reader could only guess at (colours of a print, several pages, pixels tha
 from __future__ import annotations
 
 import contextlib
+import math
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks.data.decoding import claims
 from self_supervised_3d_tasks.data.volumes import Header, Volume, as_float32, as_labels
 from self_supervised_3d_tasks.errors import UserError
 
@@ -24,6 +28,7 @@ HOLDS_VOLUMES = False
 WINDOW = (0.0, 255.0)
 """Intensities from black to white of 8-bit pixels."""
 
+_MOST_PIXELS = 2**27  # 11,585 × 11,585
 _FORMATS = ("PNG", "JPEG", "TIFF")  # also of files with a wrong suffix; none of Pillow's other parsers is needed
 _ORIENTATION = 0x0112  # EXIF
 _GREYSCALE = ("L", "F", "I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -92,10 +97,7 @@ def _opened(path: Path, labels: bool) -> Iterator[Image.Image]:
     """Yield the image with its header read and its kind checked."""
     # Opened here: of a turned TIFF file that it opens itself, Pillow 13 maps the pixels with rows for columns.
     with open(path, "rb") as file:
-        try:
-            image = Image.open(file, formats=_FORMATS)
-        except Image.DecompressionBombError as error:
-            raise UserError(f"{path}: {error} Shrink the image, or cut it into several.") from error
+        image = _opened_lazily(file, path)
         # The further pictures in a camera's JPEG (format MPO) are previews of the first.
         pages = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
         if pages > 1:
@@ -108,6 +110,24 @@ def _opened(path: Path, labels: bool) -> Iterator[Image.Image]:
         if not labels and _mode(image) not in (*_GREYSCALE, "RGB"):
             raise UserError(f"{path}: has colours of type {image.mode}, expected greyscale or RGB. Convert the file.")
         yield image
+
+
+def _opened_lazily(file: BinaryIO, path: Path) -> Image.Image:
+    """Return an image of which nothing but the header is read; `UserError` for one that is too large."""
+    try:
+        with warnings.catch_warnings():  # Pillow's limit is lower
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(file, formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: {error} Shrink the image, or cut it into several.") from error
+    if math.prod(image.size) > _MOST_PIXELS:
+        columns, rows = image.size
+        raise UserError(
+            f"{path}: has {columns} × {rows} pixels, expected at most {_MOST_PIXELS:,}. Shrink the image, or cut it "
+            "into several."
+        )
+    claims.check_memory(path, (*image.size, len(image.getbands())))
+    return image
 
 
 def _size(image: Image.Image) -> tuple[int, int]:

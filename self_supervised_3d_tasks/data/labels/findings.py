@@ -7,6 +7,7 @@ Benchmarks").
 from collections.abc import Sequence
 
 from self_supervised_3d_tasks.errors import UserError, nearest
+from self_supervised_3d_tasks.files.paths import shown
 
 NIH_FINDINGS = (
     *("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax"),
@@ -31,12 +32,12 @@ def parse(text: str, findings: Sequence[str], where: str) -> tuple[int, ...]:
     """
     named = {part for part in map(str.strip, text.split(SEPARATOR)) if part}
     if NO_FINDING in named and len(named) > 1:
-        raise UserError(f'{where} has "{NO_FINDING}" beside a finding, {text!r}. Remove one of them.')
+        raise UserError(f'{where} has "{NO_FINDING}" beside a finding, {shown(text)!r}. Remove one of them.')
     for name in sorted(named - {NO_FINDING, *findings}):
         raise UserError(
-            f"{where} has the finding {name!r}, expected those of class_names ({', '.join(findings)}), separated by "
-            f'"{SEPARATOR}", or "{NO_FINDING}". Correct it, add it to class_names, or remove it from the table.'
-            + nearest(name, findings)
+            f"{where} has the finding {shown(name)!r}, expected those of class_names ({', '.join(findings)}), "
+            f'separated by "{SEPARATOR}", or "{NO_FINDING}". Correct it, add it to class_names, or remove it from the '
+            "table." + nearest(shown(name), findings)
         )
     return tuple(int(name in named) for name in findings)
 

@@ -3,7 +3,7 @@
 Rows are counted as a spreadsheet counts them: the names of the columns stand in row 1.
 """
 
-import csv
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,8 @@ from absl import logging
 from self_supervised_3d_tasks.data.formats import suffix_of
 from self_supervised_3d_tasks.data.labels import findings
 from self_supervised_3d_tasks.errors import UserError, nearest
+from self_supervised_3d_tasks.files import tables as csv_files
+from self_supervised_3d_tasks.files.paths import as_path, composed, shown
 
 Label = int | tuple[int, ...]
 """A class; or for each of some findings 1 where there is one, else 0."""
@@ -46,10 +48,14 @@ class Classes:
     Args:
         num_classes: Every class is below it.
         label_map: Source label to class, for the labels that change.
+
+    Attributes:
+        met: The labels that were looked up.
     """
 
     num_classes: int
     label_map: Mapping[int, int] = field(default_factory=dict)
+    met: set[int] = field(default_factory=set, init=False, compare=False)
 
     def of(self, label: int, where: str) -> int:
         """Return the class of a label.
@@ -61,6 +67,7 @@ class Classes:
         Raises:
             UserError: The class is out of range.
         """
+        self.met.add(label)
         mapped = self.label_map.get(label, label)
         if not 0 <= mapped < self.num_classes:
             turned, remedy = "", "map the label with"
@@ -89,6 +96,9 @@ class LabelTable:
         positional: The first two columns are scan and label unless they are named, as the predecessor has it.
         findings: Names that a cell may hold, in the order of the labels, which are then vectors, see `findings.parse`;
             empty: labels are integers.
+
+    Attributes:
+        classes: Turns labels into classes.
     """
 
     path: Path
@@ -100,10 +110,12 @@ class LabelTable:
     label_map: Mapping[int, int] = field(default_factory=dict)
     positional: bool = False
     findings: tuple[str, ...] = ()
+    classes: Classes = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         """Accept what JSON has: a text for the path."""
-        object.__setattr__(self, "path", Path(self.path).expanduser())
+        object.__setattr__(self, "path", as_path(self.path))
+        object.__setattr__(self, "classes", Classes(self.num_classes, self.label_map))
 
     def suffixes(self, allowed: Sequence[str]) -> tuple[str, ...]:
         """Return which of the suffixes of a layout the files of the table can have.
@@ -213,7 +225,7 @@ class LabelTable:
         file = image if self.suffix is None else f"{stem}{self.suffix}"
         if self.findings:
             return Row(number, file, findings.parse(label, self.findings, where), subject)
-        return Row(number, file, Classes(self.num_classes, self.label_map).of(integer(label, where), where), subject)
+        return Row(number, file, self.classes.of(integer(label, where), where), subject)
 
 
 def read_cells(path: Path, key: str) -> list[tuple[int, list[str]]]:
@@ -226,13 +238,9 @@ def read_cells(path: Path, key: str) -> list[tuple[int, list[str]]]:
     Raises:
         UserError: The file is missing, empty, or no CSV file in UTF-8.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in enumerate(csv.reader(file, strict=True), 1) if any(map(str.strip, row[1]))]
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: this table does not exist. Check the path ({key}).") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read ({error}). Expected a CSV file in UTF-8.") from error
+    if not os.path.lexists(path):
+        raise UserError(f"{path}: this table does not exist. Check the path ({key}).")
+    rows = [row for row in csv_files.read_cells(path) if any(map(str.strip, row[1]))]
     if not rows:
         raise UserError(f"{path}: is empty; expected a row with the names of the columns.")
     return rows
@@ -248,11 +256,12 @@ def integer(cell: str, where: str) -> int:
     """Return the integer of a cell, ``2.0`` too; `UserError` for anything else."""
     match = _INTEGER.fullmatch(cell)
     if match is None:
-        raise UserError(f"{where} has label {cell!r}, expected an integer.")
+        raise UserError(f"{where} has label {shown(cell)!r}, expected an integer.")
     return int(match[1])
 
 
 def _without_case(name: str) -> str:
     """Return a file name with its suffix in lower case: a table says ``a.jpg`` and a camera ``a.JPG``."""
+    name = composed(name)
     suffix = suffix_of(Path(name))
     return f"{name[: len(name) - len(suffix)]}{suffix}"

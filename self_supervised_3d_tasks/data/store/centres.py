@@ -10,8 +10,9 @@ import numpy as np
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.formats import read_header
 from self_supervised_3d_tasks.data.store import disk
+from self_supervised_3d_tasks.data.store.bad_files import MAX_REPORTED
 from self_supervised_3d_tasks.data.store.threads import map_in_threads
-from self_supervised_3d_tasks.data.store.volumes import MAX_REPORTED, VolumeStore
+from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.ops.patches import FOREGROUND
 

@@ -21,7 +21,7 @@ from absl import logging
 from self_supervised_3d_tasks import lazy
 from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.data.formats import archives
-from self_supervised_3d_tasks.files.atomic import atomic_write
+from self_supervised_3d_tasks.files.atomic import atomic_write_bytes
 
 blosc2 = lazy.load("blosc2")
 
@@ -118,8 +118,7 @@ def write(path: Path, content: bytes) -> None:
     """Write a file of `pack`; tell by a warning that it takes the place of a damaged one."""
     if path.exists() and find(path) is None:
         logging.warning("%s: is damaged; it is made again.", path)
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(content)
+    atomic_write_bytes(path, content)
 
 
 def find(path: Path) -> tuple[DiskArray, dict[str, Any]] | None:
@@ -152,8 +151,9 @@ def recall(path: Path, compute: Callable[[], np.ndarray], is_valid: Callable[[np
             problem = f"{type(error).__name__}: {error}"
         logging.warning("%s: is damaged (%s); it is computed again.", path, problem)
     array = compute()
-    with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, array, allow_pickle=False)
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    atomic_write_bytes(path, content.getbuffer())
     return array
 
 

@@ -27,11 +27,13 @@ class Entry(NamedTuple):
         scan: The scan.
         mask: ``(*spatial)`` uint8 on the grid of the image; None where masks are not read.
         foreground: What the mask shows; None without mask.
+        mapped: The labels that the file of the mask has of those that ``label_map`` turns into classes.
     """
 
     scan: FittedScan
     mask: np.ndarray | DiskArray | None = None
     foreground: Foreground | None = None
+    mapped: tuple[int, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -83,7 +85,8 @@ class Loader:
         labels = read_mask(case.mask, self.preprocessing.rank)
         place = Placement(labels.array.shape, scan.box, scan.array.shape[:-1])
         mask = self.preprocessing.mask(labels, self.num_classes, place)
-        return Entry(scan, mask, Foreground.of(mask))
+        mapped = tuple(label for label in self.preprocessing.label_map if np.any(labels.array == label))
+        return Entry(scan, mask, Foreground.of(mask), mapped)
 
     def _read(self, case: Case) -> FittedScan:
         volume = read_channels(case.images, self.preprocessing.rank)
@@ -98,7 +101,9 @@ class Loader:
         if mask is None or voxels is None:
             return None
         flat, notes = voxels
-        return Entry(scan, mask[0], Foreground(flat, np.array(notes["borders"]), tuple(notes["classes"])))
+        found = Foreground(flat, np.array(notes["borders"]), tuple(notes["classes"]))
+        # Of files that were written before these were noted, nothing is said.
+        return Entry(scan, mask[0], found, tuple(mask[1].get("mapped", self.preprocessing.label_map)))
 
     def renew(self, case: Case) -> Entry:
         """Make the files of a case again."""
@@ -124,7 +129,7 @@ class Loader:
             flat, borders, classes = entry.foreground
             mask_path, voxels_path = self._mask_paths(case)
             files[voxels_path] = disk.pack(flat, 1, {"borders": borders.tolist(), "classes": list(classes)})
-            files[mask_path] = disk.pack(entry.mask, rank, {})
+            files[mask_path] = disk.pack(entry.mask, rank, {"mapped": list(entry.mapped)})
         return files
 
     def _find_scan(self, case: Case) -> FittedScan | None:

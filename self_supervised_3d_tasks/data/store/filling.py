@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
+from self_supervised_3d_tasks import machine
 from self_supervised_3d_tasks.data.cases import Case
 from self_supervised_3d_tasks.data.formats import archives
 from self_supervised_3d_tasks.data.store import disk, processes
@@ -109,6 +110,12 @@ def plan(loader: Loader, shapes: Shapes, cache: str, folder: Path | None) -> Fil
     at_most = sum(_num_voxels(shape) * np.dtype(np.float32).itemsize for shape in shapes.values())
     if loader.num_classes is not None:
         at_most += sum(_num_voxels(shape[:-1]) for shape in shapes.values())
+    at_least, there = at_most / 4, machine.memory_bytes()  # integers of one byte stay so
+    if cache == "memory" and at_least > there:
+        raise UserError(
+            f'cache: "memory", but the decoded scans take {at_least / _GIB:.1f} GiB or more, and there are '
+            f'{there / _GIB:.1f} GiB. Set cache to "auto" or "disk".'
+        )
     if cache == "memory" or (cache == "auto" and at_most <= MEMORY_LIMIT):
         return Filling(loader)
     kept = dataclasses.replace(loader, folder=folder)

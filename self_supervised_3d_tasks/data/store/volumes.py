@@ -14,17 +14,18 @@ import numpy as np
 from absl import logging
 
 from self_supervised_3d_tasks.data.cases import Case
+from self_supervised_3d_tasks.data.decoding import claims
 from self_supervised_3d_tasks.data.formats import archives, read_header, read_mask_header
 from self_supervised_3d_tasks.data.preparing.placement import Placement
 from self_supervised_3d_tasks.data.preparing.spacing import warn_of_grids
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import disk, filling
+from self_supervised_3d_tasks.data.store.bad_files import MAX_REPORTED, BadFiles
 from self_supervised_3d_tasks.data.store.entries import Entry, Loader
 from self_supervised_3d_tasks.data.store.filling import OrError
 from self_supervised_3d_tasks.data.volumes import Header, check_same_grid
 from self_supervised_3d_tasks.errors import UserError
 
-MAX_REPORTED = 10
 NUM_LOOKED_AT = 16
 LEAST_CONTRAST = 0.05
 
@@ -43,11 +44,11 @@ class VolumeStore:
         cache_dir: Folder of the disk cache. It may be shared by runs and processes, and deleted between them.
         on_bad_file: ``"stop"``: UserError; ``"skip"``: warn, leave the case out and remember it in
             ``skipped``.
+        part: What messages call the cases: the part of a split that they are.
 
     Attributes:
         cases: The usable cases, in the given order.
         headers: Those of the scans that could be opened.
-        skipped: ``{"case": name, "reason": message}`` of the others.
 
     Raises:
         UserError: A file cannot be used (or with "skip" none can), or the disk cache has no place.
@@ -62,13 +63,13 @@ class VolumeStore:
         cache: str = "auto",
         cache_dir: Path | None = None,
         on_bad_file: str = "stop",
+        part: str = "",
     ) -> None:
         self.preprocessing = preprocessing
         self.num_classes = num_classes
-        self.skipped: list[dict[str, str]] = []
-        self._skip = on_bad_file == "skip"
+        self._bad = BadFiles(skip=on_bad_file == "skip", part=part)
         check = OrError(functools.partial(check_case, preprocessing=preprocessing, num_classes=num_classes))
-        headers = self._keep_good(cases, map(check, cases), max_errors=MAX_REPORTED)
+        headers = self._bad.good(cases, map(check, cases), max_errors=MAX_REPORTED)
         self.headers = list(headers.values())
         warn_of_grids(self.headers, preprocessing)
         shapes = {case: preprocessing.fitted_shape(header) for case, header in headers.items()}
@@ -77,7 +78,7 @@ class VolumeStore:
             plan = filling.plan(Loader(preprocessing, num_classes), shapes, cache, folder)
             self._loader = plan.loader
             with contextlib.closing(plan.entries(shapes)) as loaded:
-                self._entries = self._keep_good(shapes, loaded, max_errors=1)
+                self._entries = self._bad.good(shapes, loaded, max_errors=1)
         finally:
             archives.release()  # the store holds the scans now
         self.cases = list(self._entries)
@@ -114,28 +115,14 @@ class VolumeStore:
                 clipped[0],
             )
 
+    @property
+    def skipped(self) -> list[dict[str, str]]:
+        """The cases that are left out, ``{"case": name, "reason": message}``."""
+        return self._bad.skipped
+
     def skip(self, case: Case, reason: str) -> None:
         """Warn that a case is left out, and remember it in ``skipped``."""
-        logging.warning("Skipped %s: %s", case.name, reason)
-        self.skipped.append({"case": case.name, "reason": reason})
-
-    def _keep_good(self, cases: Collection[Case], results: Iterable[Any], *, max_errors: int) -> dict[Case, Any]:
-        """Return the results that are no errors; with "stop", raise the first ``max_errors`` errors."""
-        good, errors = {}, []
-        for case, result in zip(cases, results, strict=True):
-            if not isinstance(result, UserError):
-                good[case] = result
-                continue
-            errors.append(str(result))
-            if self._skip:
-                self.skip(case, str(result))
-            elif len(errors) == max_errors:
-                break
-        if errors and not self._skip:
-            raise UserError("\n".join(errors))
-        if not good:
-            raise UserError("\n".join([f"None of {len(cases)} scans can be used.", *errors[:MAX_REPORTED]]))
-        return good
+        self._bad.skip_case(case, reason)
 
     def __len__(self) -> int:
         """Return the number of usable cases."""
@@ -191,6 +178,10 @@ class VolumeStore:
         """Return a hash of each channel of the scan as it was read, see `content.hash_channels`."""
         return list(self._entry(index).scan.content)
 
+    def mapped(self, index: int) -> set[int]:
+        """Return the labels in the file of a mask that ``label_map`` turned into classes."""
+        return set(self._entry(index).mapped)
+
     def foreground_voxel(self, index: int, position: float) -> np.ndarray | None:
         """Return a voxel ``(rank,)`` with a label above 0, chosen by ``position`` in [0, 1), or None.
 
@@ -219,7 +210,7 @@ def check_case(case: Case, preprocessing: Preprocessing, num_classes: int | None
     """Check the headers of a case and return that of the scan, with all its channels.
 
     Raises:
-        UserError: Rank, channels, shape or grids are wrong, or the mask is missing.
+        UserError: Rank, channels, shape or grids are wrong, the mask is missing, or the memory does not hold the scan.
     """
     headers = [read_header(path, preprocessing.rank) for path in case.images]
     masks = []
@@ -233,5 +224,5 @@ def check_case(case: Case, preprocessing: Preprocessing, num_classes: int | None
         check_same_grid(headers[0], header)
     channels = sum(header.shape[-1] for header in headers)
     header = replace(headers[0], shape=(*headers[0].shape[:-1], channels))
-    preprocessing.fitted_shape(header)
+    claims.check_memory(header.path, preprocessing.fitted_shape(header))
     return header

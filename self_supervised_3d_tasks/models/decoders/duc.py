@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
 
 from absl import logging
-from pydantic import Field
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras
+from self_supervised_3d_tasks.limits import Units
 from self_supervised_3d_tasks.models import blocks, layers
 from self_supervised_3d_tasks.models.depth_to_space import depth_to_space
 from self_supervised_3d_tasks.models.encoders import pyramid_outputs
@@ -23,7 +22,7 @@ def duc(
     encoder: Model,
     *,
     num_classes: int,
-    duc_filters: Annotated[int, Field(ge=1)] | None = None,
+    duc_filters: Units | None = None,
     normalization: Normalization | None = None,
     seed: int = 0,
 ) -> Model:

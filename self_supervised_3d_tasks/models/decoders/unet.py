@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Annotated, NamedTuple
-
-from pydantic import Field
+from typing import NamedTuple
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras
+from self_supervised_3d_tasks.limits import ShareBelowOne
 from self_supervised_3d_tasks.models import blocks, layers
 from self_supervised_3d_tasks.models.encoders import pyramid_outputs
 from self_supervised_3d_tasks.models.encoders.unet import PRESETS, PresetName
@@ -39,7 +38,7 @@ def unet(
     num_classes: int,
     unet_preset: PresetName = "plain",
     normalization: Normalization | None = None,
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None,
+    dropout: ShareBelowOne | None = None,
     skips: bool = True,
     seed: int = 0,
 ) -> Model:

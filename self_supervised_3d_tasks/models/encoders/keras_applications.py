@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import collections
 import functools
+import os
 import random
 import re
 from pathlib import Path
 from typing import Any, Literal
 
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.files.models import load_model
+from self_supervised_3d_tasks.files.paths import as_path, check_file
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.encoders.base import size_text
@@ -66,7 +69,7 @@ def build(
         x = layers.global_pool(2, pooling, name="global_pool")(x)
     encoder = keras.Model(image, x, name="encoder")
     if encoder_weights:
-        _load_weights(encoder, Path(encoder_weights).expanduser())
+        _load_weights(encoder, as_path(encoder_weights))
     return encoder
 
 
@@ -102,14 +105,15 @@ def smallest_edge(name: str) -> int:
 
 def check_weight_file(encoder_weights: str) -> None:
     """Raise `UserError` if the file of initial weights is not there or has another suffix; loads no Keras."""
-    path = Path(encoder_weights).expanduser()
+    path = as_path(encoder_weights)
     if path.suffix not in WEIGHT_SUFFIXES:
         raise UserError(
             f"encoder_weights: expected a local file that ends in .keras, .weights.h5 or _notop.h5, received "
             f"{str(path)!r}; nothing is downloaded"
         )
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise UserError(f"encoder_weights: {path}: no such file; nothing is downloaded")
+    check_file(path, f"encoder_weights: {path}")
 
 
 # To make the network once more, for another job or size, only takes its layers' settings.
@@ -161,9 +165,10 @@ def _seeded_copy(layer: Layer, *, name: str, seed: int) -> Layer:
 
 def _load_weights(encoder: Model, path: Path) -> None:
     """Fill every weight of ``encoder`` from a file of the same architecture and channels."""
+    model = load_model(path) if path.suffix == ".keras" else None
     try:
-        if path.suffix == ".keras":
-            _copy_weights(keras.models.load_model(path, compile=False, safe_mode=True), encoder)
+        if model:
+            _copy_weights(model, encoder)
         else:
             encoder.load_weights(path)
     # A foreign file can fail in any way inside Keras: whatever it is, the user needs the name of the file.

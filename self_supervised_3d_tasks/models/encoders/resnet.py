@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras
+from self_supervised_3d_tasks.limits import WidthMultiplier
 from self_supervised_3d_tasks.models import blocks, layers
 from self_supervised_3d_tasks.models.encoders import PYRAMID_PREFIX
 from self_supervised_3d_tasks.models.encoders.base import check_size, scaled_width
@@ -27,7 +26,7 @@ def build(
     name: str,
     input_shape: tuple[int | None, ...],
     *,
-    width_multiplier: Annotated[float, Field(gt=0)] = 1.0,
+    width_multiplier: WidthMultiplier = 1.0,
     output_stride: Literal[8, 32] = 32,
     normalization: Normalization | None = None,
     seed: int = 0,

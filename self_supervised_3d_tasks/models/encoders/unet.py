@@ -9,6 +9,7 @@ from pydantic import Field
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras
+from self_supervised_3d_tasks.limits import ShareBelowOne, Units
 from self_supervised_3d_tasks.models import blocks, layers
 from self_supervised_3d_tasks.models.encoders import PYRAMID_PREFIX
 from self_supervised_3d_tasks.models.encoders.base import check_size
@@ -45,13 +46,13 @@ PresetName = Literal["plain", "upstream", "paper"]
 def unet(
     input_shape: tuple[int | None, ...],
     *,
-    enc_filters: Annotated[int, Field(ge=1)] | None = None,
-    num_layers: Annotated[int, Field(ge=1)] = 4,
+    enc_filters: Units | None = None,
+    num_layers: Annotated[int, Field(ge=1, le=16)] = 4,
     unet_preset: PresetName = "plain",
     pooling: Literal["max", "avg", "none"] = "max",
     normalization: Normalization | None = None,
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None,
-    dropout_change_per_layer: float = 0.0,
+    dropout: ShareBelowOne | None = None,
+    dropout_change_per_layer: Annotated[float, Field(ge=-1, le=1)] = 0.0,
     seed: int = 0,
 ) -> Model:
     """Build the encoder of a U-Net.

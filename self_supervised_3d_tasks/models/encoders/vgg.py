@@ -10,6 +10,7 @@ from pydantic import Field
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras
+from self_supervised_3d_tasks.limits import WidthMultiplier
 from self_supervised_3d_tasks.models import blocks, layers
 from self_supervised_3d_tasks.models.encoders import PYRAMID_PREFIX
 from self_supervised_3d_tasks.models.encoders.base import check_size, scaled_width, size_text
@@ -28,7 +29,7 @@ def build(
     name: str,
     input_shape: tuple[int | None, ...],
     *,
-    width_multiplier: Annotated[float, Field(gt=0)] = 1.0,
+    width_multiplier: WidthMultiplier = 1.0,
     pool_schedule: PoolSchedule | None = None,
     pooling: Literal["max", "avg", "none"] = "max",
     normalization: Normalization | None = None,

@@ -72,7 +72,7 @@ def test_only_an_image_is_needed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (["id,image", "x,no.nii"], r"row 2, column 'image': .*no.nii does not exist. 1 of 1 rows"),
+        (["id,image", "x,no.nii"], r"row 2, column 'image': .*no.nii: this file does not exist; .* 1 of 1 rows"),
         (["id,image", "x,a.nii", "x,b.nii"], "row 3 has the id 'x' of row 2"),
         (["image", "a.nii", "d/a.nii"], "row 3 has the id 'a' of row 2.*column 'id'"),
         (["id,image", "x,"], "row 2 has nothing in the column 'image'"),
@@ -81,10 +81,10 @@ def test_only_an_image_is_needed(tmp_path: Path) -> None:
         (["id,subject,image", "x,,a.nii"], "row 2 has nothing in the column 'subject'"),
         (["id,image", "x/y,a.nii"], "row 2 has the id 'x/y', which cannot"),
         (["id,image", "x,a.nii,b"], "row 2 has 3 cells, expected 2"),
-        (["id,image", "x,d"], "row 2, column 'image': .*d is a folder"),
-        (["id,image", "x,notes.txt"], "row 2, column 'image': .*notes.txt does not end in"),
-        (["id,image", "x,gone.nii"], "row 2, column 'image': .*gone.nii is a link that leads nowhere"),
-        (["id,image", "x,fifo.nii"], "row 2, column 'image': .*fifo.nii is neither a file nor a folder"),
+        (["id,image", "x,d"], "row 2, column 'image': .*d: is a folder, expected a file"),
+        (["id,image", "x,notes.txt"], "row 2, column 'image': .*notes.txt: does not end in"),
+        (["id,image", "x,gone.nii"], "row 2, column 'image': .*gone.nii: is a link to nowhere, which is not there"),
+        (["id,image", "x,fifo.nii"], "row 2, column 'image': .*fifo.nii: is a pipe, expected a file"),
         (["id,subject,image", "x,p,a.nii", "y,q,a.nii"], "row 3 has the scan .*a.nii of row 2, but another subject"),
         (["id,image,image", "x,a.nii,b.nii"], "several columns are called 'image'"),
         (["id,age", "x,70"], "no column holds names of scans"),

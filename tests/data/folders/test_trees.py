@@ -68,11 +68,11 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
 
 def test_what_only_has_the_name_of_a_scan_is_named(tmp_path: Path) -> None:
     make(tmp_path / "folder", "a.nii", "b.nii.gz/b.nii")
-    with pytest.raises(UserError, match=r"b.nii.gz: is a folder"):
+    with pytest.raises(UserError, match=r"b.nii.gz: has the name of a scan, but is a folder, expected a file"):
         find_cases("nifti", tmp_path / "folder")
     make(tmp_path / "fifo", "a.nii")
     os.mkfifo(tmp_path / "fifo" / "b.nii")
-    with pytest.raises(UserError, match=r"b.nii: is neither a file nor a folder"):
+    with pytest.raises(UserError, match=r"b.nii: has the name of a scan, but is a pipe"):
         find_cases("nifti", tmp_path / "fifo")
 
 

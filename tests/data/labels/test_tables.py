@@ -123,7 +123,7 @@ def test_bad_suffix(make, suffix: str) -> None:
         (("id,label", "../a,1"), "row 2: '../a' is no plain file name"),
         (("id,label", "/etc/a,1"), "row 2: '/etc/a' is no plain file name"),
         (("id,label", "..\\a,1"), "row 2: .* is no plain file name"),
-        (("id,label", '"a,1'), "cannot be read"),
+        (("id,label", '"a,1'), "is no CSV table: .*quotes"),
     ],
 )
 def test_bad_tables_are_named_with_their_row(make, rows, message: str) -> None:
@@ -160,7 +160,7 @@ def test_empty_subjects(make) -> None:
 def test_files_that_are_no_table(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing.csv: this table does not exist"):
         LabelTable(tmp_path / "nothing.csv", 2, positional=True).read()
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is a folder, expected a file"):
         LabelTable(tmp_path, 2, positional=True).read()
     for content in (b"PK\x03\x04\xff\xfe", "id,label\né,0".encode("latin-1"), b"id,label\na\x00,1"):
         (tmp_path / "t.csv").write_bytes(content)

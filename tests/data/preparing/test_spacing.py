@@ -162,7 +162,8 @@ def cohort(tmp_path):
         spacing = [(1, 1, 1), (1.5, 1.5, 1.5), (1, 1, 3)][number % 3]
         shape = [round(24 / s) for s in spacing]
         labels = (ball(shape, spacing, 9) + ball(shape, spacing, 4)).astype(np.uint8)
-        for kind, array in (("scans", labels.astype(np.float32) + 0.1), ("masks", labels)):
+        brighter = np.indices(shape)[0] / shape[0]  # from left to right, so that every part of a scan shows something
+        for kind, array in (("scans", (labels + 0.1 + brighter).astype(np.float32)), ("masks", labels)):
             (tmp_path / kind).mkdir(exist_ok=True)
             nib.save(nib.Nifti1Image(array, affine(spacing)), tmp_path / kind / f"case{number:02}.nii.gz")
     return tmp_path

@@ -1,0 +1,149 @@
+"""What every executor is given, says, and does around the work itself."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
+import logging as standard_logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import joblib
+from absl import logging
+
+MAX_REASON = 500  # characters
+# Read by TensorFlow and the libraries below it when they are loaded.
+_THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+
+
+class Ended(NamedTuple):
+    """How one item of the work ended.
+
+    Attributes:
+        item: What ``work`` was called with.
+        reason: None: ``work`` returned; else why it did not.
+    """
+
+    item: str
+    reason: str | None
+
+
+class Settings(Protocol):
+    """The keys of an experiment that say who does its work."""
+
+    workers: int
+    executor: str
+    executor_options: dict[str, Any]
+    use_gpu: list[int] | None
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the processes that do the work may use.
+
+    Attributes:
+        workers: Processes at once, at least 1.
+        logs: Folder of one log per item, made if missing.
+        gpus: Names of the GPUs of this machine, of which each process has one; empty: all work is done by the CPU.
+        options: The executor's own options.
+    """
+
+    workers: int
+    logs: Path
+    gpus: Sequence[str] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: Settings, items: int, logs: Path) -> Resources:
+        """Return the resources that an experiment asks for, for so many items: of this machine one GPU each."""
+        gpus = gpus_of_this_machine(settings.use_gpu) if settings.executor == "local" else []
+        workers = min(settings.workers, items, len(gpus) or items)
+        return cls(workers, logs.absolute(), gpus, settings.executor_options)
+
+    @property
+    def threads(self) -> int:
+        """Threads of one process, so that all of them together have as many as this machine has cores."""
+        return max(1, joblib.cpu_count() // self.workers)
+
+
+def gpus_of_this_machine(allowed: Sequence[int] | None) -> list[str]:
+    """Return the names of the GPUs that may be used, as ``CUDA_VISIBLE_DEVICES`` has them; CUDA is not loaded.
+
+    Args:
+        allowed: Their indices; None: those of ``CUDA_VISIBLE_DEVICES``, or all of NVIDIA's.
+    """
+    if allowed is not None:
+        return [str(index) for index in allowed]
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in visible.split(",") if name not in ("", "-1")]
+    return sorted(path.removeprefix("/dev/nvidia") for path in glob.glob("/dev/nvidia[0-9]*"))
+
+
+def do(work: Callable[[str], None], item: str, resources: Resources) -> Ended:
+    """Do one item in the process that was made for it: with its share of the threads, one GPU, and a log of its own.
+
+    Number of threads and GPU are those of the first call in a process: TensorFlow asks once.
+    """
+    resources.logs.mkdir(parents=True, exist_ok=True)
+    for name in _THREADS:
+        os.environ.setdefault(name, str(resources.threads))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        if resources.gpus:
+            _take_gpu(resources)
+        with _logging_to(resources.logs / f"{item}.log"):
+            work(item)
+    except Exception as error:
+        return Ended(item, reason(error))
+    return Ended(item, None)
+
+
+_taken = []  # the locked file of this process's GPU: open, and so locked, until the process ends
+
+
+def _take_gpu(resources: Resources) -> None:
+    """Make one GPU, which no other process of this work has, the only one that this process sees."""
+    if _taken:
+        return
+    for name in resources.gpus:
+        file = open(resources.logs / f".gpu_{name}.lock", "w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            continue
+        _taken.append(file)
+        os.environ["CUDA_VISIBLE_DEVICES"] = name
+        return
+    raise RuntimeError(f"{len(resources.gpus)} GPUs, and each has a process already")
+
+
+@contextlib.contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Send what is logged to the end of a file instead of to the terminal, where several logs would mix."""
+    logger = logging.get_absl_logger()
+    handler = standard_logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(standard_logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    shown, logger.handlers, propagates, logger.propagate = logger.handlers, [handler], logger.propagate, False
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = shown, propagates
+        handler.close()
+
+
+def reason(error: BaseException) -> str:
+    """Return in one line why work that raised ``error`` failed."""
+    return " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
+
+
+def let_processes_find_the_package() -> None:
+    """Let fresh Pythons that are started from here import the package from a checkout that is not installed."""
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if root not in path:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, *path]))
