@@ -106,7 +106,7 @@ def rows() -> Iterator[tuple]:
         base = world.EXPERIMENTS[name]
         schema = experiment_model(name, "rotation", "unet", "unet" if name == "finetune" else None).model_json_schema()
         for key, rule in schema["properties"].items():
-            check = jsonschema.Draft202012Validator(rule)
+            check = jsonschema.Draft202012Validator(rule | {"$defs": schema.get("$defs", {})})
             wrong = (value for value in VALUES if not check.is_valid(value))
             for value in itertools.islice(wrong, PER_KEY):
                 yield _row(name, base, {key: value}, [key])
