@@ -152,7 +152,9 @@ def override(values: dict[str, Any], item: str) -> None:
         value = text
     except UserError as error:
         raise UserError(f"--set {shown(item)}: {error}") from None
-    *parents, last = key.split(".")
+    *parents, last = names = key.split(".")
+    if not all(names):
+        raise UserError(f"--set {shown(item)}: expected key=value, received a key without a name")
     if len(parents) > _MOST_GROUPS:
         raise UserError(f"--set {shown(item)}: {len(parents)} groups of keys; expected at most {_MOST_GROUPS}")
     for parent in parents:

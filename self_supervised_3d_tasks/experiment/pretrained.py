@@ -56,6 +56,7 @@ def inherit(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     taken = {key: stored[key] for key in _TAKEN_OVER if key in stored}
     if values.get("channel_map") is None and (channels := _channels_by_name(values, stored, path)):
         values = values | {"channel_map": channels}
+    _check_channels(values, stored.get("number_channels", 1), path)
     others = [key for key in theirs if key in values and _differ(key, values[key], theirs[key])]
     lost = [key for key in others if key not in WITHOUT_TENSORS]
     if lost and values.get("allow_partial_load") is not True:
@@ -68,6 +69,17 @@ def inherit(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     pairs = {key: [json.dumps(source[key]) for source in (values, theirs)] for key in named}
     warning = "{}: {} is in force, but the encoder was pretrained with {} ({})"
     return theirs | taken | values, [warning.format(key, *pair, path) for key, pair in pairs.items()]
+
+
+def _check_channels(values: dict[str, Any], old: int, path: Path) -> None:
+    """Raise `UserError` if a channel that is to feed another one was not pretrained."""
+    given = values.get("channel_map")
+    absent = [number for number in given if number not in range(old)] if isinstance(given, list) else []
+    if absent:
+        raise UserError(
+            f"channel_map: there is no pretrained channel {absent[0]}; {path} of model_checkpoint has {old}, numbered "
+            "from 0"
+        )
 
 
 def warn_of_preparation(experiment: FinetuneExperiment, name: str) -> None:

@@ -208,6 +208,13 @@ def test_scans_that_are_prepared_alike_are_no_warning(run, caplog, theirs, mine)
     assert caplog.records == []
 
 
+@pytest.mark.parametrize(("channels", "absent"), [([5], 5), ([0, 2], 2), ([-1], -1)])
+def test_a_channel_that_was_not_pretrained_cannot_feed_another(run, channels, absent):
+    pretrained_with(run, number_channels=2)
+    with pytest.raises(UserError, match=rf"no pretrained channel {absent}; .*config\.json of model_checkpoint has 2"):
+        finetune(number_channels=len(channels), channel_map=channels)
+
+
 def test_a_finished_finetuning_is_compared_where_its_pretraining_is_readable(run, caplog):
     pretrained_with(run, intensity_window=[0, 9])
     experiment = finetune()

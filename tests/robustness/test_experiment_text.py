@@ -68,6 +68,7 @@ def test_a_wrong_text_is_refused_with_file_and_key(name, as_base, run_command, t
 SETTINGS = {
     "NaN": ("dropout=NaN", "finite number"),
     "Infinity in a list": ("intensity_window=[0, Infinity]", "finite number"),
+    "nothing but dots": ("..=1", "a key without a name"),
     "too large": ("dropout=-1e999", "finite number"),
     "twice": ('model_params={"dropout": 0, "dropout": 0}', "dropout: this key is there twice"),
     "deep": ("data_dim=" + "[" * DEEP, "nested too deep"),
