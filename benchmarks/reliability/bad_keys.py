@@ -77,7 +77,7 @@ SETS = (
 )
 CONFLICTS = {
     "train": (
-        *({"clipnorm": 1.0, "clipvalue": 1.0}, {"momentum": 0.5}, {"intensity_window": [5, 5]}, {"data_dim": [16, 16]}),
+        *({"momentum": 0.5}, {"intensity_window": [5, 5]}, {"data_dim": [16, 16]}),
         *({"augment_flip_axes": [7]}, {"subject_pattern": "("}, {"subject_pattern": "no group"}, {"num_layers": 5}),
         *({"channel_suffixes": ["_a"]}, {"cache_dir": "images/s00.nii.gz", "cache": "disk"}, {"augment_degrees": 30.0}),
         *({"algorithm": "jigsaw", "patches_per_side": 17}, {"head_units": [0]}),
