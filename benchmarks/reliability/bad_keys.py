@@ -87,15 +87,15 @@ CONFLICTS = {
     ),
     "finetune": (
         *({"num_classes": 3, "class_weights": [1.0]}, {"class_names": ["one"]}, {"scores": ["dise"]}),
-        *({"channel_map": [5]}, {"label_map": {"9": 1}}),
-        *({"transfer": "encoder_decoder"}, {"metrics": ["no_such"]}, {"loss": "no_such"}, {"test_split": 0.99999}),
+        {"channel_map": [5]},
+        *({"transfer": "encoder_decoder"}, {"metrics": ["no_such"]}, {"loss": "no_such"}),
         *(
             {"epochs_random": 0, "epochs_initialized": 0},
             {"augment_swap_labels": [[1, 9]]},
             {"model_checkpoint": "images"},
         ),
         *({"prediction_architecture": "simple_multiclass"}, {"model_checkpoint": "runs/fine"}, {"epochs_warmup": 99}),
-        *({"do_cross_val": True, "repetitions": 99}, {"data_dir_test": "images_labels"}, {"val_split": 0.99}),
+        *({"do_cross_val": True, "repetitions": 99}, {"data_dir_test": "images_labels"}),
     ),
 }
 

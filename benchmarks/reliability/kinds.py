@@ -12,7 +12,7 @@ FUZZED = {
     "whole": {"experiments": 2000, "scans": 1000, "run_files": 1000},
     "small": {"experiments": 100, "scans": 60, "run_files": 12},
 }
-EVERY = 9  # of the bad inputs one in so many is in the small part
+EVERY = 11  # of the bad inputs one in so many is in the small part
 
 
 def trials(made: Path, *, part: str, seed: int, wanted: Callable[[str], bool]) -> list[Trial]:

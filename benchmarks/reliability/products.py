@@ -15,6 +15,7 @@ import numpy as np
 
 TIMES = ("seconds", "samples_per_second", "wait_share")
 UNFINISHED = "/.unfinished-"
+CACHE = "cache/"  # its names hold where and when a scan was written; it is no product
 OF_A_START = ("environment.json", "status.json", ".lock")  # differ between two starts of one run
 
 
@@ -23,7 +24,8 @@ def difference(one: Path, other: Path, *, but: str = "") -> str | None:
     wanted, found = ({path.relative_to(root).as_posix() for path in root.rglob("*")} for root in (one, other))
     unfinished = {name for name in found if UNFINISHED in f"/{name}"}
     wanted, found = (
-        {name for name in names if not name.endswith(OF_A_START)} for names in (wanted, found - unfinished)
+        {name for name in names if not name.endswith(OF_A_START) and not name.startswith(CACHE)}
+        for names in (wanted, found - unfinished)
     )
     if wanted != found:
         lacking, more = sorted(wanted - found), sorted(found - wanted)
