@@ -11,7 +11,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help install format lint test test-slow schema bench demo clean
+.PHONY: help install format lint test test-slow schema bench torture demo clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ schema: $(STAMP)  ## rewrite configs_json/schema/ after a change of keys
 
 bench: $(STAMP)  ## measure speed and memory of every pretext task
 	$(RUN) benchmarks/run.py
+
+torture: $(STAMP)  ## try to break every command, within the hour, and write docs/reliability.md
+	$(RUN) -m benchmarks.reliability --output docs/reliability.md
 
 # Each command prints "run folder: PATH" as its last line.
 demo: $(STAMP)  ## pretrain, finetune and predict on synthetic scans, in minutes on a CPU

@@ -20,6 +20,8 @@ DEV = [
     "pytest-xdist",
     "ruff>=0.12",
     "hypothesis>=6",
+    "jsonschema",
+    "psutil",
     "pre-commit",
     "nbclient",
     "ipykernel",
