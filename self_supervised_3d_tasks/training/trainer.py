@@ -107,8 +107,7 @@ def fit(
 ) -> list[Row]:
     """Train a model through its phases; killed at any moment and called again, it ends with the same weights.
 
-    After every epoch and its validation the files of ``folder`` are brought up to date (see `checkpoints`). Where it
-    holds a training already, that one goes on.
+    After every epoch the files of ``folder`` are brought up to date. A training that it holds already goes on.
 
     Args:
         model: Built; need not be compiled.
@@ -122,8 +121,8 @@ def fit(
 
     Returns:
         One row per epoch, earlier ones included: ``epoch`` and ``phase`` (from 1), the logs of Keras, ``seconds`` (with
-        validation), ``samples_per_second`` and ``wait_share``, the share of the training time that was spent on
-        waiting for data. The model has the weights of the last epoch, or their `averaging` ones.
+        validation), ``samples_per_second`` and ``wait_share``, that of the training time which was spent on waiting for
+        data. The model has the weights of the last epoch, or their `averaging` ones.
 
     Raises:
         TrainingDiverged: A loss or a weight became NaN or infinite. The folder holds the epoch before.
@@ -138,8 +137,8 @@ def fit(
         model.stop_training = is_over()
 
     epochs, steps = sum(phase.epochs for phase in phases), data.steps_per_epoch
-    bar = tqdm(total=epochs * steps, initial=finished * steps, unit="step", disable=None)
-    with bar as progress, _told_when_interrupted(folder, epochs):
+    progress = tqdm(total=epochs * steps, initial=finished * steps, unit="step", disable=None)
+    with progress, _told_when_interrupted(folder, epochs):
         for number, phase, first, end in _remaining(() if is_over() else phases, finished):
             if number != ready:
                 phase.prepare(model)
