@@ -7,7 +7,8 @@ import fcntl
 import glob
 import logging as standard_logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -15,6 +16,9 @@ from typing import Any, NamedTuple, Protocol
 import joblib
 from absl import logging
 
+from self_supervised_3d_tasks.errors import UserError, nearest
+
+_PLAIN = re.compile(r"[\w.,:=+\-\[\]/@]*")
 MAX_REASON = 500  # characters
 # Read by TensorFlow and the libraries below it when they are loaded.
 _THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
@@ -68,6 +72,23 @@ class Resources:
     def threads(self) -> int:
         """Threads of one process, so that all of them together have as many as this machine has cores."""
         return max(1, joblib.cpu_count() // self.workers)
+
+
+def check_options(executor: str, options: dict[str, Any], allowed: Collection[str]) -> None:
+    """Raise `UserError` for options that are not among those that only say which machines and how much of them.
+
+    An experiment file may come from a stranger, and others of these libraries' options run commands.
+    """
+    for key, value in options.items():
+        if key not in allowed:
+            raise UserError(
+                f"executor_options: {key} is none of executor {executor}{nearest(key, allowed)}; it has "
+                f"{', '.join(sorted(allowed)) or 'none'}"
+            )
+        if isinstance(value, str) and not _PLAIN.fullmatch(value):
+            raise UserError(
+                f"executor_options: {key}: expected letters, digits and .,:=+-[]/@_, received {value!r:.100}"
+            )
 
 
 def gpus_of_this_machine(allowed: Sequence[int] | None) -> list[str]:

@@ -6,15 +6,13 @@ from concurrent.futures.process import BrokenProcessPool
 
 import joblib
 
-from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.executors import base
 from self_supervised_3d_tasks.executors.base import Ended, Resources
 
 
 def run(work: Callable[[str], None], items: Sequence[str], resources: Resources) -> Iterator[Ended]:
     """See `executors.run`; takes no options."""
-    if resources.options:
-        raise UserError(f"executor_options: executor local has none, received {', '.join(resources.options)}")
+    base.check_options("local", resources.options, ())
     # loky starts fresh processes, which have loaded no TensorFlow, and which do not run the caller's script.
     parallel = joblib.Parallel(resources.workers, backend="loky", return_as="generator_unordered", batch_size=1)
     results = parallel(joblib.delayed(base.do)(work, item, resources) for item in items)

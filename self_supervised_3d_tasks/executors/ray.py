@@ -12,15 +12,17 @@ from self_supervised_3d_tasks.executors import base
 from self_supervised_3d_tasks.executors.base import Ended, Resources
 
 CONNECT_SECONDS = 10
+OPTIONS = frozenset("address num_cpus num_gpus memory accelerator_type max_retries".split())
 TRIES_AGAIN = 2  # after a machine or a process has died
 
 
 def run(work: Callable[[str], None], items: Sequence[str], resources: Resources) -> Iterator[Ended]:
     """See `executors.run`.
 
-    The options are ``address`` (default: ``RAY_ADDRESS``, or a new Ray on this machine), and those of ``ray.remote``
-    for a task, such as ``{"num_cpus": 4, "num_gpus": 1}``.
+    The options are ``address`` (default: ``RAY_ADDRESS``, or a new Ray on this machine), and of those of
+    ``ray.remote`` for a task the ones in `OPTIONS`, such as ``{"num_cpus": 4, "num_gpus": 1}``.
     """
+    base.check_options("ray", resources.options, OPTIONS)
     try:
         ray = importlib.import_module("ray")
     except ImportError:

@@ -12,6 +12,11 @@ from self_supervised_3d_tasks.executors.base import Ended, Resources
 
 POLL_SECONDS = 5
 MINUTES = 24 * 60
+OPTIONS = frozenset(
+    "cluster name timeout_min cpus_per_task mem_gb nodes gpus_per_node slurm_partition slurm_account slurm_qos "
+    "slurm_time slurm_constraint slurm_gres slurm_gpus_per_node slurm_cpus_per_gpu slurm_mem slurm_exclude "
+    "slurm_nodelist slurm_reservation slurm_comment slurm_job_name slurm_array_parallelism slurm_signal_delay_s".split()
+)
 
 
 class Requeued:
@@ -37,9 +42,11 @@ class Requeued:
 def run(work: Callable[[str], None], items: Sequence[str], resources: Resources) -> Iterator[Ended]:
     """See `executors.run`.
 
-    The options are those of submitit's ``update_parameters``, such as ``{"slurm_partition": "gpu", "timeout_min":
-    480, "gpus_per_node": 1}``; and ``"cluster": "local"`` runs the tasks as processes of this machine, to try it.
+    The options are those of submitit's ``update_parameters`` that run nothing, see `OPTIONS`, such as
+    ``{"slurm_partition": "gpu", "timeout_min": 480, "gpus_per_node": 1}``; and ``"cluster": "local"`` runs the tasks as
+    processes of this machine, to try it.
     """
+    base.check_options("slurm", resources.options, OPTIONS)
     try:
         submitit = importlib.import_module("submitit")
     except ImportError:

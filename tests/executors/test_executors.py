@@ -67,10 +67,14 @@ def test_a_process_that_is_killed_does_not_pass_for_finished(tmp_path, fresh):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("local", {"num_cpus": 2}, "executor local has none, received num_cpus"),
-        pytest.param("slurm", {"no_such": 2, "cluster": "local"}, "no_such", marks=pytest.mark.slow),
+        ("local", {"num_cpus": 2}, "num_cpus is none of executor local; it has none"),
+        ("slurm", {"slurm_setup": ["touch /tmp/mine"]}, "slurm_setup is none of executor slurm"),
+        ("slurm", {"slurm_additional_parameters": {}}, "slurm_additional_parameters is none of"),
+        ("slurm", {"slurm_partition": "gpu\ntouch mine"}, "slurm_partition: expected letters"),
+        ("ray", {"runtime_env": {"pip": ["mine"]}}, "runtime_env is none of executor ray"),
+        ("ray", {"num_cpu": 2}, "Did you mean 'num_cpus'"),
         pytest.param("slurm", {}, "cannot be submitted", marks=pytest.mark.slow),
-        pytest.param("ray", {"no_such": 2}, "no_such", marks=pytest.mark.slow),
+        pytest.param("ray", {"num_cpus": -1}, "num_cpus", marks=pytest.mark.slow),
         pytest.param("ray", {"address": "127.0.0.1:1"}, "no Ray at 127.0.0.1:1", marks=pytest.mark.slow),
     ],
 )
