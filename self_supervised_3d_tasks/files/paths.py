@@ -4,10 +4,12 @@ A name may hold bytes that are no UTF-8. Python keeps such a byte as a lone surr
 experiment can hold: in these it is written as six letters, ``\udcfc`` for the byte fc, and read back as the byte.
 """
 
+import contextlib
 import os
 import re
 import stat
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 from self_supervised_3d_tasks.errors import UserError, describe
@@ -65,6 +67,16 @@ def on_disk(path: Path) -> Path:
 def composed(name: str) -> str:
     """Return a name with its accents composed (NFC), for comparisons: some disks and programs take them apart."""
     return unicodedata.normalize("NFC", name)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say of what the system refuses in the block which file it was: when it reads, it says so only of some."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)
+        raise
 
 
 def problem(path: Path, *, folder: bool = False) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files import checksums, models, paths, tables
 from self_supervised_3d_tasks.files.json_files import read_json
+from self_supervised_3d_tasks.files.paths import naming
 
 SECONDS = 5
 KINDS = {
@@ -161,3 +163,14 @@ def test_files_below_proc_and_devices_end_with_a_sentence():
     for path in ("/proc/self/mem", "/dev/stdin", "/proc/1/root/x", "/dev/null/x"):
         with pytest.raises(UserError, match=path):
             read_json(paths.as_path(path))
+
+
+@pytest.mark.parametrize("path", ["/proc/self/mem", "/proc/self/attr/prev"])
+def test_what_cannot_be_read_is_named_though_it_could_be_opened(path):
+    if not Path(path).exists():
+        pytest.skip(f"needs {path}")
+    with pytest.raises(OSError) as caught, naming(path), open(path, "rb") as file:
+        file.seek(128)
+        file.read(4)
+        raise OSError(errno.EIO, "not read")  # where the system gives something
+    assert caught.value.filename == path

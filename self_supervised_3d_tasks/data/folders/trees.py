@@ -15,7 +15,7 @@ from absl import logging
 from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.data.folders import naming
 from self_supervised_3d_tasks.errors import UserError, describe
-from self_supervised_3d_tasks.files.paths import composed, is_folder, problem
+from self_supervised_3d_tasks.files.paths import composed, is_folder, naming, problem
 
 HIDDEN, OTHER, SAME = "hidden", "of other formats", "links into the same folder"
 EMPTY, MASKS, BIDS = "sub-folders without scans", "folders of masks", "derivatives or sourcedata of BIDS"
@@ -126,10 +126,9 @@ class _Search:
     def enter(self, folder: str, place: str) -> None:
         """Search a folder, whose path from the root is ``place``."""
         try:
-            with os.scandir(folder) as listing:
+            with naming(folder), os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
-            error.filename = folder  # one that comes half-way does not say it
             raise UserError(f"cannot be listed: {describe(error)}") from error
         folders = [entry for entry in entries if is_folder(entry) and not entry.name.startswith(".")]
         found, masks = len(self.tree.files), _mask_folders({entry.name for entry in folders})
