@@ -70,7 +70,7 @@ def composed(name: str) -> str:
 
 
 @contextlib.contextmanager
-def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+def reading(path: str | os.PathLike[str]) -> Iterator[None]:
     """Say of what the system refuses in the block which file it was: when it reads, it says so only of some."""
     try:
         yield

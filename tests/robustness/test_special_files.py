@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import socket
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -19,7 +20,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files import checksums, models, paths, tables
 from self_supervised_3d_tasks.files.json_files import read_json
-from self_supervised_3d_tasks.files.paths import naming
+from self_supervised_3d_tasks.files.paths import reading
 
 SECONDS = 5
 KINDS = {
@@ -169,7 +170,7 @@ def test_files_below_proc_and_devices_end_with_a_sentence():
 def test_what_cannot_be_read_is_named_though_it_could_be_opened(path):
     if not Path(path).exists():
         pytest.skip(f"needs {path}")
-    with pytest.raises(OSError) as caught, naming(path), open(path, "rb") as file:
+    with pytest.raises(OSError) as caught, reading(path), open(path, "rb") as file:
         file.seek(128)
         file.read(4)
         raise OSError(errno.EIO, "not read")  # where the system gives something

@@ -25,7 +25,7 @@ from self_supervised_3d_tasks.data.dicom.headers import (
 from self_supervised_3d_tasks.data.dicom.slices import Slice, Stack, stack
 from self_supervised_3d_tasks.data.volumes import readable
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.files.paths import naming, problem
+from self_supervised_3d_tasks.files.paths import problem, reading
 
 _OTHER_FORMATS = (".nii", ".gz", ".npy", ".npz", ".json", ".csv", ".txt")  # not opened: folders hold thousands of them
 _SHORTEST_UID = 6
@@ -58,7 +58,7 @@ def is_dicom(path: Path) -> bool:
         return False
     if name.endswith(SUFFIX):
         return True
-    with naming(path), open(path, "rb") as file:
+    with reading(path), open(path, "rb") as file:
         file.seek(MAGIC_AT)
         return file.read(len(MAGIC)) == MAGIC
 

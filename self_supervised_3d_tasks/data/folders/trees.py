@@ -15,7 +15,7 @@ from absl import logging
 from self_supervised_3d_tasks.data import formats
 from self_supervised_3d_tasks.data.folders import naming
 from self_supervised_3d_tasks.errors import UserError, describe
-from self_supervised_3d_tasks.files.paths import composed, is_folder, naming, problem
+from self_supervised_3d_tasks.files.paths import composed, is_folder, problem, reading
 
 HIDDEN, OTHER, SAME = "hidden", "of other formats", "links into the same folder"
 EMPTY, MASKS, BIDS = "sub-folders without scans", "folders of masks", "derivatives or sourcedata of BIDS"
@@ -126,7 +126,7 @@ class _Search:
     def enter(self, folder: str, place: str) -> None:
         """Search a folder, whose path from the root is ``place``."""
         try:
-            with naming(folder), os.scandir(folder) as listing:
+            with reading(folder), os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
             raise UserError(f"cannot be listed: {describe(error)}") from error
