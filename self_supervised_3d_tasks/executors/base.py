@@ -54,12 +54,14 @@ class Resources:
         logs: Folder of one log per item, made if missing.
         gpus: Names of the GPUs of this machine, of which each process has one; empty: all work is done by the CPU.
         options: The executor's own options.
+        folder: The current folder, from which relative paths are looked up; it is theirs, too.
     """
 
     workers: int
     logs: Path
     gpus: Sequence[str] = ()
     options: dict[str, Any] = field(default_factory=dict)
+    folder: str = field(default_factory=os.getcwd)
 
     @classmethod
     def of(cls, settings: Settings, items: int, logs: Path) -> Resources:
@@ -114,6 +116,7 @@ def do(work: Callable[[str], None], item: str, resources: Resources) -> Ended:
         os.environ.setdefault(name, str(resources.threads))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
+        os.chdir(resources.folder)
         if resources.gpus:
             _take_gpu(resources)
         with _logging_to(resources.logs / f"{item}.log"):

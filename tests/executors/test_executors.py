@@ -34,7 +34,8 @@ def run(name, folder, items, **keys):
 
 
 @pytest.mark.parametrize("name", EXECUTORS)
-def test_every_item_is_done_once_in_another_process(name, tmp_path, fresh):
+def test_every_item_is_done_once_in_another_process(name, tmp_path, fresh, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     items = ["a", "b", "bad", "c"]
     ended = run(name, tmp_path, items)
     assert sorted(end.item for end in ended) == items
@@ -42,8 +43,8 @@ def test_every_item_is_done_once_in_another_process(name, tmp_path, fresh):
     assert reasons.pop("bad").endswith("the reason") and set(reasons.values()) == {None}
     share = str(max(1, joblib.cpu_count() // 2))
     for item in reasons:
-        process, *threads, gpu = (tmp_path / f"{item}.txt").read_text().split("|")
-        assert int(process) != os.getpid()
+        where, process, *threads, gpu = (tmp_path / f"{item}.txt").read_text().split("|")
+        assert where == str(tmp_path) and int(process) != os.getpid()
         assert threads == [share, share] and gpu in ("-", "")
     for item in items:
         assert (tmp_path / "logs" / f"{item}.log").read_text().endswith(f"{item} is done\n")
@@ -51,7 +52,7 @@ def test_every_item_is_done_once_in_another_process(name, tmp_path, fresh):
 
 def test_each_process_has_one_of_the_gpus(tmp_path, fresh):
     run("local", tmp_path, list("abcd"), gpus=["3", "5"])
-    seen = {tuple((tmp_path / f"{item}.txt").read_text().split("|")[::3]) for item in "abcd"}
+    seen = {tuple((tmp_path / f"{item}.txt").read_text().split("|")[1::3]) for item in "abcd"}
     assert {gpu for _, gpu in seen} <= {"3", "5"}
     assert len({process for process, _ in seen}) == len(seen), "a process has seen two GPUs"
     assert len({gpu for _, gpu in seen}) == len(seen), "two processes have seen one GPU"

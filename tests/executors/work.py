@@ -17,4 +17,4 @@ def note(item: str, folder: str) -> None:
         path.write_text("begun")
         os.kill(os.getpid(), signal.SIGKILL)
     names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "CUDA_VISIBLE_DEVICES")
-    path.write_text("|".join([str(os.getpid()), *(os.environ.get(name, "-") for name in names)]))
+    path.write_text("|".join([os.getcwd(), str(os.getpid()), *(os.environ.get(name, "-") for name in names)]))
