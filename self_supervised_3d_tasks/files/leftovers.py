@@ -18,15 +18,16 @@ UNTOUCHED = 7 * 24 * 3600  # seconds after which a file of a machine that cannot
 
 
 def owned_name(prefix: str, ending: str = "") -> str:
-    """Return a new name of at most 50 characters, with what `remove_leftovers` needs.
+    """Return a new name of at most 60 characters, with what `remove_leftovers` needs.
 
-    It holds this machine and process and a random number.
+    It holds this machine, this process with the time of its start, and a random number.
 
     Args:
         prefix: What the name begins with; tells kinds of temporary files apart.
         ending: What it ends with, because many writers choose the format by it; of a long one the last 11 characters.
     """
-    return f"{prefix}{_machine()}-{os.getpid()}-{secrets.token_hex(3)}{ending[-11:]}"
+    start = f"{_start_of(os.getpid()) or 0:04x}"
+    return f"{prefix}{_machine()}-{os.getpid()}-{start}{secrets.token_hex(3)}{ending[-11:]}"
 
 
 def remove_leftovers(folder: Path, prefix: str) -> None:
@@ -39,14 +40,14 @@ def remove_leftovers(folder: Path, prefix: str) -> None:
         folder: Where to look; not in its sub-folders. It need not exist.
         prefix: Which names.
     """
-    owner = re.compile(rf"{re.escape(prefix)}([0-9a-f]{{8}})-(\d{{1,10}})-[0-9a-f]{{6}}(?!\w)")
+    owner = re.compile(rf"{re.escape(prefix)}([0-9a-f]{{8}})-(\d{{1,10}})-([0-9a-f]{{4}})[0-9a-f]{{6}}(?!\w)")
     # Two processes may clear up at once: what is gone is gone.
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in [entry for entry in entries if entry.name.startswith(prefix)]:
             with contextlib.suppress(OSError):
                 match = owner.match(entry.name)
                 if match and match[1] == _machine():
-                    is_in_use = psutil.pid_exists(int(match[2]))
+                    is_in_use = _start_of(int(match[2])) == int(match[3], 16)
                 else:
                     is_in_use = time.time() - entry.stat(follow_symlinks=False).st_mtime < UNTOUCHED
                 if not is_in_use:
@@ -54,6 +55,14 @@ def remove_leftovers(folder: Path, prefix: str) -> None:
                         shutil.rmtree(entry.path)
                     else:
                         os.unlink(entry.path)
+
+
+def _start_of(process: int) -> int | None:
+    """Return when a process began, in seconds modulo 2**16, by which it is told from others of its number; or None."""
+    try:
+        return int(psutil.Process(process).create_time()) % 2**16
+    except psutil.Error:  # there is none
+        return None
 
 
 def _machine() -> str:
