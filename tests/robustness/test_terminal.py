@@ -133,6 +133,14 @@ def test_every_character_can_be_printed(encoding, written, monkeypatch):
     assert kept.getvalue() == (written or text.encode("utf-8", "backslashreplace")) + b"\n"
 
 
+@pytest.fixture(autouse=True)
+def answered():
+    """Let Ctrl-C be answered, which a shell lets what it starts in the background ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(params=["closed pipe", "full disk"])
 def unread(request, monkeypatch):
     """A stdout that nobody reads any more, or that takes nothing more."""

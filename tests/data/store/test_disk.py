@@ -233,7 +233,7 @@ def test_what_it_takes_is_told_before(on_disk, tmp_path: Path, monkeypatch, capl
     monkeypatch.setattr(disk, "free_bytes", lambda folder: 3 * 2**30)
     monkeypatch.setattr(filling, "_measure", lambda loader, shapes: (filling._Needs(9e9, 2**31, 7200.0), {}))
     monkeypatch.setattr(processes, "count", lambda: 1)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", "absl"):  # whatever commands of other tests have set
         store = on_disk(IMAGES)
     text = f"{tmp_path / 'cache'}: decoding 3 scans takes about 2.0 GiB (3.0 GiB are free) and about 2.0 h"
     assert text in caplog.text
