@@ -6,7 +6,7 @@ kinds of names are not modules: those of an encoder family are the keys of its `
 keys of ``HEADS`` in ``models/heads.py``.
 """
 
-import dataclasses
+import contextlib
 import functools
 import importlib
 import inspect
@@ -127,8 +127,8 @@ def options(consumer: Callable) -> dict[str, inspect.Parameter]:
     parameters = inspect.signature(consumer, eval_str=not is_class).parameters.items()
     # What a class inherits is written in the names of the file that it comes from.
     types = get_type_hints(consumer, include_extras=True) if is_class else {}
-    if is_class and not dataclasses.is_dataclass(consumer):
-        types |= get_type_hints(consumer.__init__, include_extras=True)
+    with contextlib.suppress(NameError):  # one that a dataclass was given, whose inherited fields come from other files
+        types |= get_type_hints(consumer.__init__, include_extras=True) if is_class else {}
     own = {name: parameter for name, parameter in parameters if name not in ("seed", "num_classes", "name")}
     own = {name: parameter for name, parameter in own.items() if parameter.kind is parameter.KEYWORD_ONLY}
     return {name: value.replace(annotation=types.get(name, value.annotation)) for name, value in own.items()}
