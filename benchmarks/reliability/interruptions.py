@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,13 +176,8 @@ def can_mount() -> bool:
     if os.getuid() != 0:
         return False
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        folder = Path(f"/tmp/reliability-mount-{os.getpid()}")
-        folder.mkdir()
-        try:
-            with _mounted(folder, 4096):
-                return True
-        finally:
-            folder.rmdir()
+        with tempfile.TemporaryDirectory(prefix="reliability-") as folder, _mounted(Path(folder), 4096):
+            return True
     return False
 
 

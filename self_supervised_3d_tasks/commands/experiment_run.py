@@ -96,7 +96,7 @@ def execute(command: str, path: str, *more: str) -> None:
         if len(plans) == 1:
             terminal.say(f"run folder: {_run(module, plans[0], resume=given.resume).path}")
         else:
-            _run_several(command, dict(zip(paths, plans, strict=True)))
+            _run_several(command, module, dict(zip(paths, plans, strict=True)))
     except (JobsFailed, TrainingDiverged) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -134,13 +134,13 @@ def _run(module: ModuleType, plan: Any, *, resume: bool) -> RunFolder:
         return folder
 
 
-def _run_several(command: str, plans: Mapping[str, Any]) -> None:
+def _run_several(command: str, module: ModuleType, plans: Mapping[str, Any]) -> None:
     """Run the plans of several files: one after the other or, pretrainings, several at once; report what failed."""
     experiment = next(iter(plans.values())).experiment
     # A sweep has several processes of its own.
     elsewhere = command == "train" and experiment.works_elsewhere
     failures = {}
-    ended = _elsewhere(command, plans) if elsewhere else _here(MODULES[command], plans)
+    ended = _elsewhere(command, plans) if elsewhere else _here(module, plans)
     with contextlib.closing(ended):
         for path, reason in ended:
             if reason:
@@ -152,10 +152,10 @@ def _run_several(command: str, plans: Mapping[str, Any]) -> None:
         raise JobsFailed(failures, len(plans))
 
 
-def _here(module: str, plans: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+def _here(module: ModuleType, plans: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
     for path, plan in plans.items():
         try:
-            _run(importlib.import_module(module), plan, resume=flags.FLAGS.resume)
+            _run(module, plan, resume=flags.FLAGS.resume)
         except (UserError, JobsFailed, TrainingDiverged) as error:
             yield path, str(error)
         else:

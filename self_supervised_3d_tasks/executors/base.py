@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
 import logging as standard_logging
 import os
@@ -17,6 +16,7 @@ import joblib
 from absl import logging
 
 from self_supervised_3d_tasks.errors import UserError, nearest
+from self_supervised_3d_tasks.files import lock
 
 _PLAIN = re.compile(r"[\w.,:=+\-\[\]/@]*")
 MAX_REASON = 500  # characters
@@ -126,38 +126,47 @@ def do(work: Callable[[str], None], item: str, resources: Resources) -> Ended:
     return Ended(item, None)
 
 
-_taken = []  # the locked file of this process's GPU: open, and so locked, until the process ends
+_taken = contextlib.ExitStack()  # holds the lock of this process's GPU until the process ends
+_gpu = None  # its name
 
 
 def _take_gpu(resources: Resources) -> None:
     """Make one GPU, which no other process of this work has, the only one that this process sees."""
-    if _taken:
-        return
-    for name in resources.gpus:
-        file = open(resources.logs / f".gpu_{name}.lock", "w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            continue
-        _taken.append(file)
-        os.environ["CUDA_VISIBLE_DEVICES"] = name
-        return
-    raise RuntimeError(f"{len(resources.gpus)} GPUs, and each has a process already")
+    global _gpu
+    for name in resources.gpus if _gpu is None else ():
+        with contextlib.suppress(UserError):  # another process has this one
+            _taken.enter_context(lock.hold(resources.logs, "take another one", name=f".gpu_{name}.lock"))
+            _gpu = os.environ["CUDA_VISIBLE_DEVICES"] = name
+            break
+    if _gpu is None:
+        raise RuntimeError(f"{len(resources.gpus)} GPUs, and each has a process already")
 
 
 @contextlib.contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    """Send what is logged to the end of a file instead of to the terminal, where several logs would mix."""
-    logger = logging.get_absl_logger()
+    """Send what is logged, and what libraries write to stderr, to the end of a file: on the terminal it would mix."""
     handler = standard_logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(standard_logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    stderr = os.dup(2)
+    os.dup2(handler.stream.fileno(), 2)
+    try:
+        with logged_by(handler):
+            yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        handler.close()
+
+
+@contextlib.contextmanager
+def logged_by(handler: standard_logging.Handler) -> Iterator[None]:
+    """Give what is logged in the block to one handler alone."""
+    logger = logging.get_absl_logger()
     shown, logger.handlers, propagates, logger.propagate = logger.handlers, [handler], logger.propagate, False
     try:
         yield
     finally:
         logger.handlers, logger.propagate = shown, propagates
-        handler.close()
 
 
 def reason(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, InstanceOf, Json
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.json_files import read_json
+from self_supervised_3d_tasks.files.paths import shown
 
 Name = InstanceOf[str]  # of a scan: bytes of file names that are no UTF-8 are kept, which a plain str would refuse
 # A whole number stays one. JSON has no NaN: null stands for it.
@@ -221,11 +222,6 @@ def _sentence(error: dict[str, Any]) -> str:
     if error["type"] == "value_error":
         return ": ".join(filter(None, [key, str(error["ctx"]["error"])]))
     if not key:
-        return f"expected a JSON object of keys, received {_shown(error['input'])}"
+        return f"expected a JSON object of keys, received {shown(repr(error['input']))}"
     message = error["msg"].replace("Input should be", "expected")
-    return f"{key}: {message}, received {_shown(error['input'])}"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}…"
+    return f"{key}: {message}, received {shown(repr(error['input']))}"

@@ -47,7 +47,14 @@ def test_every_item_is_done_once_in_another_process(name, tmp_path, fresh, monke
         assert where == str(tmp_path) and int(process) != os.getpid()
         assert threads == [share, share] and gpu in ("-", "")
     for item in items:
-        assert (tmp_path / "logs" / f"{item}.log").read_text().endswith(f"{item} is done\n")
+        log = (tmp_path / "logs" / f"{item}.log").read_text()
+        assert log.startswith("a library speaks\n") and log.endswith(f"{item} is done\n")
+
+
+def test_what_libraries_say_does_not_reach_the_terminal(tmp_path, fresh, capfd):
+    assert run("local", tmp_path, ["a"]) == [("a", None)]
+    assert capfd.readouterr() == ("", "")
+    assert "a library speaks" in (tmp_path / "logs" / "a.log").read_text()
 
 
 def test_each_process_has_one_of_the_gpus(tmp_path, fresh):

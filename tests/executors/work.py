@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 from absl import logging
@@ -10,6 +11,7 @@ from absl import logging
 def note(item: str, folder: str) -> None:
     """Write which process did an item and with what; "bad" fails, "killed" is ended from outside the first time."""
     path = Path(folder) / f"{item}.txt"
+    print("a library speaks", file=sys.stderr, flush=True)
     logging.warning("%s is done", item)
     if item == "bad":
         raise ValueError("first line\nthe reason")

@@ -18,24 +18,14 @@ from self_supervised_3d_tasks.files.json_files import read_json
 from self_supervised_3d_tasks.files.models import load_model
 from self_supervised_3d_tasks.finetuning import execution, sweep
 from self_supervised_3d_tasks.finetuning.job import write_scores
+from tests.finetuning.test_sweep import SETTINGS as ONE_REPETITION
 
-SETTINGS = {
-    "algorithm": "rotation",
-    "dataset_name": "nifti",
-    "data_dim": 16,
-    "num_classes": 2,
-    "enc_filters": 2,
-    "num_layers": 1,
-    "pooling": "none",
+SETTINGS = ONE_REPETITION | {
     "exp_splits": [100],
     "repetitions": 4,
+    "epochs_frozen": 0,
     "epochs_initialized": 0,
-    "epochs_random": 2,
-    "steps_per_epoch": 2,
-    "val_split": 0.2,
-    "test_split": 0.25,
     "scores": ["dice"],
-    "tensorboard": False,
 }
 JOBS = [f"100_random_{number}" for number in range(4)]
 

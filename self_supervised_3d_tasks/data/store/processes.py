@@ -12,6 +12,7 @@ from absl import logging
 from tqdm import tqdm
 
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.executors.base import logged_by
 
 MAX_PROCESSES = 8
 IDLE_SECONDS = 5
@@ -75,9 +76,6 @@ class _Collector(standard_logging.Handler):
 
 def _with_warnings(function: Callable[[Any], Any], scan: Any) -> tuple[Any, list[tuple[int, str]]]:
     """Call a function in a process of its own; return its result and what it logged."""
-    logger, collector = logging.get_absl_logger(), _Collector()
-    shown, logger.handlers, propagates, logger.propagate = logger.handlers, [collector], logger.propagate, False
-    try:
+    collector = _Collector()
+    with logged_by(collector):
         return function(scan), collector.records
-    finally:
-        logger.handlers, logger.propagate = shown, propagates
