@@ -1,15 +1,19 @@
 """The terminal that a command was started from: its streams, and the signals that ask a process to end."""
 
+import _thread
 import contextlib
+import functools
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 # Ctrl-C, the end that a cluster or a computer that shuts down asks for, and a terminal that was closed.
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+AGAIN = 0.01  # seconds until a signal is told again whose exception was swallowed where Python lets none out
 TWICE = 1.0  # seconds in which a signal counts as one: `timeout` sends it to a process and to its group
 _received: list[tuple[int, float]] = []
 
@@ -76,7 +80,8 @@ def interruptible() -> Iterator[None]:
 
     A signal that comes again ends the process at once, but for what is sent twice.
     """
-    before = _answer(_raise)
+    before, hook = _answer(_raise), sys.unraisablehook
+    sys.unraisablehook = functools.partial(_swallowed, hook)
     try:
         yield
     except Exception as error:
@@ -84,6 +89,7 @@ def interruptible() -> Iterator[None]:
         raise
     finally:
         _received.clear()
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -114,6 +120,17 @@ def _raise(number: int, frame: FrameType | None) -> None:
         raise Interrupted(number)
     if now - _received[0][1] > TWICE:
         _end_at_once(number, frame)
+
+
+def _swallowed(hook: Callable, ignored: object) -> None:
+    """Tell a signal again that came while an object was deleted: Python prints that exception and goes on."""
+    if not isinstance(ignored.exc_value, Interrupted):
+        hook(ignored)
+        return
+    _received.clear()
+    again = threading.Timer(AGAIN, _thread.interrupt_main, [ignored.exc_value.number])
+    again.daemon = True
+    again.start()
 
 
 def _end_at_once(number: int, _: FrameType | None) -> None:

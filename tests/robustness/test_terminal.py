@@ -111,6 +111,22 @@ def test_a_signal_that_is_sent_twice_counts_once():
             signal.raise_signal(signal.SIGTERM)
 
 
+def test_a_signal_that_comes_while_an_object_is_deleted_is_told_again(capsys):
+    """Python lets no exception out of there: it prints a traceback and goes on."""
+
+    class Slow:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    end = time.monotonic() + 30
+    with pytest.raises(terminal.Interrupted, match="SIGTERM"), terminal.interruptible():
+        Slow()
+        while time.monotonic() < end:
+            pass
+    assert time.monotonic() < end
+    assert capsys.readouterr().err == ""
+
+
 def test_what_is_ignored_stays_ignored():
     """`nohup` lets a process outlive its terminal."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
