@@ -58,9 +58,14 @@ def remove_leftovers(folder: Path, prefix: str) -> None:
 
 
 def _start_of(process: int) -> int | None:
-    """Return when a process began, in seconds modulo 2**16, by which it is told from others of its number; or None."""
+    """Return when a process began, in seconds modulo 2**16, by which it is told from others of its number; or None.
+
+    One that has ended is none, also while its number is kept until somebody asks how it ended: in a container
+    perhaps nobody ever does.
+    """
     try:
-        return int(psutil.Process(process).create_time()) % 2**16
+        asked = psutil.Process(process)
+        return None if asked.status() == psutil.STATUS_ZOMBIE else int(asked.create_time()) % 2**16
     except psutil.Error:  # there is none
         return None
 

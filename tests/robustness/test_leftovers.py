@@ -58,6 +58,16 @@ def test_what_a_killed_process_was_writing_goes_at_the_next_write(kind, tmp_path
     assert [file.name for file in tmp_path.iterdir()] == ["other.csv"]
 
 
+def test_a_process_has_ended_though_nobody_has_asked_how(tmp_path, fresh):
+    """As one whose parent was killed with it, in a container whose first process asks for none."""
+    process = begin("file", tmp_path / "mask.nii.gz")
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    atomic.atomic_write_bytes(tmp_path / "other.csv", b"")
+    assert [file.name for file in tmp_path.iterdir()] == ["other.csv"]
+    process.communicate()
+
+
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_what_a_living_process_writes_is_left_to_it(kind, tmp_path, fresh):
     with begin(kind, tmp_path / "mask.nii.gz") as process:
