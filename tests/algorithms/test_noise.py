@@ -95,6 +95,7 @@ def test_noise_leaves_a_task_at_chance(name, rank, kind):
         assert abs(value - chance) <= 3 * error, f"{metric}: {value:.3f} ± {error:.3f} at chance {chance:.3f}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "rank", "kind", "options", "steps"),
     [

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -31,7 +28,7 @@ EXPERIMENT = {
 }
 
 
-def test_one_file_is_enough(tmp_path, write_scans):
+def test_one_file_is_enough(tmp_path, write_scans, run_scripts):
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(REPOSITORY / "self_supervised_3d_tasks", tmp_path / "self_supervised_3d_tasks", ignore=ignored)
     (tmp_path / "self_supervised_3d_tasks/scores/toy.py").write_text(SCORE)
@@ -39,11 +36,7 @@ def test_one_file_is_enough(tmp_path, write_scans):
         shutil.copy(REPOSITORY / script, tmp_path)
     write_scans(tmp_path / "scans", 6)
     (tmp_path / "finetune.json").write_text(json.dumps(EXPERIMENT))
-
-    environment = os.environ | {"PYTHONPATH": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    for command in (["finetune.py", "finetune.json"], ["predict.py", "runs/sweep", "scans", "out"]):
-        done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-3000:]
+    run_scripts(tmp_path, ["finetune.py", "finetune.json"], ["predict.py", "runs/sweep", "scans", "out"])
 
     with open(tmp_path / "runs/sweep/results_long.csv", newline="", encoding="utf-8") as file:
         received = {row["case"]: float(row["value"]) for row in csv.DictReader(file) if row["metric"] == "toy"}

@@ -37,7 +37,11 @@ def largest_difference(one, other):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "pcrlv2" else []) for name in ALGORITHMS]
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("rotation", "cpc", "exemplar") else [pytest.mark.slow])
+        for name in ALGORITHMS
+    ],
 )
 def test_two_steps_of_four_make_the_update_of_eight(name):
     """For tasks that compare scans: of the mean gradient of both fours, each of which is compared within itself."""

@@ -119,6 +119,7 @@ def test_resumed_is_bit_identical_to_uninterrupted(tmp_path, uninterrupted, firs
     assert training.read_history(RunFolder(tmp_path)) == resumed
 
 
+SLOW = [], [pytest.mark.slow]
 ENGINES = {
     "momentum, cosine, decay": {"optimizer": "sgd", "lr_schedule": "cosine", "weight_decay": 0.1},
     "averages": {"ema_momentum": 0.9},
@@ -136,7 +137,9 @@ def engine(epochs, options, total=4):
     return Phase(epochs, compile_model)
 
 
-@pytest.mark.parametrize("options", ENGINES.values(), ids=ENGINES)
+@pytest.mark.parametrize(
+    "options", [pytest.param(options, id=name, marks=SLOW[name != "all"]) for name, options in ENGINES.items()]
+)
 def test_resumed_with_every_optimizer_is_bit_identical(tmp_path, options):
     whole, history = fit(tmp_path / "whole", [engine(4, options)])
     fit(tmp_path / "parts", [engine(2, options)])

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 FORMAT = '''
@@ -79,32 +75,23 @@ def write_scans(folder: Path) -> None:
                 (folder / name / f"case{number}.toy").write_text(text)
 
 
-@pytest.fixture
-def run(tmp_path):
-    """Return a function that runs a command of a copy of the package which has one more format."""
+def test_one_file_is_enough(run_scripts, tmp_path):
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(REPOSITORY / "self_supervised_3d_tasks", tmp_path / "self_supervised_3d_tasks", ignore=ignored)
     (tmp_path / "self_supervised_3d_tasks/data/formats/toy.py").write_text(FORMAT)
     for script in ("train.py", "finetune.py", "predict.py"):
         shutil.copy(REPOSITORY / script, tmp_path)
-
-    def run(*command: str) -> str:
-        environment = os.environ | {"PYTHONPATH": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout
-
-    return run
-
-
-def test_one_file_is_enough(run, tmp_path):
     write_scans(tmp_path)
     (tmp_path / "train.json").write_text(json.dumps(TRAIN))
     (tmp_path / "finetune.json").write_text(json.dumps(FINETUNE))
-    assert "5 train, 2 validation" in run("train.py", "train.json", "--dry_run")
-    run("train.py", "train.json")
-    run("finetune.py", "finetune.json")
-    run("predict.py", "runs/rotation_volumes_test", "scans", "out")
+    out = run_scripts(
+        tmp_path,
+        ["train.py", "train.json", "--dry_run"],
+        ["train.py", "train.json"],
+        ["finetune.py", "finetune.json"],
+        ["predict.py", "runs/rotation_volumes_test", "scans", "out"],
+    )
+    assert "5 train, 2 validation" in out
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {*(f"case{number}.toy" for number in range(6)), "case6.npy"}
     shape, voxels = (tmp_path / "out" / "case3.toy").read_text().splitlines()
