@@ -55,6 +55,7 @@ class Resources:
         gpus: Names of the GPUs of this machine, of which each process has one; empty: all work is done by the CPU.
         options: The executor's own options.
         folder: The current folder, from which relative paths are looked up; it is theirs, too.
+        cores: Of one process; None: its share of this machine's.
     """
 
     workers: int
@@ -62,6 +63,7 @@ class Resources:
     gpus: Sequence[str] = ()
     options: dict[str, Any] = field(default_factory=dict)
     folder: str = field(default_factory=os.getcwd)
+    cores: int | None = None
 
     @classmethod
     def of(cls, settings: Settings, items: int, logs: Path) -> Resources:
@@ -72,8 +74,8 @@ class Resources:
 
     @property
     def threads(self) -> int:
-        """Threads of one process, so that all of them together have as many as this machine has cores."""
-        return max(1, joblib.cpu_count() // self.workers)
+        """Threads of one process: as many as it has cores."""
+        return self.cores or max(1, joblib.cpu_count() // self.workers)
 
 
 def check_options(executor: str, options: dict[str, Any], allowed: Collection[str]) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.executors import base
+from self_supervised_3d_tasks.executors import base, slurm_queue
 from self_supervised_3d_tasks.executors.base import Ended, Resources
 
-POLL_SECONDS = 5
 MINUTES = 24 * 60
 OPTIONS = frozenset(
     "cluster name timeout_min cpus_per_task mem_gb nodes gpus_per_node slurm_partition slurm_account slurm_qos "
@@ -53,31 +53,48 @@ def run(work: Callable[[str], None], items: Sequence[str], resources: Resources)
         raise UserError(
             "executor slurm: submitit is not installed; pip install self_supervised_3d_tasks[slurm]"
         ) from None
-    options = dict(resources.options)
-    cluster = options.pop("cluster", "slurm")
     base.let_processes_find_the_package()
+    cluster = resources.options.get("cluster", "slurm")
     try:
-        executor = submitit.AutoExecutor(folder=resources.logs / "slurm", cluster=cluster)
-        executor.update_parameters(
-            **{"timeout_min": MINUTES, "cpus_per_task": resources.threads, "name": resources.logs.parent.name}
-            | ({"slurm_array_parallelism": resources.workers} if cluster == "slurm" else {})
-            | options
-        )
-        with executor.batch():
-            jobs = [executor.submit(Requeued(work, resources), item) for item in items]
+        jobs = _submit(submitit, work, items, resources, cluster)
     except (RuntimeError, NameError, ValueError, TypeError, submitit.core.utils.FailedJobError) as error:
         raise UserError(f"executor slurm: the array job cannot be submitted: {base.reason(error)}") from error
-    names = dict(zip(jobs, items, strict=True))
+    left, is_local = {job.job_id: (job, item) for job, item in zip(jobs, items, strict=True)}, cluster != "slurm"
     try:
-        for job in submitit.helpers.as_completed(jobs, poll_frequency=POLL_SECONDS if cluster == "slurm" else 0.2):
-            yield _ended(job, names.pop(job), resources)
-    finally:
-        for job in names:  # Ctrl-C here ends them too
-            job.cancel()
+        if is_local:
+            over = ((job.job_id, "") for job in submitit.helpers.as_completed(jobs, poll_frequency=0.2))
+        else:
+            over = slurm_queue.as_they_end({job.job_id: job.paths.result_pickle for job in jobs})
+        for number, state in over:
+            yield _ended(*left.pop(number), state, resources)
+    finally:  # Ctrl-C here ends them too
+        if left and not is_local:
+            slurm_queue.cancel(left)
+        for job, _ in left.values() if is_local else ():
+            job.cancel(check=False)
 
 
-def _ended(job: Any, item: str, resources: Resources) -> Ended:
+def _submit(
+    submitit: Any, work: Callable[[str], None], items: Sequence[str], resources: Resources, cluster: str
+) -> list[Any]:
+    """Return submitit's job of each item, all in one array."""
+    options = {
+        "timeout_min": MINUTES,
+        "cpus_per_task": resources.threads,
+        "name": resources.logs.parent.name,
+        **({"slurm_array_parallelism": resources.workers} if cluster == "slurm" else {}),
+        **{key: value for key, value in resources.options.items() if key != "cluster"},
+    }
+    executor = submitit.AutoExecutor(folder=resources.logs / "slurm", cluster=cluster)
+    executor.update_parameters(**options)
+    work = Requeued(work, dataclasses.replace(resources, cores=int(options["cpus_per_task"])))
+    with executor.batch():
+        return [executor.submit(work, item) for item in items]
+
+
+def _ended(job: Any, item: str, state: str, resources: Resources) -> Ended:
     """Return what the task said of itself, or that it was ended before it could."""
-    if job.exception() is None:
+    if job.paths.result_pickle.exists() and job.exception() is None:
         return job.result()
-    return Ended(item, f"its task ended without a result; what SLURM knows of it: {resources.logs / 'slurm'}")
+    said = f" ({state})" if state else ""
+    return Ended(item, f"its task ended without a result{said}; what SLURM knows of it: {resources.logs / 'slurm'}")

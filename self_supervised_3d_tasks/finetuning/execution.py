@@ -42,6 +42,8 @@ def train(plan: Plan, folder: RunFolder, store: VolumeStore, jobs: Sequence[Job]
         UserError: No job can be done, for the same reason: a mistake in the experiment or the data.
     """
     failures = {}
+    for job in jobs:
+        folder.job(job.name).failure.unlink(missing_ok=True)
     elsewhere = plan.experiment.works_elsewhere
     for name, reason in _elsewhere(plan, folder, jobs) if elsewhere else _here(plan, folder, store, jobs):
         if reason:
@@ -50,9 +52,12 @@ def train(plan: Plan, folder: RunFolder, store: VolumeStore, jobs: Sequence[Job]
     # Whoever did a job: it has finished when its scores are there.
     lost = [job.name for job in jobs if job.name not in failures and not folder.job(job.name).scores.exists()]
     failures |= dict.fromkeys(lost, f"ended without scores; see {folder.logs}")
+    for name in [name for name in failures if not folder.job(name).failure.exists()]:  # those that could not say why
+        record = JobFailure(kind="ended", reason=shown(failures[name]), traceback=None)
+        folder.job(name).write_json(RunFolder.failure, record.model_dump())
     if len(failures) == len(plan.jobs) and len(reasons := set(failures.values())) == 1:
-        records = [folder.job(name) for name in failures if folder.job(name).failure.exists()]
-        if {record.read(RunFolder.failure, JobFailure).kind for record in records} == {"mistake"}:
+        records = [folder.job(name).read(RunFolder.failure, JobFailure) for name in failures]
+        if {record.kind for record in records} == {"mistake"}:
             raise UserError(reasons.pop())
     return failures
 

@@ -15,9 +15,9 @@ from self_supervised_3d_tasks.executors import base
 from self_supervised_3d_tasks.executors.base import Ended
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.json_files import read_json
-from self_supervised_3d_tasks.files.models import load_model
 from self_supervised_3d_tasks.finetuning import execution, sweep
 from self_supervised_3d_tasks.finetuning.job import write_scores
+from tests.finetuning.outcomes import outcome
 from tests.finetuning.test_sweep import SETTINGS as ONE_REPETITION
 
 SETTINGS = ONE_REPETITION | {
@@ -43,22 +43,6 @@ def load(tmp_path, write_scans):
         return sweep.plan(experiment), experiment_run.claim(experiment, resume=False)
 
     return make
-
-
-def outcome(folder) -> dict[str, bytes | list]:
-    """Every file of a run that says what came of it; not those that tell the time or the machine."""
-    kinds = {".csv", ".json", ".keras"}
-    told_apart = {"config.json", "environment.json", "status.json", "state.json", "history.csv"}
-    files = [path for path in folder.path.rglob("*") if path.suffix in kinds and path.name not in told_apart]
-    return {path.relative_to(folder.path).as_posix(): content(path) for path in files}
-
-
-def content(path) -> bytes | list:
-    """What a file holds; of a model its weights and layout, since the archive tells when it was made."""
-    if path.suffix != ".keras":
-        return path.read_bytes()
-    model = load_model(path)
-    return [model.to_json(), *(weight.tobytes() for weight in model.get_weights())]
 
 
 def losses(folder) -> dict[str, list[float]]:
