@@ -17,6 +17,7 @@ from absl import logging
 
 from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.files import lock
+from self_supervised_3d_tasks.files.scratch import own_temporary_folder
 
 _PLAIN = re.compile(r"[\w.,:=+\-\[\]/@]*")
 MAX_REASON = 500  # characters
@@ -56,6 +57,7 @@ class Resources:
         options: The executor's own options.
         folder: The current folder, from which relative paths are looked up; it is theirs, too.
         cores: Of one process; None: its share of this machine's.
+        verbosity: Of what the processes log; default: as this one.
     """
 
     workers: int
@@ -64,6 +66,7 @@ class Resources:
     options: dict[str, Any] = field(default_factory=dict)
     folder: str = field(default_factory=os.getcwd)
     cores: int | None = None
+    verbosity: int = field(default_factory=logging.get_verbosity)
 
     @classmethod
     def of(cls, settings: Settings, items: int, logs: Path) -> Resources:
@@ -117,11 +120,12 @@ def do(work: Callable[[str], None], item: str, resources: Resources) -> Ended:
     for name in _THREADS:
         os.environ.setdefault(name, str(resources.threads))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.set_verbosity(resources.verbosity)
     try:
         os.chdir(resources.folder)
         if resources.gpus:
             _take_gpu(resources)
-        with _logging_to(resources.logs / f"{item}.log"):
+        with _logging_to(resources.logs / f"{item}.log"), own_temporary_folder():
             work(item)
     except Exception as error:
         return Ended(item, reason(error))

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -43,8 +43,9 @@ MailProg=/bin/true
 MpiDefault=none
 ReturnToService=2
 SlurmdParameters=config_overrides
-NodeName=node NodeAddr={address} CPUs=8 State=UNKNOWN
-PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+GresTypes=gpu
+NodeName=node NodeAddr={address} CPUs=8 RealMemory=1000000 Gres=gpu:8 State=UNKNOWN
+PartitionName=gpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 # The first process of the namespaces: when it ends, the kernel ends all others in them.
 DAEMONS = """
@@ -57,7 +58,7 @@ munged --force --foreground --socket={folder}/munge.socket --key-file={folder}/m
     --log-file={folder}/munged.log --pid-file={folder}/munged.pid --seed-file={folder}/munge.seed &
 slurmctld -D &
 slurmd -D &
-sleep 900
+sleep 3000
 """
 
 
@@ -73,11 +74,13 @@ class Slurm:
         self._enter = ["nsenter", "--target", str(leader), "--mount", "--uts", "--net", "--pid"]
         self._environment = environment
 
-    def start(self, command: Sequence[object], folder: Path) -> subprocess.Popen:
+    def start(
+        self, command: Sequence[object], folder: Path, environment: Mapping[str, str] = os.environ
+    ) -> subprocess.Popen:
         """Start a command in a folder; its output is collected."""
-        pipe = subprocess.PIPE
+        pipe, environment = subprocess.PIPE, {**environment, **self._environment}
         command = [*self._enter, f"--wd={folder}", *map(str, command)]
-        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=os.environ | self._environment)
+        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
 
     def run(self, *command: object, timeout: float = 60) -> str:
         """Run one of SLURM's own commands and return what it prints."""
@@ -97,17 +100,27 @@ class Slurm:
         command.send_signal(signal.SIGINT)
 
 
+def lacking() -> str:
+    """Return why no SLURM can be started here, or ""."""
+    if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
+        return f"needs {', '.join(missing)} (Debian: slurmctld slurmd slurm-client munge iproute2)"
+    alone = ["unshare", "--net", "--pid", "--uts", "--fork", "--mount-proc", "true"]
+    if os.geteuid() or subprocess.run(alone, capture_output=True).returncode:
+        return "needs the right to make namespaces, which root has"
+    return ""
+
+
 @contextlib.contextmanager
 def slurm() -> Iterator[Slurm]:
     """Start munged, slurmctld and slurmd, or skip the test where they are not installed or not allowed."""
-    if lacking := [name for name in PROGRAMS if shutil.which(name) is None]:
-        pytest.skip(f"needs {', '.join(lacking)} (Debian: slurmctld slurmd slurm-client munge iproute2)")
-    if os.geteuid() or subprocess.run(["unshare", "--net", "--pid", "--uts", "--fork", "true"]).returncode:
-        pytest.skip("needs the right to make namespaces, which root has")
+    if reason := lacking():
+        pytest.skip(reason)
+    # Processors, memory and GPUs are only counted: the node need not have them.
     with tempfile.TemporaryDirectory(dir="/tmp") as name:  # the path of a socket has at most 107 bytes
         folder = Path(name)
         places = {"folder": folder, "address": ADDRESS}
         (folder / "slurm.conf").write_text(CONFIGURATION.format(**places))
+        (folder / "gres.conf").write_text("NodeName=node Name=gpu Count=8\n")
         (folder / "hosts").write_text(f"127.0.0.1 localhost\n{ADDRESS} node\n")
         (folder / "munge.key").write_bytes(secrets.token_bytes(128))
         (folder / "munge.key").chmod(0o400)

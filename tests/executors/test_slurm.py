@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import time
 from pathlib import Path
 
+import keras
 import pytest
 
 from self_supervised_3d_tasks.files.json_files import read_json
+from self_supervised_3d_tasks.files.models import save_model
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.training import read_history
 from tests.executors import scheduler
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 ON_SLURM = ("--set", "executor=slurm", "--set", "workers=2", "--set", 'executor_options={"cpus_per_task": 1}')
-PATIENCE = 240  # seconds for anything
+PATIENCE = 600  # seconds for anything
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +72,10 @@ def finish(process):
 
 
 def test_a_sweep_is_one_array_whose_failed_tasks_do_not_stop_the_others(cluster, start, tmp_path):
-    """The pretrained weights are damaged, so that the trainings that begin with them fail, and those alone."""
-    damaged = tmp_path / "pretrained"
-    damaged.mkdir()
-    (damaged / "encoder.keras").write_bytes(b"no weights")
+    """The pretrained encoder is another one, so that the trainings that begin with it fail, and those alone."""
+    (tmp_path / "pretrained").mkdir()
+    image = keras.Input((4,))
+    save_model(keras.Model(image, keras.layers.Dense(2)(image)), tmp_path / "pretrained" / "encoder.keras")
     keys = {"repetitions": 2, "epochs_initialized": 2, "model_checkpoint": "pretrained"}
     process, at_once, numbers = start("sweep", **keys), [], set()
     while process.poll() is None:
@@ -118,7 +119,7 @@ def test_ctrl_c_cancels_the_array_and_resume_goes_on(cluster, start, tmp_path):
 
 
 def test_a_task_goes_on_after_its_last_epoch_when_queued_again_and_is_recorded_when_cancelled(cluster, start, tmp_path):
-    keys = {"repetitions": 3, "epochs_random": 150}
+    keys = {"repetitions": 3, "epochs_random": 40}
     folder = RunFolder(tmp_path / "runs" / "queued_again")
     queued_again, cancelled = folder.job("100_random_0"), folder.job("100_random_1")
     process = start("queued_again", **keys)
@@ -127,6 +128,8 @@ def test_a_task_goes_on_after_its_last_epoch_when_queued_again_and_is_recorded_w
     cluster.run("scontrol", "requeue", tasks["0"])
     cluster.run("scancel", "--signal=KILL", tasks["1"])
     begun = len(read_history(queued_again))
+    wait_for(lambda: tasks["0"] in cluster.tasks("pending"), process)
+    cluster.run("scontrol", "update", f"JobId={tasks['0']}", "StartTime=now")  # by itself in two minutes
     code, _, err = finish(process)
     assert code == 1 and "1 of 3 trainings failed" in err, err
     failure = read_json(cancelled.failure)
@@ -134,9 +137,6 @@ def test_a_task_goes_on_after_its_last_epoch_when_queued_again_and_is_recorded_w
     log = (folder.logs / "100_random_0.log").read_text()
     (continued,) = re.findall(r"resumed after epoch (\d+)", log)
     assert int(continued) >= begun > 3
-    assert os.listdir(queued_again.path)
     code, _, err = finish(start("queued_again", "--resume", **keys))
     assert code == 0 and not cancelled.failure.exists(), err
-    code, _, err = finish(start("here", executor=(), **keys))
-    assert code == 0, err
-    assert outcome(folder) == outcome(RunFolder(tmp_path / "runs" / "here"))
+    assert [row["epoch"] for row in read_history(queued_again)] == list(range(1, keys["epochs_random"] + 1))
