@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -55,44 +56,52 @@ def run(work: Callable[[str], None], items: Sequence[str], resources: Resources)
         ) from None
     base.let_processes_find_the_package()
     cluster = resources.options.get("cluster", "slurm")
+    options = {"timeout_min": MINUTES, "cpus_per_task": resources.threads, "name": resources.logs.parent.name}
+    options |= {"slurm_array_parallelism": resources.workers} if cluster == "slurm" else {}
+    options |= {key: value for key, value in resources.options.items() if key != "cluster"}
     try:
-        jobs = _submit(submitit, work, items, resources, cluster)
+        executor = submitit.AutoExecutor(folder=resources.logs / "slurm", cluster=cluster)
+        executor.update_parameters(**options)
+        task = Requeued(work, dataclasses.replace(resources, cores=int(options["cpus_per_task"])))
+        if cluster == "slurm":
+            with executor.batch():
+                jobs = [executor.submit(task, item) for item in items]
     except (RuntimeError, NameError, ValueError, TypeError, submitit.core.utils.FailedJobError) as error:
         raise UserError(f"executor slurm: the array job cannot be submitted: {base.reason(error)}") from error
-    left, is_local = {job.job_id: (job, item) for job, item in zip(jobs, items, strict=True)}, cluster != "slurm"
+    if cluster == "slurm":
+        yield from _array(jobs, items, resources)
+    else:
+        yield from _on_this_machine(submitit, executor, task, items, resources)
+
+
+def _array(jobs: Sequence[Any], items: Sequence[str], resources: Resources) -> Iterator[Ended]:
+    left = {job.job_id: (job, item) for job, item in zip(jobs, items, strict=True)}
     try:
-        if is_local:
-            over = ((job.job_id, "") for job in submitit.helpers.as_completed(jobs, poll_frequency=0.2))
-        else:
-            over = slurm_queue.as_they_end({job.job_id: job.paths.result_pickle for job in jobs})
-        for number, state in over:
-            yield _ended(*left.pop(number), state, resources)
-    finally:  # Ctrl-C here ends them too
-        if left and not is_local:
+        for number, state in slurm_queue.as_they_end({job.job_id: job.paths.result_pickle for job in jobs}):
+            yield _ended(*left.pop(number), resources, state)
+    finally:
+        if left:  # Ctrl-C here ends them too
             slurm_queue.cancel(left)
-        for job, _ in left.values() if is_local else ():
-            job.cancel(check=False)
 
 
-def _submit(
-    submitit: Any, work: Callable[[str], None], items: Sequence[str], resources: Resources, cluster: str
-) -> list[Any]:
-    """Return submitit's job of each item, all in one array."""
-    options = {
-        "timeout_min": MINUTES,
-        "cpus_per_task": resources.threads,
-        "name": resources.logs.parent.name,
-        **({"slurm_array_parallelism": resources.workers} if cluster == "slurm" else {}),
-        **{key: value for key, value in resources.options.items() if key != "cluster"},
-    }
-    executor = submitit.AutoExecutor(folder=resources.logs / "slurm", cluster=cluster)
-    executor.update_parameters(**options)
-    work = Requeued(work, dataclasses.replace(resources, cores=int(options["cpus_per_task"])))
-    with executor.batch():
-        return [executor.submit(work, item) for item in items]
+def _on_this_machine(
+    submitit: Any, executor: Any, task: Requeued, items: Sequence[str], resources: Resources
+) -> Iterator[Ended]:
+    waiting, running = iter(items), {}
+    try:
+        while True:
+            for item in itertools.islice(waiting, resources.workers - len(running)):
+                running[executor.submit(task, item)] = item
+            if not running:
+                return
+            job = next(submitit.helpers.as_completed(list(running), poll_frequency=0.2))
+            yield _ended(job, running.pop(job), resources)
+    finally:
+        for job in running:
+            job.cancel()
 
 
-def _ended(job: Any, item: str, state: str, resources: Resources) -> Ended:
+def _ended(job: Any, item: str, resources: Resources, state: str = "") -> Ended:
     """Return what the task said of itself, or that it was ended before it could."""
     if job.paths.result_pickle.exists() and job.exception() is None:
         return job.result()
