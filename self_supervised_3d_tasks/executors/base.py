@@ -117,19 +117,30 @@ def do(work: Callable[[str], None], item: str, resources: Resources) -> Ended:
     Number of threads and GPU are those of the first call in a process: TensorFlow asks once.
     """
     resources.logs.mkdir(parents=True, exist_ok=True)
-    for name in _THREADS:
-        os.environ.setdefault(name, str(resources.threads))
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.set_verbosity(resources.verbosity)
     try:
-        os.chdir(resources.folder)
-        if resources.gpus:
-            _take_gpu(resources)
+        _set_up(resources)
         with _logging_to(resources.logs / f"{item}.log"), own_temporary_folder():
             work(item)
     except Exception as error:
         return Ended(item, reason(error))
     return Ended(item, None)
+
+
+def prepare(call: Callable[[], None], resources: Resources) -> None:
+    """Call what all items need in a process that will do some, set up as for them; their logs say what goes wrong."""
+    with contextlib.suppress(Exception), _logging_to(Path(os.devnull)):
+        _set_up(resources)
+        call()
+
+
+def _set_up(resources: Resources) -> None:
+    for name in _THREADS:
+        os.environ.setdefault(name, str(resources.threads))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.set_verbosity(resources.verbosity)
+    os.chdir(resources.folder)
+    if resources.gpus:
+        _take_gpu(resources)
 
 
 _taken = contextlib.ExitStack()  # holds the lock of this process's GPU until the process ends

@@ -25,6 +25,12 @@ def note(item: str, folder: str) -> None:
     path.write_text("|".join([os.getcwd(), str(os.getpid()), *(os.environ.get(name, "-") for name in names)]))
 
 
+def be_ready(folder: str) -> None:
+    """Write which process is ready and with how many threads."""
+    path = Path(folder) / f"ready_{os.getpid()}.txt"
+    path.write_text(f"{os.getpid()}|{os.environ['OMP_NUM_THREADS']}")
+
+
 def wait_for_the_word(item: str, folder: str) -> None:
     """Say which process has an item, and wait until it is told to go on."""
     (Path(folder) / f"{item}@{os.getpid()}.process").touch()
