@@ -30,6 +30,9 @@ def run(work: Callable[[str], None], items: Sequence[str], resources: Resources)
 @contextlib.contextmanager
 def ready(prepare: Callable[[], None], resources: Resources) -> Iterator[None]:
     """See `executors.ready`."""
+    if resources.workers == 1:  # joblib does what one process is to do in this one
+        yield
+        return
     calls = (joblib.delayed(base.prepare)(prepare, resources) for _ in range(resources.workers))
     with _results(calls, resources):
         yield

@@ -18,7 +18,7 @@ import pytest
 
 ADDRESS = "10.9.8.7"  # of the loopback interface; with 127.0.0.1 alone, names are not resolved
 STARTED_WITHIN = 60  # seconds
-PROGRAMS = ("slurmctld", "slurmd", "munged", "squeue", "unshare", "nsenter", "ip")
+PROGRAMS = ("slurmctld", "slurmd", "munged", "squeue", "unshare", "nsenter", "setpriv", "ip")
 CONFIGURATION = """
 ClusterName=trial
 SlurmctldHost=node({address})
@@ -127,7 +127,9 @@ def slurm() -> Iterator[Slurm]:
         for part in ("state", "spool"):
             (folder / part).mkdir()
         environment = {"SLURM_CONF": str(folder / "slurm.conf")}
-        alone = ["unshare", "--net", "--pid", "--uts", "--fork", "--mount-proc", "--kill-child"]
+        # They end with this process, too, however that ends.
+        alone = ["setpriv", "--pdeathsig=KILL", "unshare", "--net", "--pid", "--uts", "--fork", "--mount-proc"]
+        alone.append("--kill-child")
         with (folder / "daemons.log").open("w") as log:
             command = [*alone, "bash", "-c", DAEMONS.format(**places)]
             process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | environment)

@@ -25,10 +25,11 @@ def note(item: str, folder: str) -> None:
     path.write_text("|".join([os.getcwd(), str(os.getpid()), *(os.environ.get(name, "-") for name in names)]))
 
 
-def be_ready(folder: str) -> None:
-    """Write which process is ready and with how many threads."""
+def be_ready(folder: str, seconds: float = 0) -> None:
+    """Write which process gets ready and with how many threads, which takes so long."""
     path = Path(folder) / f"ready_{os.getpid()}.txt"
     path.write_text(f"{os.getpid()}|{os.environ['OMP_NUM_THREADS']}")
+    time.sleep(seconds)
 
 
 def wait_for_the_word(item: str, folder: str) -> None:
