@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -120,7 +121,9 @@ def slurm() -> Iterator[Slurm]:
         folder = Path(name)
         places = {"folder": folder, "address": ADDRESS}
         (folder / "slurm.conf").write_text(CONFIGURATION.format(**places))
-        (folder / "gres.conf").write_text("NodeName=node Name=gpu Count=8\n")
+        for number in range(8):
+            os.mknod(folder / f"gpu{number}", stat.S_IFCHR | 0o600, os.makedev(1, 3))  # as /dev/null
+        (folder / "gres.conf").write_text(f"NodeName=node Name=gpu File={folder}/gpu[0-7]\n")
         (folder / "hosts").write_text(f"127.0.0.1 localhost\n{ADDRESS} node\n")
         (folder / "munge.key").write_bytes(secrets.token_bytes(128))
         (folder / "munge.key").chmod(0o400)
