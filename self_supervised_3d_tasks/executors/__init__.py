@@ -1,5 +1,6 @@
 """Who does work that can be done in any order, such as the trainings of a sweep: a file each, named as in JSON."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 from self_supervised_3d_tasks.executors import local, ray, slurm
@@ -28,3 +29,17 @@ def run(name: str, work: Callable[[str], None], items: Sequence[str], resources:
         UserError: The executor's library is not installed, or the executor cannot be reached or refuses its options.
     """
     return _EXECUTORS[name].run(work, items, resources)
+
+
+def ready(name: str, prepare: Callable[[], None], resources: Resources) -> contextlib.AbstractContextManager[None]:
+    """Start the processes of this machine, each of which calls ``prepare``, while the block decides on their work.
+
+    It takes seconds until a process has loaded its libraries. Where `run` is called in the block, it waits for them;
+    when an error ends the block before, they are ended. Processes elsewhere start with their work.
+
+    Args:
+        name: See `run`.
+        prepare: Can be sent there.
+        resources: Those that `run` will be given.
+    """
+    return local.ready(prepare, resources) if name == "local" else contextlib.nullcontext()

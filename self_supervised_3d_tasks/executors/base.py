@@ -17,6 +17,7 @@ from absl import logging
 
 from self_supervised_3d_tasks.errors import UserError, nearest
 from self_supervised_3d_tasks.files import lock
+from self_supervised_3d_tasks.files.scratch import own_temporary_folder
 
 _PLAIN = re.compile(r"[\w.,:=+\-\[\]/@]*")
 MAX_REASON = 500  # characters
@@ -55,6 +56,8 @@ class Resources:
         gpus: Names of the GPUs of this machine, of which each process has one; empty: all work is done by the CPU.
         options: The executor's own options.
         folder: The current folder, from which relative paths are looked up; it is theirs, too.
+        cores: Of one process; None: its share of this machine's.
+        verbosity: Of what the processes log; default: as this one.
     """
 
     workers: int
@@ -62,6 +65,8 @@ class Resources:
     gpus: Sequence[str] = ()
     options: dict[str, Any] = field(default_factory=dict)
     folder: str = field(default_factory=os.getcwd)
+    cores: int | None = None
+    verbosity: int = field(default_factory=logging.get_verbosity)
 
     @classmethod
     def of(cls, settings: Settings, items: int, logs: Path) -> Resources:
@@ -72,8 +77,8 @@ class Resources:
 
     @property
     def threads(self) -> int:
-        """Threads of one process, so that all of them together have as many as this machine has cores."""
-        return max(1, joblib.cpu_count() // self.workers)
+        """Threads of one process: as many as it has cores."""
+        return self.cores or max(1, joblib.cpu_count() // self.workers)
 
 
 def check_options(executor: str, options: dict[str, Any], allowed: Collection[str]) -> None:
@@ -112,18 +117,30 @@ def do(work: Callable[[str], None], item: str, resources: Resources) -> Ended:
     Number of threads and GPU are those of the first call in a process: TensorFlow asks once.
     """
     resources.logs.mkdir(parents=True, exist_ok=True)
-    for name in _THREADS:
-        os.environ.setdefault(name, str(resources.threads))
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        os.chdir(resources.folder)
-        if resources.gpus:
-            _take_gpu(resources)
-        with _logging_to(resources.logs / f"{item}.log"):
+        _set_up(resources)
+        with _logging_to(resources.logs / f"{item}.log"), own_temporary_folder():
             work(item)
     except Exception as error:
         return Ended(item, reason(error))
     return Ended(item, None)
+
+
+def prepare(call: Callable[[], None], resources: Resources) -> None:
+    """Call what all items need in a process that will do some, set up as for them; their logs say what goes wrong."""
+    with contextlib.suppress(Exception), _logging_to(Path(os.devnull)):
+        _set_up(resources)
+        call()
+
+
+def _set_up(resources: Resources) -> None:
+    for name in _THREADS:
+        os.environ.setdefault(name, str(resources.threads))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.set_verbosity(resources.verbosity)
+    os.chdir(resources.folder)
+    if resources.gpus:
+        _take_gpu(resources)
 
 
 _taken = contextlib.ExitStack()  # holds the lock of this process's GPU until the process ends

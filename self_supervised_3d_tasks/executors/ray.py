@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -54,6 +55,7 @@ def _tasks(
     try:
         # A process that has loaded TensorFlow for one item keeps its threads and GPU: the next item gets a new one.
         task = ray.remote(**{"max_calls": 1} | options)(base.do)
+        resources = dataclasses.replace(resources, cores=max(1, int(options["num_cpus"])))
     except (TypeError, ValueError) as error:
         raise UserError(f"executor_options: Ray refuses them: {base.reason(error)}") from error
     waiting, running = list(reversed(items)), {}

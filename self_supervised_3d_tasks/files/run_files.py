@@ -124,12 +124,13 @@ class JobFailure(RunFile):
     """``failure.json`` of a job that has no scores: why.
 
     Attributes:
-        kind: diverged: the loss or a weight became NaN or infinite; mistake: of the user; defect: of the program.
+        kind: diverged: the loss or a weight became NaN or infinite; mistake: of the user; defect: of the program;
+            ended: its process was ended from outside, or never began.
         reason: For people.
         traceback: Of a defect.
     """
 
-    kind: Literal["diverged", "mistake", "defect"]
+    kind: Literal["diverged", "mistake", "defect", "ended"]
     reason: Name
     traceback: str | None
 

@@ -20,8 +20,9 @@ from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.paths import shown
 from self_supervised_3d_tasks.files.run_files import JobFailure
 from self_supervised_3d_tasks.files.run_folder import RunFolder
-from self_supervised_3d_tasks.finetuning.job import Job, run_job
+from self_supervised_3d_tasks.finetuning.job import Job, run_job, steps_per_epoch
 from self_supervised_3d_tasks.finetuning.plan import Plan, plan
+from self_supervised_3d_tasks.lazy import keras
 
 
 def train(plan: Plan, folder: RunFolder, store: VolumeStore, jobs: Sequence[Job]) -> dict[str, str]:
@@ -42,6 +43,8 @@ def train(plan: Plan, folder: RunFolder, store: VolumeStore, jobs: Sequence[Job]
         UserError: No job can be done, for the same reason: a mistake in the experiment or the data.
     """
     failures = {}
+    for job in jobs:
+        folder.job(job.name).failure.unlink(missing_ok=True)
     elsewhere = plan.experiment.works_elsewhere
     for name, reason in _elsewhere(plan, folder, jobs) if elsewhere else _here(plan, folder, store, jobs):
         if reason:
@@ -50,11 +53,27 @@ def train(plan: Plan, folder: RunFolder, store: VolumeStore, jobs: Sequence[Job]
     # Whoever did a job: it has finished when its scores are there.
     lost = [job.name for job in jobs if job.name not in failures and not folder.job(job.name).scores.exists()]
     failures |= dict.fromkeys(lost, f"ended without scores; see {folder.logs}")
+    for name in [name for name in failures if not folder.job(name).failure.exists()]:  # those that could not say why
+        record = JobFailure(kind="ended", reason=shown(failures[name]), traceback=None)
+        folder.job(name).write_json(RunFolder.failure, record.model_dump())
     if len(failures) == len(plan.jobs) and len(reasons := set(failures.values())) == 1:
-        records = [folder.job(name) for name in failures if folder.job(name).failure.exists()]
-        if {record.read(RunFolder.failure, JobFailure).kind for record in records} == {"mistake"}:
+        records = [folder.job(name).read(RunFolder.failure, JobFailure) for name in failures]
+        if {record.kind for record in records} == {"mistake"}:
             raise UserError(reasons.pop())
     return failures
+
+
+def ready(plan: Plan, folder: RunFolder) -> contextlib.AbstractContextManager[None]:
+    """Let the processes of a sweep load their libraries while this one reads scans in the block, before `train`."""
+    experiment = plan.experiment
+    left = sum(not folder.job(job.name).scores.exists() for job in plan.jobs)
+    if not left or not experiment.works_elsewhere:
+        return contextlib.nullcontext()
+    return executors.ready(experiment.executor, _load_libraries, Resources.of(experiment, left, logs=folder.logs))
+
+
+def _load_libraries() -> None:
+    keras.version()  # of lazy.load: the first use imports it, and TensorFlow with it
 
 
 def attempt(plan: Plan, job: Job, store: VolumeStore, folder: RunFolder) -> str | None:
@@ -94,7 +113,9 @@ def _here(plan: Plan, folder: RunFolder, store: VolumeStore, jobs: Sequence[Job]
 def _elsewhere(plan: Plan, folder: RunFolder, jobs: Sequence[Job]) -> Iterator[tuple[str, str | None]]:
     experiment = plan.experiment
     resources = Resources.of(experiment, len(jobs), logs=folder.logs)
-    names = [job.name for job in jobs]
+    # The longest first, so that none of them is left alone at the end.
+    by_length = sorted(jobs, key=lambda job: -job.epochs * steps_per_epoch(experiment, job))
+    names = [job.name for job in by_length]
     logging.info("%d trainings, %d at once; their logs: %s", len(jobs), resources.workers, folder.logs)
     work = functools.partial(do_named, folder=str(folder.path.absolute()))
     ended = executors.run(experiment.executor, work, names, resources)

@@ -42,8 +42,18 @@ def run(plan: Plan, folder: RunFolder) -> None:
         UserError: A scan, mask or checkpoint cannot be used (its file is named).
         JobsFailed: Some trainings diverged, or failed otherwise; the tables hold the others.
     """
+    folder.write_json(RunFolder.environment, environment(seed=plan.experiment.seed))
+    with execution.ready(plan, folder):
+        failures, rows, store = _train(plan, folder)
+    used = [case for case in plan.test if case in set(store.cases)]
+    write_results(plan, folder, rows, used)
+    if failures:
+        raise JobsFailed(failures, len(plan.jobs))
+
+
+def _train(plan: Plan, folder: RunFolder) -> tuple[dict[str, str], list[ScoreRow], VolumeStore]:
+    """Do the jobs that have not finished; return why some failed, the rows of all others, and the scans."""
     experiment = plan.experiment
-    folder.write_json(RunFolder.environment, environment(seed=experiment.seed))
     store = _read_scans(plan, folder)
     plan.check_network()
     logging.info("\n%s", plan.describe_jobs())
@@ -57,10 +67,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
     unfinished = [job for job in plan.jobs if not rows[job.name]]
     failures = execution.train(plan, folder, store, unfinished)
     rows |= {job.name: finished_rows(plan.task, job, folder.job(job.name)) for job in unfinished}
-    used = [case for case in plan.test if case in set(store.cases)]
-    write_results(plan, folder, list(itertools.chain.from_iterable(rows.values())), used)
-    if failures:
-        raise JobsFailed(failures, len(plan.jobs))
+    return failures, list(itertools.chain.from_iterable(rows.values())), store
 
 
 def lacking(plan: Plan, folder: RunFolder) -> list[Path]:

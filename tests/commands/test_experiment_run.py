@@ -12,6 +12,8 @@ import pytest
 from self_supervised_3d_tasks.commands import experiment_run
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment.load import load_experiment
+from self_supervised_3d_tasks.files.run_folder import RunFolder
+from tests.finetuning.outcomes import outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -123,3 +125,7 @@ def test_several_files_are_run_at_once(files, run_command, monkeypatch):
     assert ended.code == 0
     assert sorted(ended.out.splitlines()) == ["run folder: runs/a", "run folder: runs/b"]
     assert {path.stem for path in Path("runs/logs").glob("*.log")} == {"1_a", "2_b"}
+    assert run_command("train", *paths, "--set", "workers=1", "--set", "base_workspace=alone").code == 0
+    for name in "ab":
+        at_once, alone = (outcome(RunFolder(Path(place) / name)) for place in ("runs", "alone"))
+        assert at_once == alone and {"encoder.keras", "model.keras"} & at_once.keys()

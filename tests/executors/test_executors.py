@@ -7,6 +7,7 @@ import importlib.util
 import os
 
 import joblib
+import psutil
 import pytest
 
 from self_supervised_3d_tasks import executors
@@ -70,6 +71,32 @@ def test_a_process_that_is_killed_does_not_pass_for_finished(tmp_path, fresh):
     assert reasons.keys() == {"killed", "a"}
     assert "ended from outside" in reasons["killed"]
     assert {end.reason for end in run("local", tmp_path, ["killed"])} == {None}
+
+
+def test_processes_that_were_made_ready_do_the_work(tmp_path, fresh):
+    resources = Resources(2, tmp_path / "logs")
+    prepare = functools.partial(work.be_ready, folder=str(tmp_path))
+    with executors.ready("local", prepare, resources):
+        ended = run("local", tmp_path, list("abcd"))
+    assert sorted(ended) == [(item, None) for item in "abcd"]
+    share = str(max(1, joblib.cpu_count() // 2))
+    prepared = {tuple(path.read_text().split("|")) for path in tmp_path.glob("ready_*.txt")}
+    did = {tuple((tmp_path / f"{item}.txt").read_text().split("|")[1:3]) for item in "abcd"}
+    assert did <= prepared and {threads for _, threads in prepared} == {share}
+
+
+def has_ended(process):
+    return not psutil.pid_exists(process) or psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+
+
+def test_processes_that_are_made_ready_for_nothing_are_ended(tmp_path, fresh):
+    prepare = functools.partial(work.be_ready, folder=str(tmp_path), seconds=600)
+    with pytest.raises(UserError, match="a scan"), executors.ready("local", prepare, Resources(2, tmp_path / "logs")):
+        paths = work.until(lambda: [path for path in tmp_path.glob("ready_*.txt") if path.read_text()], 2)
+        raise UserError("a scan cannot be used")
+    for path in paths:
+        work.until(functools.partial(has_ended, int(path.read_text().split("|")[0])))
+    assert not (tmp_path / "logs").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 
@@ -15,9 +16,9 @@ from self_supervised_3d_tasks.executors import base
 from self_supervised_3d_tasks.executors.base import Ended
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.json_files import read_json
-from self_supervised_3d_tasks.files.models import load_model
 from self_supervised_3d_tasks.finetuning import execution, sweep
 from self_supervised_3d_tasks.finetuning.job import write_scores
+from tests.finetuning.outcomes import outcome
 from tests.finetuning.test_sweep import SETTINGS as ONE_REPETITION
 
 SETTINGS = ONE_REPETITION | {
@@ -43,22 +44,6 @@ def load(tmp_path, write_scans):
         return sweep.plan(experiment), experiment_run.claim(experiment, resume=False)
 
     return make
-
-
-def outcome(folder) -> dict[str, bytes | list]:
-    """Every file of a run that says what came of it; not those that tell the time or the machine."""
-    kinds = {".csv", ".json", ".keras"}
-    told_apart = {"config.json", "environment.json", "status.json", "state.json", "history.csv"}
-    files = [path for path in folder.path.rglob("*") if path.suffix in kinds and path.name not in told_apart]
-    return {path.relative_to(folder.path).as_posix(): content(path) for path in files}
-
-
-def content(path) -> bytes | list:
-    """What a file holds; of a model its weights and layout, since the archive tells when it was made."""
-    if path.suffix != ".keras":
-        return path.read_bytes()
-    model = load_model(path)
-    return [model.to_json(), *(weight.tobytes() for weight in model.get_weights())]
 
 
 def losses(folder) -> dict[str, list[float]]:
@@ -137,9 +122,22 @@ def test_a_mistake_that_stops_every_job_is_said_once(load, untrained):
 def test_what_another_process_says_of_a_job_is_believed_only_with_its_file(load, untrained, monkeypatch):
     """An executor that calls a job finished is not enough for a row of the table."""
     monkeypatch.setattr(executors, "run", lambda *arguments: (Ended(name, None) for name in JOBS))
+    monkeypatch.setattr(executors, "ready", lambda *arguments: contextlib.nullcontext())
     plan, folder = load(workers=2)
     with pytest.raises(JobsFailed, match="without scores"):
         sweep.run(plan, folder)
+    assert {read_json(folder.job(name).failure)["kind"] for name in JOBS} == {"ended"}
+
+
+def test_the_longest_trainings_are_the_first_to_begin(load, untrained, monkeypatch):
+    given = []
+    monkeypatch.setattr(executors, "run", lambda *arguments: (given.extend(arguments[2]), (end for end in ()))[1])
+    monkeypatch.setattr(executors, "ready", lambda *arguments: contextlib.nullcontext())
+    plan, folder = load(workers=2, exp_splits=[50, 100], epochs_random=2, repetitions=2, steps_per_epoch=None)
+    with pytest.raises(JobsFailed):
+        sweep.run(plan, folder)
+    assert given == ["100_random_0", "100_random_1", "050_random_0", "050_random_1"]
+    assert [job.name for job in plan.jobs] != given
 
 
 def test_workers_share_what_is_prepared(load):
@@ -153,6 +151,7 @@ def test_no_more_processes_than_gpus(load, monkeypatch, gpus):
     seen = []
     monkeypatch.setattr(base, "gpus_of_this_machine", lambda allowed: gpus)
     monkeypatch.setattr(executors, "run", lambda *arguments: (seen.append(arguments[-1]), (end for end in ()))[1])
+    monkeypatch.setattr(executors, "ready", lambda *arguments: contextlib.nullcontext())
     plan, folder = load(workers=2)
     with pytest.raises(JobsFailed):
         sweep.run(plan, folder)
