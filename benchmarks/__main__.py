@@ -49,8 +49,9 @@ ON_GPU = ("tasks", "torch", "sides", "files")
 GPU_TITLE = "On a GPU"
 GPU_MINUTES = 8
 NOT_RUN = """\
-`python -m benchmarks --gpu --output docs/benchmarks.md` measures tasks, PyTorch, growth with the side and with the number of
-files on the first GPU that TensorFlow sees, in under eight minutes, and writes this section. It was not run yet."""
+`python -m benchmarks --gpu --output docs/benchmarks.md` measures tasks, PyTorch, growth with the side and with the
+number of files on the first GPU that TensorFlow sees, in under eight minutes, and writes this section. It was not run
+yet."""
 
 
 def main() -> int:

@@ -27,14 +27,16 @@ from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 
 TITLE = "Cohorts that do not fit into memory"
 TEXT = """\
-The disk cache against the float32 arrays of before and against the files themselves: `.nii.gz` scans of noisy ellipsoids, 256 × 256
-× 120 voxels of int16, crops of 64³. Seven minutes, so it is measured by name only: `python -m benchmarks --subject cohort
---output docs/benchmarks.md`.
+The disk cache against the float32 arrays of before and against the files themselves: `.nii.gz` scans of noisy
+ellipsoids, 256 × 256 × 120 voxels of int16, crops of 64³. Seven minutes, so it is measured by name only: `python -m
+benchmarks --subject cohort --output docs/benchmarks.md`.
 
-* *cache / float32*: the aim is at most ½. Half of it is that int16 stays int16, the rest is compression, which the noise limits.
+* *cache / float32*: the aim is at most ½. Half of it is that int16 stays int16, the rest is compression, which the
+  noise limits.
 * *ratio*: crops from the cache against reading and scaling the whole file for each; the aim is at least 5.
-* *peak*: resident memory of the process that fills the cache and draws crops, without TensorFlow; of its largest worker it is an
-  upper bound, since a new process begins with the peak of the one that started it. It does not grow with the number of scans."""
+* *peak*: resident memory of the process that fills the cache and draws crops, without TensorFlow; of its largest
+  worker it is an upper bound, since a new process begins with the peak of the one that started it. It does not grow
+  with the number of scans."""
 SCANS, CROPS = 500, 300
 SHAPE = (256, 256, 120)
 CROP = (64, 64, 64)

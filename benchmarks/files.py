@@ -16,9 +16,9 @@ TITLE = "Growth with the number of files"
 COLUMNS = ("files", "number", "plan s", "ms per file", "first batch s", "ms per file read", "peak GiB", "KiB per file")
 SIDE = 16
 TEXT = f"""\
-Files of {SIDE}³ voxels of int16. *plan*: listing and splitting, as `python train.py FILE.json --dry_run` begins. *first batch*: the
-headers of all files are checked, all are decoded and kept, and four are drawn. *KiB per file*: the peak above that of the smallest
-number, of which a decoded file is {SIDE**3 * 4 / 1024:.0f} KiB as float32."""
+Files of {SIDE}³ voxels of int16. *plan*: listing and splitting, as `python train.py FILE.json --dry_run` begins.
+*first batch*: the headers of all files are checked, all are decoded and kept, and four are drawn. *KiB per file*: the
+peak above that of the smallest number, of which a decoded file is {SIDE**3 * 4 / 1024:.0f} KiB as float32."""
 
 
 def write(folder: Path, kind: str, number: int) -> None:

@@ -10,10 +10,10 @@ from benchmarks import machine
 
 TITLE = "# Speed and memory"
 INTRODUCTION = """\
-`make bench` measures what is below and writes this page; each section says when and on what it was measured. Every measurement
-runs in a process of its own. Each number is one measurement; only ratios of what was measured in turn travel between machines.
-`python -m benchmarks --subject NAME` measures one subject alone. XLA is left to Keras (`jit_compile="auto"` leaves it off on a
-CPU, where it makes 3D convolutions several times slower)."""
+`make bench` measures what is below and writes this page; each section says when and on what it was measured. Every
+measurement runs in a process of its own. Each number is one measurement; only ratios of what was measured in turn
+travel between machines. `python -m benchmarks --subject NAME` measures one subject alone. XLA is left to Keras
+(`jit_compile="auto"` leaves it off on a CPU, where it makes 3D convolutions several times slower)."""
 
 
 def stamped(text: str, seconds: float) -> str:

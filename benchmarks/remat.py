@@ -11,9 +11,10 @@ from benchmarks.timing import in_turn
 TITLE = "Maps that are computed again"
 COLUMNS = ("remat", "GiB", "step s")
 TEXT = """\
-`"remat": true` against maps that are kept: the model of rotation alone, without a pipeline, U-Net with {filters}…{widest} filters,
-batches of four scans of {side}³ in float32. *GiB*: the peak of memory above what the process had before the first step. Little is
-saved, since the first level of a U-Net has most of its maps, and a part of it is held whole while it is computed again."""
+`"remat": true` against maps that are kept: the model of rotation alone, without a pipeline, U-Net with
+{filters}…{widest} filters, batches of four scans of {side}³ in float32. *GiB*: the peak of memory above what the
+process had before the first step. Little is saved, since the first level of a U-Net has most of its maps, and a part
+of it is held whole while it is computed again."""
 
 
 def measure(remat: bool, side: int, filters: int, steps: int) -> dict[str, Any]:

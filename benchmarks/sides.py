@@ -12,9 +12,9 @@ from benchmarks.timing import in_turn
 TITLE = "Growth with the side"
 COLUMNS = ("side", "step s", "s per megavoxel", "% of matmul", "peak GiB", "GiB per megavoxel")
 TEXT = """\
-A forward and backward pass of the encoder of rotation, a U-Net with {filters}…{widest} filters, on one volume in float32; *GiB per
-megavoxel* leaves out what the process had before the first pass. Both per megavoxel are constant where time and memory grow with
-the number of voxels; small volumes have the overheads of a pass on top."""
+A forward and backward pass of the encoder of rotation, a U-Net with {filters}…{widest} filters, on one volume in
+float32; *GiB per megavoxel* leaves out what the process had before the first pass. Both per megavoxel are constant
+where time and memory grow with the number of voxels; small volumes have the overheads of a pass on top."""
 
 
 def measure(side: int, filters: int, steps: int) -> dict[str, Any]:

@@ -25,9 +25,10 @@ from self_supervised_3d_tasks.ops.supervoxels import PRESETS
 
 TITLE = "Supervoxels"
 TEXT = """\
-TCPC centres its crops on supervoxels, which are found once per scan and kept in the cache. Processor time per scan on one core; a
-scan is a `.nii.gz` file of a noisy ball, reading it is decoding, reorienting and normalising. The aim for 128³ is less than 3 s. A
-larger scan costs little more, since at most 64³ blocks of voxels are clustered. Supervoxels of air have no centre."""
+TCPC centres its crops on supervoxels, which are found once per scan and kept in the cache. Processor time per scan on
+one core; a scan is a `.nii.gz` file of a noisy ball, reading it is decoding, reorienting and normalising. The aim for
+128³ is less than 3 s. A larger scan costs little more, since at most 64³ blocks of voxels are clustered. Supervoxels
+of air have no centre."""
 COLUMNS = ("voxels", "segments", "preset", "centres", "supervoxels s", "reading s", "supervoxels / reading")
 SEGMENTS, REPEATS = 20, 3
 SPACING = (1.0, 1.0, 2.0)

@@ -26,10 +26,11 @@ TITLE = "Memory of a sweep"
 JOBS = 12
 WARM_UP = 3  # jobs
 TEXT = """\
-Resident memory, threads and open files of a process that runs one tiny training after the other, scans of 8³ voxels, so that what
-grows is what a training leaves behind. The aim is less than 5 MiB per job. Before the graphs of a training were freed with it, a
-process grew by 26.88 MiB per job: Keras' optimizers give every traced training step a gradient of its own
-(`CustomGradient-…`), which TensorFlow keeps for as long as the process lives, and with it the whole graph of the step."""
+Resident memory, threads and open files of a process that runs one tiny training after the other, scans of 8³ voxels,
+so that what grows is what a training leaves behind. The aim is less than 5 MiB per job. Before the graphs of a
+training were freed with it, a process grew by 26.88 MiB per job: Keras' optimizers give every traced training step a
+gradient of its own (`CustomGradient-…`), which TensorFlow keeps for as long as the process lives, and with it the
+whole graph of the step."""
 EXPERIMENT = {
     "algorithm": "rotation",
     "dataset_name": "nifti",

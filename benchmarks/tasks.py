@@ -18,20 +18,21 @@ COLUMNS = (
     *("building s", "bfloat16 × float32", "JAX step s", "JAX × TensorFlow"),
 )
 TEXT = """\
-Volumes of {side}³ voxels, or pictures with about as many pixels, one channel; U-Net with {filters}…{widest} filters; the tasks'
-default options; {steps} rounds, in each of which everything that is compared runs once; medians.
+Volumes of {side}³ voxels, or pictures with about as many pixels, one channel; U-Net with {filters}…{widest} filters;
+the tasks' default options; {steps} rounds, in each of which everything that is compared runs once; medians.
 
 * *batch*: as many scans as give the encoder the voxels of four whole ones.
 * *pipeline*: scans per second out of the input pipeline alone, from memory.
-* *step ÷ bare*: a whole training step (task, heads, loss, metrics, optimizer) over a forward and backward pass of the same
-  encoder on the same voxels; the aim is at most 1.05. CPC stays below because every patch is encoded once. Of Parts2Whole, whose
-  decoder is most of its network, and of PCRLv2 bare is encoder and decoder.
-* *% of matmul*: operations of the convolutions of the bare pass, over the seconds of the step, as a share of what one float32
-  product of two square matrices reaches between the steps.
+* *step ÷ bare*: a whole training step (task, heads, loss, metrics, optimizer) over a forward and backward pass of the
+  same encoder on the same voxels; the aim is at most 1.05. CPC stays below because every patch is encoded once. Of
+  Parts2Whole, whose decoder is most of its network, and of PCRLv2 bare is encoder and decoder.
+* *% of matmul*: operations of the convolutions of the bare pass, over the seconds of the step, as a share of what one
+  float32 product of two square matrices reaches between the steps.
 * *wait*: share of the time in `fit` spent on waiting for data; the aim is at most 5 %.
-* *building*: seconds of the first step, with its graphs and the pipeline's, over those of a later one; the aim is at most 3 s.
-* *bfloat16 × float32*: how many times as fast the same step is with `"mixed_precision": "bfloat16"`; the aim is at least 1.5 where
-  the processor has instructions for it.
+* *building*: seconds of the first step, with its graphs and the pipeline's, over those of a later one; the aim is at
+  most 3 s.
+* *bfloat16 × float32*: how many times as fast the same step is with `"mixed_precision": "bfloat16"`; the aim is at
+  least 1.5 where the processor has instructions for it.
 * *JAX*: the same step with `KERAS_BACKEND=jax`, in a process of its own.
 """
 

@@ -1,4 +1,4 @@
-"""Seconds of calls, which are made in turn where they are compared: a change of the machine's pace meets all of them."""
+"""Seconds of calls, made in turn where they are compared: a change of the machine's pace meets all of them."""
 
 from __future__ import annotations
 

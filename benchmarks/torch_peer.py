@@ -20,9 +20,10 @@ TITLE = "Against PyTorch"
 COLUMNS = ("side", "batch", "Keras s", "PyTorch s", "PyTorch ÷ Keras", "largest difference")
 BATCH = 4
 TEXT = """\
-A forward and backward pass of the encoder of rotation, a U-Net with {filters}…{widest} filters, in float32 against the same layers
-with the same weights in PyTorch, eager, in channels_last. Two processes take turns, pass by pass. *PyTorch ÷ Keras*: above 1 the
-library is faster; the aim is at least 1. *largest difference*: of the outputs, over their largest value."""
+A forward and backward pass of the encoder of rotation, a U-Net with {filters}…{widest} filters, in float32 against
+the same layers with the same weights in PyTorch, eager, in channels_last. Two processes take turns, pass by pass.
+*PyTorch ÷ Keras*: above 1 the library is faster; the aim is at least 1. *largest difference*: of the outputs, over
+their largest value."""
 
 
 def section(settings: Settings) -> str:
