@@ -32,7 +32,7 @@ def measure(remat: bool, side: int, filters: int, steps: int) -> dict[str, Any]:
 
 def section(settings: Settings) -> str:
     """Return the text and the table."""
-    sizes = {"side": 2 * settings.side, "filters": settings.filters}
+    sizes = {"side": 3 * settings.side // 2, "filters": settings.filters}
     options = [sizes | {"remat": remat, "steps": settings.slow_steps} for remat in (False, True)]
     rows = [isolated.call(measure, option) for option in options]
     return f"{TEXT.format(**sizes, widest=8 * settings.filters)}\n\n{table.markdown(COLUMNS, rows)}"

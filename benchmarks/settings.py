@@ -27,9 +27,9 @@ class Settings:
 
     tasks: tuple[str, ...]
     ranks: tuple[int, ...] = (2, 3)
-    side: int = 48
+    side: int = 64
     filters: int = 8
-    steps: int = 8
+    steps: int = 6
     sides: tuple[int, ...] = (32, 48, 64, 96, 128)
     numbers_of_files: tuple[int, ...] = (100, 1000, 10_000)
     jax: bool = True

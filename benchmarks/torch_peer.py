@@ -29,7 +29,7 @@ their largest value."""
 def section(settings: Settings) -> str:
     """Return the text and the table."""
     rows, failures = [], {}
-    for side in (settings.side * 2 // 3, settings.side * 4 // 3):
+    for side in (settings.side // 2, settings.side):
         row = {"side": side, "batch": BATCH}
         try:
             settings.check_time()
