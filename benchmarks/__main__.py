@@ -55,7 +55,7 @@ yet."""
 
 
 def main() -> int:
-    """Measure and return the exit code: 2 where there is nothing to measure on."""
+    """Measure and return the exit code: 1 where a subject was not measured, 2 where there is no GPU to measure on."""
     options = _options()
     settings = Settings(tasks=tuple(options.task or registry.known("algorithm")))
     if options.gpu:
@@ -66,21 +66,32 @@ def main() -> int:
         print("error: --gpu: TensorFlow sees no GPU here; run it on a machine with one", file=sys.stderr)
         return 2
     wanted = options.subject or [name for name in (ON_GPU if options.gpu else SUBJECTS) if name not in LONG]
-    measured = {}
+    measured: dict[str, str] = {}
     for name in wanted:
         subject, began = SUBJECTS[name], time.monotonic()
         settings.tell(f"\n## {subject.TITLE}\n")
-        measured[subject.TITLE] = page.stamped(subject.section(settings), time.monotonic() - began)
-    if options.gpu:
-        parts = [f"### {title}\n\n{text}" for title, text in measured.items()]
-        measured = {GPU_TITLE: "\n\n".join(parts)}
-    before = options.output.read_text(encoding="utf-8") if options.output and options.output.exists() else ""
+        try:
+            text = subject.section(settings)
+        except isolated.Failed as error:
+            settings.tell(f"not measured: {error}")
+            continue
+        measured[subject.TITLE] = page.stamped(text, time.monotonic() - began)
+        settings.tell(measured[subject.TITLE])
+        if options.output:
+            _write(options.output, _on_gpu(measured) if options.gpu else measured)
+    return 0 if len(measured) == len(wanted) else 1
+
+
+def _on_gpu(measured: dict[str, str]) -> dict[str, str]:
+    return {GPU_TITLE: "\n\n".join(f"### {title}\n\n{text}" for title, text in measured.items())}
+
+
+def _write(path: Path, measured: dict[str, str]) -> None:
+    """Bring a page up to date; after each subject, since the next one may take minutes."""
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
     order = [*(subject.TITLE for subject in SUBJECTS.values()), GPU_TITLE]
-    text = page.updated(before, {GPU_TITLE: NOT_RUN} | page.split(before) | measured, order)
-    print(text)
-    if options.output:
-        options.output.write_text(text, encoding="utf-8")
-    return 0
+    kept = {GPU_TITLE: NOT_RUN} | page.split(before)
+    path.write_text(page.updated(before, kept | measured, order), encoding="utf-8")
 
 
 def number_of_gpus() -> int:

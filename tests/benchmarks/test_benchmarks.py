@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -78,3 +81,41 @@ def test_nothing_is_measured_when_the_time_is_over():
     with pytest.raises(Failed, match="the time was over"):
         Settings(tasks=(), until=0.0).check_time()
     Settings(tasks=()).check_time()
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Give a function that runs the command with arguments and stand-ins for its subjects."""
+    main = importlib.import_module("benchmarks.__main__")
+
+    def run(*arguments, **subjects):
+        monkeypatch.setattr(sys, "argv", ["benchmarks", *map(str, arguments)])
+        monkeypatch.setattr(main, "SUBJECTS", {name: SimpleNamespace(**of) for name, of in subjects.items()})
+        return main.main()
+
+    return run
+
+
+def test_a_subject_that_fails_leaves_what_the_page_says_of_it(command, tmp_path):
+    def fail(settings):
+        raise Failed("no reason")
+
+    path, title = tmp_path / "page.md", "Growth"
+    good = {"TITLE": title, "section": lambda settings: f"side {settings.side}"}
+    assert command("--output", path, "--side", 24, one=good) == 0
+    assert "side 24" in path.read_text()
+    other = {"TITLE": "Other", "section": lambda settings: "measured"}
+    assert command("--output", path, one={"TITLE": title, "section": fail}, two=other) == 1
+    sections = page.split(path.read_text())
+    assert list(sections) == [title, "Other", "On a GPU"]
+    assert "side 24" in sections[title]
+    assert "It was not run yet" in sections["On a GPU"]
+
+
+def test_without_a_gpu_one_message_says_so(command, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(isolated, "call", lambda function, options: 0)
+    path = tmp_path / "page.md"
+    assert command("--gpu", "--output", path) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "error: --gpu: TensorFlow sees no GPU here; run it on a machine with one\n")
+    assert not path.exists()
