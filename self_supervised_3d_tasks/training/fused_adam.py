@@ -28,7 +28,7 @@ def adam() -> type:
             index = self._get_variable_index(variable)
             variable = variable.value if isinstance(variable, keras.Variable) else variable
             dtype = variable.dtype
-            step = tf.cast(self.iterations.value + 1, dtype)
+            step = keras.ops.cast(self.iterations + 1, dtype)  # iterations of an accumulation are a tensor
             betas = [tf.constant(beta, dtype) for beta in (self.beta_1, self.beta_2)]
             tf.raw_ops.ResourceApplyAdam(
                 var=variable.handle,
