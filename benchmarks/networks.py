@@ -74,6 +74,8 @@ def _operations(node: tf.Operation) -> int:
     kind = node.type.removeprefix("Conv2D").removeprefix("Conv3D").removesuffix("V2")
     if kind == node.type.removesuffix("V2") or kind not in ("", "BackpropInput", "BackpropFilter"):
         return 0
+    if not node.outputs[0].consumers():  # the gradient of the batch, which is laid out but never asked for
+        return 0
     if kind == "":
         map_, kernel = node.outputs[0], node.inputs[1]
     elif kind == "BackpropInput":

@@ -21,6 +21,7 @@ from self_supervised_3d_tasks.data.stream import pipeline
 from self_supervised_3d_tasks.data.stream.source import Position
 from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.models.rematerialization import rematerialize
+from self_supervised_3d_tasks.training.optimizers import make_optimizer
 
 VOLUMES = 4
 BATCHES = 4  # of different scans
@@ -70,7 +71,7 @@ def task(name: str, *, rank: int, side: int, filters: int, remat: bool = False) 
         if remat:
             rematerialize(encoder, encoder)
         model = algorithm.make_model(encoder, seed=1)
-        model.compile(optimizer=keras.optimizers.Adam(1e-3), loss=algorithm.loss, metrics=algorithm.metrics())
+        model.compile(optimizer=make_optimizer(1e-3), loss=algorithm.loss, metrics=algorithm.metrics())
         return model
 
     with tempfile.TemporaryDirectory() as folder:
