@@ -1,33 +1,43 @@
 """Size, speed and memory of the disk cache of a cohort that does not fit into memory.
 
-    OMP_NUM_THREADS=1 python benchmarks/cohort.py [--scans 500] [--crops 300] [--folder FOLDER]
-
-The scans are .nii.gz files of noisy ellipsoids, 256 × 256 × 120 voxels of int16. The cache is filled for a tenth of
-them and then for all, each in a process of its own, which also draws crops of 64³ voxels: from the cache, and from the
-whole files, in turn. Peak resident memory is that of this process and of the largest one that it started. The table
-is Markdown; the files are deleted at the end.
+The scans are .nii.gz files of noisy ellipsoids, 256 × 256 × 120 voxels of int16, about 13 MB each with their cache. The
+cache is filled for a tenth of them and then for all, each in a process of its own, which also draws crops of 64³
+voxels: from the cache, and from the whole files, in turn. Peak resident memory is that of this process and of the
+largest one that it started. The files are deleted at the end.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from benchmarks import isolated, table
+from benchmarks.settings import Settings
 from self_supervised_3d_tasks.data.cases import find_cases
 from self_supervised_3d_tasks.data.formats import read_image
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
 
+TITLE = "Cohorts that do not fit into memory"
+TEXT = """\
+The disk cache against the float32 arrays of before and against the files themselves: `.nii.gz` scans of noisy
+ellipsoids, 256 × 256 × 120 voxels of int16, crops of 64³. Seven minutes, so it is measured by name only: `python -m
+benchmarks --subject cohort --output docs/benchmarks.md`.
+
+* *cache / float32*: the aim is at most ½. Half of it is that int16 stays int16, the rest is compression, which the
+  noise limits.
+* *ratio*: crops from the cache against reading and scaling the whole file for each; the aim is at least 5.
+* *peak*: resident memory of the process that fills the cache and draws crops, without TensorFlow; of its largest
+  worker it is an upper bound, since a new process begins with the peak of the one that started it. It does not grow
+  with the number of scans."""
+SCANS, CROPS = 500, 300
 SHAPE = (256, 256, 120)
 CROP = (64, 64, 64)
 WHOLE_FILES = 20  # crops that are drawn by reading the whole file
@@ -52,8 +62,9 @@ def write_scans(folder: Path, count: int) -> None:
         nib.save(nib.Nifti1Image(scan, np.eye(4)), folder / f"scan_{number:04d}.nii.gz")
 
 
-def measure(folder: Path, count: int, crops: int) -> dict:
-    """Return one row of the table for the first scans of a folder."""
+def measure(folder: str, count: int, crops: int) -> dict[str, Any]:
+    """Return one row of the table for the first scans below a folder, in which their cache lies too."""
+    folder = Path(folder)
     preprocessing = Preprocessing(CROP, 1, intensity_scaling="percentiles", volume_fitting="crop")
     cases = find_cases("nifti", folder / "scans")[:count]
     cache = folder / "cache"
@@ -81,32 +92,15 @@ def measure(folder: Path, count: int, crops: int) -> dict:
     speed, slow = (1 / np.mean(seconds[kind]) for kind in ("cache", "file"))
     peaks = [resource.getrusage(who).ru_maxrss / 2**10 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     gib = [sum(case.image.stat().st_size for case in cases) / 2**30, as_float32 / 2**30, size / 2**30]
-    values = (count, *(f"{one:.2f}" for one in (*gib, size / as_float32, filling, speed, slow, speed / slow)))
-    return dict(zip(COLUMNS, (*values, *(f"{peak:.0f}" for peak in peaks)), strict=True))
+    values = (count, *map(float, (*gib, size / as_float32, filling, speed, slow, speed / slow, *peaks)))
+    return dict(zip(COLUMNS, values, strict=True))
 
 
-def main() -> None:
-    """Write the cohort, measure each number of scans in a fresh process and print a row for it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scans", type=int, default=500, help="scans of the whole cohort, 10 or more")
-    parser.add_argument("--crops", type=int, default=300, help="crops drawn from the cache")
-    parser.add_argument("--folder", type=Path, help="where the files are written, about 13 MB a scan")
-    parser.add_argument("--row", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.row:
-        print(json.dumps(measure(options.folder, options.row, options.crops)))
-        return
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        scans = Path(folder) / "scans"
-        scans.mkdir()
-        write_scans(scans, options.scans)
-        print("| " + " | ".join(COLUMNS) + " |\n|" + " --- |" * len(COLUMNS))
-        for count in (options.scans // 10, options.scans):
-            command = [sys.executable, __file__, "--folder", folder, "--crops", str(options.crops), "--row", str(count)]
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            row = json.loads(output.splitlines()[-1])
-            print("| " + " | ".join(str(row[column]) for column in COLUMNS) + " |", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def section(settings: Settings) -> str:
+    """Write the cohort and return the text and the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "scans").mkdir()
+        write_scans(Path(folder) / "scans", SCANS)
+        sizes = [{"folder": folder, "count": count, "crops": CROPS} for count in (SCANS // 10, SCANS)]
+        rows = [isolated.call(measure, size, {"OMP_NUM_THREADS": "1"}) for size in sizes]
+    return f"{TEXT}\n\n{table.markdown(COLUMNS, rows)}"

@@ -13,9 +13,13 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 _LOADING = threading.RLock()
+# What a library loads if it is there, for a part of it that no command uses: together a third of the time it takes.
+_FOR_UNUSED_PARTS = {"tensorflow": ("jax",), "keras": ("IPython", "matplotlib.pyplot", "pandas", "sklearn")}
+_sparing = threading.Event()
 # What TensorFlow's C++ says while it is loaded: about CPU instructions, oneDNN and CUDA.
 _OF_LOADING = re.compile(rb"[IWE]\d{4} \d\d:|WARNING: All log messages before absl::Init|To enable the following instr")
 
@@ -32,7 +36,7 @@ class LazyModule:
 
     def __getattr__(self, attribute: str) -> Any:
         with _quiet(self.__name__):
-            value = getattr(importlib.import_module(self.__name__), attribute)
+            value = getattr(_imported(self.__name__), attribute)
         setattr(self, attribute, value)  # from now on found without coming here
         return value
 
@@ -40,6 +44,29 @@ class LazyModule:
 def load(name: str) -> Any:
     """Return a stand-in for the module ``name``, which is imported at its first use."""
     return LazyModule(name)
+
+
+def spare_unused_parts() -> None:
+    """Let TensorFlow and Keras load as if what only unused parts of them need were not installed.
+
+    For a process of our own: in another one, somebody may want `keras.wrappers`, which would then miss scikit-learn.
+    """
+    _sparing.set()
+
+
+def _imported(name: str) -> ModuleType:
+    if not _sparing.is_set() or name in sys.modules or name not in _FOR_UNUSED_PARTS:
+        return importlib.import_module(name)
+    if name == "keras":  # which loads TensorFlow, but may need JAX itself
+        _imported("tensorflow")
+    with _LOADING:
+        spared = [module for module in _FOR_UNUSED_PARTS[name] if module not in sys.modules]
+        sys.modules.update(dict.fromkeys(spared))  # None: it cannot be imported
+        try:
+            return importlib.import_module(name)
+        finally:
+            for module in spared:
+                sys.modules.pop(module, None)
 
 
 @contextlib.contextmanager

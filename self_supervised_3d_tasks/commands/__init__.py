@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from self_supervised_3d_tasks import terminal
+from self_supervised_3d_tasks import lazy, terminal
 from self_supervised_3d_tasks.errors import UserError, describe, is_of_the_system, refused
 
 # Of a word that is longer than any honest name, both ends are shown.
@@ -49,6 +49,7 @@ def run(
         return
     # Read by TensorFlow when it is loaded, later on; without it every run starts with a page about the CPU.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    lazy.spare_unused_parts()
     standard_logging.captureWarnings(True)  # those of libraries; `_is_for_users` decides
     try:
         with terminal.interruptible():

@@ -40,10 +40,10 @@ def plain_block(
         ``(batch, *spatial, filters)``.
     """
     rank = len(x.shape) - 2
-    x = layers.convolution(rank, filters, 3, activation="relu", seed=seed, name=f"{name}_conv_1")(x)
+    x = layers.convolution(rank, filters, 3, activation="relu", map_shape=x.shape, seed=seed, name=f"{name}_conv_1")(x)
     x = normalize(x, normalization, f"{name}_norm_1", momentum=momentum)
     x = _drop(x, dropout, seed, f"{name}_dropout")
-    x = layers.convolution(rank, filters, 3, activation="relu", seed=seed, name=f"{name}_conv_2")(x)
+    x = layers.convolution(rank, filters, 3, activation="relu", map_shape=x.shape, seed=seed, name=f"{name}_conv_2")(x)
     return normalize(x, normalization, f"{name}_norm_2", momentum=momentum)
 
 
@@ -67,11 +67,11 @@ def residual_block(
     if x.shape[-1] != filters:
         shortcut = layers.convolution(rank, filters, 1, seed=seed, name=f"{name}_shortcut_conv")(x)
         shortcut = normalize(shortcut, normalization, f"{name}_shortcut_norm", momentum=momentum)
-    x = layers.convolution(rank, filters, 3, seed=seed, name=f"{name}_conv_1")(x)
+    x = layers.convolution(rank, filters, 3, map_shape=x.shape, seed=seed, name=f"{name}_conv_1")(x)
     x = normalize(x, normalization, f"{name}_norm_1", momentum=momentum)
     x = keras.layers.ReLU(name=f"{name}_relu_1")(x)
     x = _drop(x, dropout, seed, f"{name}_dropout")
-    x = layers.convolution(rank, filters, 3, seed=seed, name=f"{name}_conv_2")(x)
+    x = layers.convolution(rank, filters, 3, map_shape=x.shape, seed=seed, name=f"{name}_conv_2")(x)
     x = normalize(x, normalization, f"{name}_norm_2", momentum=momentum)
     x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
     return keras.layers.ReLU(name=f"{name}_relu_2")(x)
@@ -109,6 +109,7 @@ def normalized_convolution(
         kernel_size,
         strides=strides,
         dilation=dilation,
+        map_shape=x.shape,
         use_bias=normalization == "none",  # a normalization takes the mean out, and a bias with it
         seed=seed,
         name=f"{name}_conv",

@@ -35,13 +35,33 @@ def convolution(
     dilation: int | Sequence[int] = 1,
     activation: str | None = None,
     use_bias: bool = True,
+    map_shape: Sequence[int | None] = (),
     seed: int,
     name: str,
 ) -> Layer:
-    """Return a convolution with "same" padding and He initialisation."""
+    """Return a convolution with "same" padding and He initialisation.
+
+    Args:
+        rank: 2 or 3.
+        filters: Channels of the result.
+        kernel_size: Edge of the kernel, one for all axes or one per axis.
+        strides: Likewise.
+        dilation: Likewise.
+        activation: Applied to the result.
+        use_bias: Whether a bias is added.
+        map_shape: ``(batch, *spatial, channels)`` of what it is applied to. On a CPU, oneDNN's bfloat16 convolution of
+            volumes whose first axis is shorter than the kernel gives wrong maps or gradients, NaN among them: such a
+            layer, and one for maps of any size, computes in float32 whatever the precision policy.
+        seed: The experiment's seed.
+        name: Name of the layer.
+    """
+    kernel_size = as_tuple(kernel_size, rank, "kernel_size")
+    edge = (map_shape[1] or 1) if len(map_shape) > 1 else kernel_size[0]
+    short = rank == 3 and edge < kernel_size[0]
     return _ranked("Conv", rank)(
         filters,
-        as_tuple(kernel_size, rank, "kernel_size"),
+        kernel_size,
+        dtype="float32" if short and keras.config.dtype_policy().compute_dtype == "bfloat16" else None,
         strides=as_tuple(strides, rank, "strides"),
         padding="same",
         dilation_rate=as_tuple(dilation, rank, "dilation"),

@@ -39,12 +39,12 @@ def restoration_head(
     hidden = max(1, map_shape[-1] // 2) if kind == "paper" else channels
     factor = [large // small for large, small in zip(spatial, map_shape[:-1], strict=True)]
     features = keras.Input(map_shape, name=f"{name}_map")
-    x = layers.convolution(rank, hidden, 3, seed=seed, name=f"{name}_conv_1")(features)
+    x = layers.convolution(rank, hidden, 3, map_shape=features.shape, seed=seed, name=f"{name}_conv_1")(features)
     x = blocks.normalize(x, normalization, f"{name}_norm")
     sigmoid = keras.layers.Activation("sigmoid", dtype="float32", name=f"{name}_image")
     if kind == "paper":
         x = keras.layers.ReLU(name=f"{name}_relu")(x)
-        x = layers.convolution(rank, channels, 3, seed=seed, name=f"{name}_conv_2")(x)
+        x = layers.convolution(rank, channels, 3, map_shape=x.shape, seed=seed, name=f"{name}_conv_2")(x)
         x = sigmoid(enlarge(x, factor, name=f"{name}_enlarge"))
     else:
         x = enlarge(sigmoid(x), factor, name=f"{name}_enlarge")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from self_supervised_3d_tasks.lazy import keras
+from self_supervised_3d_tasks.training.fused_adam import adam
 from self_supervised_3d_tasks.training.schedules import ScheduleName, make_schedule
 
 OptimizerName = Literal["adam", "adamw", "sgd"]
@@ -76,7 +77,7 @@ def make_optimizer(
 
 def _kind(optimizer: OptimizerName, coupled_decay: float, *, averaging: bool) -> type:
     """Return Keras's class, or one derived from it where something is done in another way."""
-    kind = keras.optimizers.SGD if optimizer == "sgd" else keras.optimizers.Adam
+    kind = keras.optimizers.SGD if optimizer == "sgd" else adam()
     kind = _coupled(kind, coupled_decay) if coupled_decay else kind
     return _averaging(kind) if averaging else kind
 

@@ -25,6 +25,7 @@ from self_supervised_3d_tasks.training.checkpoints import (
     restore_state,
     write_state,
 )
+from self_supervised_3d_tasks.training.first_step import make_variables
 
 _POLICIES = {"none": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
@@ -142,9 +143,11 @@ def fit(
         for number, phase, first, end in _remaining(() if is_over() else phases, finished):
             if number != ready:
                 phase.prepare(model)
+            batches = data.train(first * steps)
+            make_variables(model, batches)
             recorder = EpochRecorder(number, steps, data.samples_per_step, clock, save, epochs, progress)
             model.fit(
-                clock.attach(data.train(first * steps)),
+                clock.attach(batches),
                 initial_epoch=first,
                 epochs=end,
                 steps_per_epoch=steps,

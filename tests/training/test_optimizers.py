@@ -89,7 +89,7 @@ def test_decay_reaches_every_trainable_variable_and_no_other():
 
 def test_the_default_is_plain_adam():
     optimizer = make_optimizer(0.01)
-    assert type(optimizer) is keras.optimizers.Adam
+    assert isinstance(optimizer, keras.optimizers.Adam)
     assert float(optimizer.learning_rate) == pytest.approx(0.01)
     assert optimizer.weight_decay is None
     assert make_optimizer(0.01, optimizer="sgd", momentum=None).momentum == 0.0

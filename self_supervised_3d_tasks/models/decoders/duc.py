@@ -65,7 +65,7 @@ def duc(
             num_classes,
             ratios,
         )
-    x = layers.convolution(rank, filters, 3, seed=seed, name="decoder_conv")(x)
+    x = layers.convolution(rank, filters, 3, map_shape=x.shape, seed=seed, name="decoder_conv")(x)
     # Of a single value a group normalization would leave nothing.
     x = blocks.normalize(x, "none" if math.prod(x.shape[1:]) == 1 else normalization, "decoder_norm")
     x = keras.layers.ReLU(name="decoder_relu")(x)
