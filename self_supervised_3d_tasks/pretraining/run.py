@@ -44,6 +44,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
         TrainingDiverged: The loss or a weight became NaN or infinite.
     """
     experiment, algorithm = plan.experiment, plan.algorithm
+    plan.check_devices()
     train, validation = (read_scans(experiment, algorithm, cases, part) for part, cases in plan.parts.items())
     names = {"train": train.names, "validation": validation.names}
     skipped = train.store.skipped + validation.store.skipped
