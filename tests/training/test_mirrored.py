@@ -20,7 +20,7 @@ from tests.training.two_devices import CASES
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-5
 CHECKED = ("gathered", "negatives")
-FAST = ("clipnorm", "batch normalization", "dropout", "adamw", *CHECKED)
+FAST = ("clipnorm", "batch normalization", "dropout", "adamw", "three to validate", *CHECKED)
 RESUMED = ("batch normalization: resumed", "cpc: resumed")
 # What compares scans, or normalizes over them, is scaled up by a division by their spread.
 OF_LOGS = 1e-4

@@ -140,11 +140,10 @@ def plain(normalization: str = "batch", dropout: float = 0.0, rows: int = 9, **o
 
 def of_labels(prediction_architecture: str) -> Training:
     """Return the training of a finetuning, whose loss and metrics are those of its kind of label."""
-    values = {"algorithm": "rotation", "data_dim": 16, "data_is_3D": False, "dataset_name": "nifti"}
+    values = {"algorithm": "rotation", "data_dim": 16, "data_is_3D": False, "dataset_name": "images"}
     values |= {"enc_filters": 4, "num_layers": 2, "epochs_initialized": 0, "data_dir_train": "scans"}
     values |= {"prediction_architecture": prediction_architecture}
-    if prediction_architecture != "unet":
-        values |= {"csv_file": "labels.csv", "dataset_name": "images"}
+    values |= {} if prediction_architecture == "unet" else {"csv_file": "labels.csv"}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "experiment.json"
         path.write_text(json.dumps(values))
@@ -154,7 +153,9 @@ def of_labels(prediction_architecture: str) -> Training:
     masks = (3 * images[..., 0]).astype("int32") if experiment.task == "segmentation" else np.arange(8) % 3
     data = tf.data.Dataset.from_tensor_slices((images, masks))
     streams = (lambda first: data.repeat().skip(first * BATCH).batch(BATCH), data.take(VALIDATION).batch(BATCH))
-    return Training(lambda: build.make_model(experiment, seed=1)[1], streams, task.loss(), task.metrics)
+    return Training(
+        lambda: build.make_model(experiment, seed=1)[1], streams, task.loss(), task.metrics, learning_rate=0.01
+    )
 
 
 def squared_error(y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
@@ -168,6 +169,7 @@ def absolute_error(y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
 CASES: dict[str, Callable[[], Training]] = {
     "batch normalization": plain,
     "dropout": lambda: plain("group", 0.5),
+    "three to validate": lambda: plain("group", rows=3),
     "clipnorm": lambda: plain("group", clipnorm=0.1),
     "clipvalue": lambda: plain("group", clipvalue=0.02),
     "averages": lambda: plain("group", ema_momentum=0.9),
@@ -252,13 +254,4 @@ def compared(case: str) -> list[float]:
 
 if __name__ == "__main__":
     divide_the_cpu()
-    found = {}
-    for case in sys.argv[1:]:
-        try:
-            found[case] = compared(case)
-        except Exception:
-            import traceback
-
-            traceback.print_exc()
-            found[case] = None
-    print(json.dumps(found))
+    print(json.dumps({case: compared(case) for case in sys.argv[1:]}))
