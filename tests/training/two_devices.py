@@ -1,7 +1,7 @@
 """Trainings on one and on two devices, compared: a process of its own, as TensorFlow lays devices out when it starts.
 
-``python -m tests.training.two_devices CASE ...`` prints a JSON object, by case ``[weights, logs]``: the largest
-absolute difference of a weight, and the largest one of a logged number. A case is a pretext task or a key of `CASES`;
+``python -m tests.training.two_devices CASE ...`` prints a JSON object per case, ``{case: [weights, logs]}``: the
+largest absolute difference of a weight, and the largest one of a logged number. A case is a pretext task or a key of `CASES`;
 followed by ": resumed" it is an epoch on two devices, one on one and one on two, each going on where the last stopped,
 against three on one. A key of `CHECKS` gives two differences of values instead.
 """
@@ -150,7 +150,7 @@ def of_labels(prediction_architecture: str) -> Training:
         experiment = load_experiment("finetune", str(path), [])
     task = task_of(experiment)
     images = smooth_images(8, 2, side=16)
-    masks = (3 * images[..., 0]).astype("int32") if experiment.task == "segmentation" else np.arange(8) % 3
+    masks = np.minimum(3 * images[..., 0], 2).astype("int32") if experiment.task == "segmentation" else np.arange(8) % 3
     data = tf.data.Dataset.from_tensor_slices((images, masks))
     streams = (lambda first: data.repeat().skip(first * BATCH).batch(BATCH), data.take(VALIDATION).batch(BATCH))
     return Training(
@@ -254,4 +254,5 @@ def compared(case: str) -> list[float]:
 
 if __name__ == "__main__":
     divide_the_cpu()
-    print(json.dumps({case: compared(case) for case in sys.argv[1:]}))
+    for case in sys.argv[1:]:
+        print(json.dumps({case: compared(case)}), flush=True)
