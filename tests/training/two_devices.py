@@ -1,9 +1,9 @@
 """Trainings on one and on two devices, compared: a process of its own, as TensorFlow lays devices out when it starts.
 
 ``python -m tests.training.two_devices CASE ...`` prints a JSON object per case, ``{case: [weights, logs]}``: the
-largest absolute difference of a weight, and the largest one of a logged number. A case is a pretext task or a key of `CASES`;
-followed by ": resumed" it is an epoch on two devices, one on one and one on two, each going on where the last stopped,
-against three on one. A key of `CHECKS` gives two differences of values instead.
+largest absolute difference of a weight, and the largest one of a logged number. A case is a pretext task or a key of
+`CASES`; followed by ": resumed" it is an epoch on two devices, one on one and one on two, each going on where the last
+stopped, against three on one. A key of `CHECKS` gives two differences of values instead.
 """
 
 import functools
@@ -138,11 +138,11 @@ def plain(normalization: str = "batch", dropout: float = 0.0, rows: int = 9, **o
     return Training(make_model, streams, squared_error, lambda: [absolute_error], **optimizer)
 
 
-def of_labels(prediction_architecture: str) -> Training:
+def of_labels(prediction_architecture: str, **keys) -> Training:
     """Return the training of a finetuning, whose loss and metrics are those of its kind of label."""
     values = {"algorithm": "rotation", "data_dim": 16, "data_is_3D": False, "dataset_name": "images"}
     values |= {"enc_filters": 4, "num_layers": 2, "epochs_initialized": 0, "data_dir_train": "scans"}
-    values |= {"prediction_architecture": prediction_architecture}
+    values |= {"prediction_architecture": prediction_architecture} | keys
     values |= {} if prediction_architecture == "unet" else {"csv_file": "labels.csv"}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "experiment.json"
@@ -178,6 +178,7 @@ CASES: dict[str, Callable[[], Training]] = {
     "adamw": lambda: plain("group", optimizer="adamw", weight_decay=0.5, weight_decay_form="decoupled"),
     "segmentation": lambda: of_labels("unet"),
     "classification": lambda: of_labels("simple_multiclass"),
+    "remat": lambda: of_labels("unet", remat=True, normalization="batch"),
     "warm-up": lambda: plain("group", lr_warmup_steps=3),
 }
 
