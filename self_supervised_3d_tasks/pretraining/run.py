@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
         TrainingDiverged: The loss or a weight became NaN or infinite.
     """
     experiment, algorithm = plan.experiment, plan.algorithm
+    plan.check_devices()
     train, validation = (read_scans(experiment, algorithm, cases, part) for part, cases in plan.parts.items())
     names = {"train": train.names, "validation": validation.names}
     skipped = train.store.skipped + validation.store.skipped
@@ -55,7 +57,9 @@ def run(plan: Plan, folder: RunFolder) -> None:
     plan.check_network()
     training.set_determinism(experiment.seed, experiment.deterministic)
     training.set_precision(experiment.mixed_precision)
-    model = plan.build_model()
+    distribution = training.start_distribution(experiment.distribution)
+    with distribution.scope():
+        model = plan.build_model()
     logging.info("\n%s", plan.describe(model))
     _look_at_examples(train, folder.plots / "pretext.png")
 
@@ -70,24 +74,19 @@ def run(plan: Plan, folder: RunFolder) -> None:
     history = training.fit(
         model,
         data=data,
-        phases=[_phase(plan)],
+        phases=[_phase(plan, distribution)],
         folder=folder,
         monitor=None if isinstance(algorithm, ScheduledAlgorithm) else "val_loss",
         save_every=experiment.save_checkpoint_every_n_epochs,
         patience=experiment.early_stopping_patience,
         callbacks=_callbacks(plan, model, validation, data.validation, folder),
     )
+    model = distribution.on_one_device(model)
     kept = training.restore_best(model, folder)
     logging.info("trained; now the encoder of epoch %d, scores and pictures are written", kept)
     _write_models(plan, model, train, folder)
     plots.loss_curves(folder.plots / "loss.png", history)
-    crops = len(validation.names) * (1 if algorithm.sampling.distinct_scans else experiment.crops_per_scan)
-    chance = pretext_scores.validation_chance(algorithm, crops, plan.scans_per_step)
-    scores = pretext_scores.of_epoch(history, kept, algorithm.chance(plan.scans_per_step), chance)
-    pretext_scores.write(folder.pretext_scores, scores)
-    logging.info("\n%s", pretext_scores.table(scores))
-    for warning in pretext_scores.standstill(scores):
-        logging.warning("%s", warning)
+    _write_scores(plan, validation, history, kept, folder)
 
 
 def lacking(plan: Plan, folder: RunFolder) -> list[Path]:
@@ -113,13 +112,15 @@ def _look_at_examples(scans: Scans, path: Path) -> None:
             logging.warning("%s", warning)
 
 
-def _phase(plan: Plan) -> training.Phase:
+def _phase(plan: Plan, distribution: training.Distribution) -> training.Phase:
     """Return the one phase of a pretraining."""
     experiment, algorithm = plan.experiment, plan.algorithm
+    total_steps = experiment.epochs * plan.steps_per_epoch
+    make_optimizer = functools.partial(build.make_optimizer, experiment, total_steps=total_steps)
 
     def prepare(model: keras.Model) -> None:
-        optimizer = build.make_optimizer(experiment, total_steps=experiment.epochs * plan.steps_per_epoch)
-        model.compile(optimizer, loss=algorithm.loss, metrics=algorithm.metrics(), jit_compile=experiment.jit_compile)
+        options = {"loss": algorithm.loss, "metrics": algorithm.metrics(), "jit_compile": experiment.jit_compile}
+        distribution.compile(model, make_optimizer, **options)
 
     return training.Phase(experiment.epochs, prepare)
 
@@ -144,6 +145,18 @@ def _callbacks(plan: Plan, model: keras.Model, scans: Scans, batches: Any, folde
         )
         callbacks.append(add_columns(monitor))
     return callbacks + (training.tensorboard_callbacks(folder) if experiment.tensorboard else [])
+
+
+def _write_scores(plan: Plan, validation: Scans, history: list[dict[str, float]], kept: int, folder: RunFolder) -> None:
+    """Write what the kept epoch reached beside what chance would, and warn where both are alike."""
+    algorithm = plan.algorithm
+    crops = len(validation.names) * (1 if algorithm.sampling.distinct_scans else plan.experiment.crops_per_scan)
+    chance = pretext_scores.validation_chance(algorithm, crops, plan.scans_per_step)
+    scores = pretext_scores.of_epoch(history, kept, algorithm.chance(plan.scans_per_step), chance)
+    pretext_scores.write(folder.pretext_scores, scores)
+    logging.info("\n%s", pretext_scores.table(scores))
+    for warning in pretext_scores.standstill(scores):
+        logging.warning("%s", warning)
 
 
 def _write_models(plan: Plan, model: keras.Model, scans: Scans, folder: RunFolder) -> None:
