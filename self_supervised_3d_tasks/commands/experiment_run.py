@@ -15,7 +15,7 @@ from typing import Any
 from absl import flags, logging
 from pydantic import ValidationError
 
-from self_supervised_3d_tasks import commands, executors, terminal, training
+from self_supervised_3d_tasks import backend, commands, executors, terminal, training
 from self_supervised_3d_tasks.errors import JobsFailed, TrainingDiverged, UserError
 from self_supervised_3d_tasks.executors.base import Resources
 from self_supervised_3d_tasks.experiment.keys import Experiment
@@ -79,6 +79,9 @@ def execute(command: str, path: str, *more: str) -> None:
         for experiment in experiments:
             print(json.dumps(experiment.model_dump(mode="json"), indent=2))
         return
+    backend.check()
+    if any(experiment.deterministic for experiment in experiments):
+        backend.make_deterministic()
     if experiments[0].use_gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, experiments[0].use_gpu))
     _check_together(paths, experiments)
@@ -92,6 +95,7 @@ def execute(command: str, path: str, *more: str) -> None:
         return
     for experiment in experiments:
         training.check_precision(experiment.mixed_precision, experiment.rank)
+        training.check_compilation(experiment.jit_compile)
     try:
         if len(plans) == 1:
             terminal.say(f"run folder: {_run(module, plans[0], resume=given.resume).path}")

@@ -19,7 +19,7 @@ from self_supervised_3d_tasks.errors import JobsFailed
 from self_supervised_3d_tasks.experiment import geometry
 from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.files.run_files import LeakageRecord, SweepSplit
-from self_supervised_3d_tasks.files.run_folder import RunFolder, environment
+from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.finetuning import execution, leakage
 from self_supervised_3d_tasks.finetuning.baseline import check_baseline, check_labels, take_over
 from self_supervised_3d_tasks.finetuning.job import finished_rows
@@ -43,7 +43,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
         JobsFailed: Some trainings diverged, or failed otherwise; the tables hold the others.
     """
     experiment = plan.experiment
-    folder.write_json(RunFolder.environment, environment(seed=experiment.seed))
+    folder.record_environment(seed=experiment.seed)
     store = _read_scans(plan, folder)
     plan.check_network()
     logging.info("\n%s", plan.describe_jobs())

@@ -6,6 +6,7 @@ from self_supervised_3d_tasks.training.graphs import own_graphs
 from self_supervised_3d_tasks.training.trainer import (
     Phase,
     TrainingData,
+    check_compilation,
     check_precision,
     fit,
     set_determinism,

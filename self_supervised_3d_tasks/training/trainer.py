@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from absl import logging
 from tqdm import tqdm
 
+from self_supervised_3d_tasks import backend
 from self_supervised_3d_tasks.data.stream.wait_clock import WaitClock
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.run_folder import RunFolder
@@ -62,15 +63,26 @@ class TrainingData:
 def set_determinism(seed: int, deterministic: bool) -> None:
     """Seed Python, NumPy and the backend; with ``deterministic`` also choose deterministic kernels.
 
-    TensorFlow cannot leave deterministic kernels again within one process.
+    TensorFlow cannot leave deterministic kernels again within one process. JAX chooses them as it starts, see
+    `backend.make_deterministic`.
     """
+    tf.config.get_visible_devices()  # Keras loads TensorFlow next, and would let it see the GPUs of another backend
     keras.utils.set_random_seed(seed)
-    if deterministic:
+    if deterministic and backend.name() == "tensorflow":
         tf.config.experimental.enable_op_determinism()
 
 
+def check_compilation(jit_compile: bool | str) -> None:
+    """Raise `UserError` for ``jit_compile`` false on JAX, where steps would be run operation by operation."""
+    if jit_compile is False and backend.name() == "jax":
+        raise UserError(
+            "jit_compile: false: the backend JAX would compile and start every operation by itself, many times slower; "
+            'use "auto" or true, or KERAS_BACKEND=tensorflow'
+        )
+
+
 def check_precision(mixed_precision: str, rank: int) -> None:
-    """Refuse what this machine cannot compute: on a CPU no volume is pooled in float16.
+    """Refuse what this machine cannot compute: on a CPU TensorFlow pools no volume in float16.
 
     Args:
         mixed_precision: As `set_precision` takes it.
@@ -79,7 +91,8 @@ def check_precision(mixed_precision: str, rank: int) -> None:
     Raises:
         UserError: It cannot; what can be chosen is named.
     """
-    if mixed_precision == "float16" and rank == 3 and not tf.config.list_physical_devices("GPU"):
+    on_tensorflow = backend.name() == "tensorflow"
+    if on_tensorflow and mixed_precision == "float16" and rank == 3 and not tf.config.list_physical_devices("GPU"):
         raise UserError(
             "mixed_precision: float16 needs a GPU, and TensorFlow sees none here; "
             'use "bfloat16" or "none", or a machine with a GPU'
