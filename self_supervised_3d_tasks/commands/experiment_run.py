@@ -40,6 +40,7 @@ _WITHOUT_EFFECT = {
     "workers",
     "executor",
     "executor_options",
+    "distribution",
 }
 
 

@@ -73,6 +73,8 @@ class Experiment(BaseModel):
         remat: Whether maps inside the encoder are computed again for the gradients instead of being kept: less memory
             for a third to a half more time; results are the same.
         jit_compile: Whether steps are compiled by XLA; auto: on a GPU. On a CPU it slows 3D down several times.
+        distribution: Devices of this machine that share each batch, at the same result: none, one device; mirrored, all
+            GPUs or logical CPUs, by TensorFlow; data_parallel, by JAX.
         encoder_architecture: Encoder: the name of a file in models/encoders/, or of a network in one; default: unet.
         intensity_window: [low, high]: intensities are clipped to it and scaled by it (CT), in the units of the files;
             default: [0, 255] for photographs, else none.
@@ -147,6 +149,7 @@ class Experiment(BaseModel):
     mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
     remat: bool = False
     jit_compile: Literal["auto"] | bool = "auto"
+    distribution: Literal["none", "mirrored", "data_parallel"] = "none"
     encoder_architecture: str | None = None
     intensity_window: tuple[Intensity, Intensity] | None = defaults.of_layout(lambda layout: layout.intensity_window)
     intensity_scaling: Scaling = Field(default_factory=defaults.intensity_scaling)

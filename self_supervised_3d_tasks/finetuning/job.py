@@ -94,7 +94,9 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
     # All modes have one seed: they start from the same decoder and see the same batches.
     seed = job.seed(experiment.seed)
     training.set_determinism(seed, experiment.deterministic)
-    encoder, model = build.make_model(experiment, seed=seed)
+    distribution = training.start_distribution(experiment.distribution)
+    with distribution.scope():
+        encoder, model = build.make_model(experiment, seed=seed)
     sizes = encoder.count_params(), model.count_params()
     logging.info("%s: training %d parameters, %d of them in the encoder", job.name, *reversed(sizes))
     if job.mode != "random":
@@ -109,15 +111,16 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
     )
     phases = [epochs * data.steps_per_epoch for epochs in epochs_of_phases(experiment, job)]
     plots.learning_rate(folder.path / "learning_rate.png", build.learning_rates(experiment, phases))
-    history = training.fit(
-        model,
-        data=data,
-        phases=_phases(task, job, encoder),
-        folder=folder,
-        save_every=experiment.save_checkpoint_every_n_epochs,
-        patience=experiment.early_stopping_patience,
-        callbacks=training.tensorboard_callbacks(folder) if experiment.tensorboard else [],
-    )
+    with distribution.scope():
+        history = training.fit(
+            model,
+            data=data,
+            phases=_phases(task, job, encoder),
+            folder=folder,
+            save_every=experiment.save_checkpoint_every_n_epochs,
+            patience=experiment.early_stopping_patience,
+            callbacks=training.tensorboard_callbacks(folder) if experiment.tensorboard else [],
+        )
     warn_of_standstill(job.name, history)
     kept = training.restore_best(model, folder)
     logging.info("%s: trained; now epoch %d is scored on %d test scans", job.name, kept, len(job.split.test))

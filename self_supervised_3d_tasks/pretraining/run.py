@@ -55,7 +55,9 @@ def run(plan: Plan, folder: RunFolder) -> None:
     plan.check_network()
     training.set_determinism(experiment.seed, experiment.deterministic)
     training.set_precision(experiment.mixed_precision)
-    model = plan.build_model()
+    distribution = training.start_distribution(experiment.distribution)
+    with distribution.scope():
+        model = plan.build_model()
     logging.info("\n%s", plan.describe(model))
     _look_at_examples(train, folder.plots / "pretext.png")
 
@@ -67,16 +69,17 @@ def run(plan: Plan, folder: RunFolder) -> None:
     )
     rates = build.learning_rates(experiment, [experiment.epochs * plan.steps_per_epoch])
     plots.learning_rate(folder.plots / "learning_rate.png", rates)
-    history = training.fit(
-        model,
-        data=data,
-        phases=[_phase(plan)],
-        folder=folder,
-        monitor=None if isinstance(algorithm, ScheduledAlgorithm) else "val_loss",
-        save_every=experiment.save_checkpoint_every_n_epochs,
-        patience=experiment.early_stopping_patience,
-        callbacks=_callbacks(plan, model, validation, data.validation, folder),
-    )
+    with distribution.scope():
+        history = training.fit(
+            model,
+            data=data,
+            phases=[_phase(plan)],
+            folder=folder,
+            monitor=None if isinstance(algorithm, ScheduledAlgorithm) else "val_loss",
+            save_every=experiment.save_checkpoint_every_n_epochs,
+            patience=experiment.early_stopping_patience,
+            callbacks=_callbacks(plan, model, validation, data.validation, folder),
+        )
     kept = training.restore_best(model, folder)
     logging.info("trained; now the encoder of epoch %d, scores and pictures are written", kept)
     _write_models(plan, model, train, folder)

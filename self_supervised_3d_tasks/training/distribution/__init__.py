@@ -1,0 +1,22 @@
+"""Several devices for one training: a file per kind, by the name that the key ``distribution`` has for it."""
+
+from typing import Literal, get_args
+
+from self_supervised_3d_tasks.training.distribution import data_parallel, mirrored
+from self_supervised_3d_tasks.training.distribution.base import Distribution
+
+DistributionName = Literal["none", "mirrored", "data_parallel"]
+_KINDS = {"none": Distribution, "mirrored": mirrored.start, "data_parallel": data_parallel.start}
+assert set(_KINDS) == set(get_args(DistributionName))
+
+
+def start(name: DistributionName) -> Distribution:
+    """Return what a training asks for the scope of its models; to be called before any of them is built.
+
+    Args:
+        name: "none": one device; "mirrored": all devices of this machine, by TensorFlow; "data_parallel": by JAX.
+
+    Raises:
+        UserError: The backend of Keras cannot do it.
+    """
+    return _KINDS[name]()
