@@ -4,8 +4,8 @@
 and Keras import each other, and such a stand-in for Keras, met by TensorFlow half-way, stays half-initialised for good.
 The stand-ins here are known to nobody but the modules that ask for them.
 
-TensorFlow reads the data whatever the backend is. Where another one computes, TensorFlow leaves the GPUs to it: it would
-take all of their memory.
+TensorFlow reads the data whatever the backend is. Where another one computes, TensorFlow leaves the GPUs to it: it
+would take all of their memory.
 """
 
 import contextlib

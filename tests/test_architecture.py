@@ -30,6 +30,7 @@ ALLOWED = {
     "psutil": {"machine", "files/leftovers.py"},
     "joblib": {"data/store/processes.py", "executors"},
     "submitit": {"executors/slurm.py"},
+    "jax": {"training/distribution/processes.py", "training/distribution/data_parallel.py"},
     "ray": {"executors/ray.py"},
     "nibabel": {
         "data/decoding/nifti_files.py",

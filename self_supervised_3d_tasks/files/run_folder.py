@@ -212,8 +212,8 @@ class RunFolder:
             before = self.read_json(RunFolder.environment) if self.environment.exists() else {}
             if isinstance(before, dict) and before.get("backend", now["backend"]) != now["backend"]:
                 logging.warning(
-                    "%s: goes on with the backend %s, after %s: its numbers agree with those of an uninterrupted run to "
-                    "a few digits only, and dropout draws others",
+                    "%s: goes on with the backend %s, after %s: its numbers agree with those of an uninterrupted run "
+                    "to a few digits only, and dropout draws others",
                     self.path,
                     now["backend"],
                     before["backend"],

@@ -79,6 +79,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
             save_every=experiment.save_checkpoint_every_n_epochs,
             patience=experiment.early_stopping_patience,
             callbacks=_callbacks(plan, model, validation, data.validation, folder),
+            distribution=distribution,
         )
     kept = training.restore_best(model, folder)
     logging.info("trained; now the encoder of epoch %d, scores and pictures are written", kept)

@@ -34,6 +34,15 @@ def own_graphs() -> Iterator[None]:
         gc.collect()  # graphs refer to themselves
 
 
+def leave_uncompiled(model: keras.Model) -> None:
+    """Keep a model of which few passes are taken from XLA, which TensorFlow would choose and take longer to compile.
+
+    JAX has no other way; it would compile operation by operation.
+    """
+    if keras.config.backend() == "tensorflow":
+        model.jit_compile = False
+
+
 def _clear_session() -> None:
     """Forget names and graphs; Keras would forget with them in which precision to build layers."""
     policy = keras.config.dtype_policy()

@@ -26,6 +26,8 @@ from self_supervised_3d_tasks.training.checkpoints import (
     restore_state,
     write_state,
 )
+from self_supervised_3d_tasks.training.distribution.base import ONE_DEVICE, Distribution
+from self_supervised_3d_tasks.training.distribution.processes import is_first
 
 _POLICIES = {"none": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
@@ -117,6 +119,7 @@ def fit(
     save_every: int | None = None,
     patience: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    distribution: Distribution = ONE_DEVICE,
 ) -> list[Row]:
     """Train a model through its phases; killed at any moment and called again, it ends with the same weights.
 
@@ -131,6 +134,7 @@ def fit(
         save_every: Also keep the weights of every this many epochs.
         patience: Epochs of the last phase in a row without a lower ``monitor`` than before, after which it stops.
         callbacks: With epochs from 0 over all phases; what they add to the logs becomes columns of the history.
+        distribution: The one whose scope the model was built in.
 
     Returns:
         One row per epoch, earlier ones included: ``epoch`` and ``phase`` (from 1), the logs of Keras, ``seconds`` (with
@@ -141,6 +145,7 @@ def fit(
         TrainingDiverged: A loss or a weight became NaN or infinite. The folder holds the epoch before.
         UserError: ``folder`` holds a training that does not fit the arguments, or its files are damaged.
     """
+    distribution.check_batch(data.samples_per_step)
     finished, ready = _resume(model, phases, data.steps_per_epoch, folder, save_every)
     clock, is_over = WaitClock(), functools.partial(_stands_still, folder, len(phases), monitor, patience)
 
@@ -150,20 +155,22 @@ def fit(
         model.stop_training = is_over()
 
     epochs, steps = sum(phase.epochs for phase in phases), data.steps_per_epoch
-    progress = tqdm(total=epochs * steps, initial=finished * steps, unit="step", disable=None)
+    progress = tqdm(total=epochs * steps, initial=finished * steps, unit="step", disable=None if is_first() else True)
     with progress, _told_when_interrupted(folder, epochs):
         for number, phase, first, end in _remaining(() if is_over() else phases, finished):
             if number != ready:
                 phase.prepare(model)
+            averaging = averaging_callbacks(model)
+            validation, validating = distribution.validation(model, data.validation, averaging)
             recorder = EpochRecorder(number, steps, data.samples_per_step, clock, save, epochs, progress)
             model.fit(
                 clock.attach(data.train(first * steps)),
                 initial_epoch=first,
                 epochs=end,
                 steps_per_epoch=steps,
-                validation_data=data.validation,
+                validation_data=validation,
                 shuffle=False,  # Keras warns where it is asked to shuffle a Dataset
-                callbacks=[*averaging_callbacks(model), *callbacks, recorder.callback()],
+                callbacks=[*averaging, *validating, *callbacks, recorder.callback()],
                 verbose=0,
             )
     return read_history(folder)

@@ -65,11 +65,14 @@ class Position:
         first_step: Number of the first batch, at least 0.
         training: True: endless, shuffled, full batches, which may straddle epochs. False: one pass in order, the same
             every time, with a smaller last batch.
+        share: (i, n): of every batch of a training, the i-th of n equal parts, in order. n processes that train
+            together read each its own, and together what one alone would.
     """
 
     seed: int
     first_step: int = 0
     training: bool = True
+    share: tuple[int, int] = (0, 1)
 
 
 class Source:
@@ -129,7 +132,7 @@ class Source:
         return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
 
     def _shuffled(self, positions: tf.data.Dataset, num_items: int, per_epoch: int) -> tf.data.Dataset:
-        """Return the addresses at positions of the stream; an epoch is the first ``per_epoch`` of the shuffled items."""
+        """Return the addresses at some positions; an epoch is the first ``per_epoch`` of the shuffled items."""
 
         def address(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             epoch = position // per_epoch
