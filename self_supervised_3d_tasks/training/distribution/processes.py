@@ -130,15 +130,15 @@ def wait() -> None:
 
 
 def has_lost(error: BaseException) -> bool:
-    """Return whether an error of a library means that another process of the training is gone."""
-    return count() > 1 and not isinstance(error, UserError) and bool(_LOST.search(str(error)))
+    """Return whether an error means that another process of the training is gone."""
+    return count() > 1 and not isinstance(error, UserError) and _first_lost(error) is not None
 
 
 def lost(error: BaseException) -> UserError:
     """Return what is said of an error of which `has_lost` is true."""
     return UserError(
         "another process of this training has ended or cannot be reached "
-        f"({_first_line(error)}); see what it has said, and start all of them again with --resume"
+        f"({_first_line(_first_lost(error) or error)}); see what it has said, and start all of them again with --resume"
     )
 
 
@@ -156,6 +156,13 @@ def _end(code: int) -> None:
 
 def _has_met() -> bool:
     return backend.name() == "jax" and jax.distributed.is_initialized()
+
+
+def _first_lost(error: BaseException) -> BaseException | None:
+    """Return what a library said of a peer: the error, or one that it followed while Keras put its state in order."""
+    while error is not None and not _LOST.search(str(error)):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _first_line(error: BaseException) -> str:
