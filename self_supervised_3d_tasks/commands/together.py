@@ -11,7 +11,7 @@ from absl import flags
 from self_supervised_3d_tasks.errors import UserError, is_of_the_system
 from self_supervised_3d_tasks.experiment.keys import Experiment
 from self_supervised_3d_tasks.files.run_folder import RunFolder
-from self_supervised_3d_tasks.training.distribution import processes
+from self_supervised_3d_tasks.training.distribution import data_parallel, processes
 
 _FLAGS = ("coordinator", "num_processes", "process_id")
 # What a copy of a run folder does without: nothing is read from it again.
@@ -29,8 +29,10 @@ def place(experiments: Sequence[Experiment]) -> processes.Place | None:
     """Return where the flags put this process; None where there are none.
 
     Raises:
-        UserError: They do not fit together, or the experiments are not for several processes.
+        UserError: They do not fit together, or the experiments are not for several processes, or not for this backend.
     """
+    if any(experiment.distribution == "data_parallel" for experiment in experiments):
+        data_parallel.check()
     values = [flags.FLAGS[name].value for name in _FLAGS]
     given = [f"--{name}" for name, value in zip(_FLAGS, values, strict=True) if value is not None]
     if not given:

@@ -109,11 +109,20 @@ def test_batches_that_cannot_be_divided_are_refused_with_those_that_can(scans, d
 )
 def test_flags_of_processes_that_do_not_fit_are_refused(run_command, tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
     distribution = "none" if "data_parallel" in said else "data_parallel"
     (tmp_path / "file.json").write_text(json.dumps(FILE | {"distribution": distribution}))
     code, _, err = run_command("train", "file.json", *arguments)
     assert code == 2
     assert said in err
+
+
+def test_data_parallel_needs_jax(run_command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.json").write_text(json.dumps(FILE | {"distribution": "data_parallel"}))
+    code, _, err = run_command("train", "file.json")
+    assert code == 2
+    assert 'distribution: "data_parallel" needs JAX, but the backend of Keras is tensorflow; set KERAS_BACKEND' in err
 
 
 def test_the_address_of_the_first_process_may_be_of_any_kind():

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from self_supervised_3d_tasks import lazy
+from self_supervised_3d_tasks import backend, lazy
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.training.distribution import processes
@@ -72,17 +72,22 @@ class DataParallel(Distribution):
             self.parallel.divides = False
 
 
+def check() -> None:
+    """Raise `UserError` where the backend of Keras is not JAX; loads nothing."""
+    if backend.name() != "jax":
+        raise UserError(
+            f'distribution: "data_parallel" needs JAX, but the backend of Keras is {backend.name()}; set '
+            'KERAS_BACKEND=jax in the environment, or use "mirrored"'
+        )
+
+
 def start() -> Distribution:
     """Return the distribution over all devices of all processes, which models have from now on.
 
     Raises:
         UserError: The backend of Keras is not JAX.
     """
-    if keras.config.backend() != "jax":
-        raise UserError(
-            f'distribution: "data_parallel" needs JAX, but the backend of Keras is {keras.config.backend()}; set '
-            'KERAS_BACKEND=jax in the environment, or use "mirrored"'
-        )
+    check()
     parallel = _parallel()(devices=jax.devices(), auto_shard_dataset=False)
     keras.distribution.set_distribution(parallel)
     return DataParallel(jax.device_count(), parallel)
