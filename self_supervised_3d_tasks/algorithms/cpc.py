@@ -17,7 +17,7 @@ from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.limits import Distance, Divisor, Length, PatchesPerSide, Units
 from self_supervised_3d_tasks.losses import contrastive
 from self_supervised_3d_tasks.models import layers
-from self_supervised_3d_tasks.ops import geometry, patches, seeds
+from self_supervised_3d_tasks.ops import geometry, global_batch, patches, seeds
 from self_supervised_3d_tasks.ops.sampling import Sampling
 from self_supervised_3d_tasks.scores import logged
 
@@ -185,7 +185,7 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
         """Return patches ``(batch, cells, *patch, channels)`` -> scores.
 
         The scores ``(batch, columns, rows, batch, columns)``, float32, compare each prediction with the codes
-        of the same row in all columns of all scans of the batch.
+        of the same row in all columns of all scans of the batch, those of other devices included.
         """
         num_columns, num_rows = len(self.columns), len(self.target_rows)
         inputs, codes = self.inputs_and_codes(encoder, len(self.cells))
@@ -204,9 +204,8 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
         targets = [self.cells.index(cell) for column in self.columns for cell in self.targets(column)]
         targets = keras.ops.take(codes, targets, axis=1)
         targets = keras.ops.reshape(targets, (-1, num_columns, num_rows, self.code_size))
-        scores = keras.ops.einsum(
-            "acrd,bkrd->acrbk", keras.ops.cast(predictions, "float32"), keras.ops.cast(targets, "float32")
-        )
+        targets = global_batch.gather(keras.ops.cast(targets, "float32"))
+        scores = keras.ops.einsum("acrd,bkrd->acrbk", keras.ops.cast(predictions, "float32"), targets)
         return keras.Model(inputs, scores * self._scale, name=self.name)
 
     @property
@@ -257,10 +256,11 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
         A query is a (column, row), row fastest; a candidate a (scan, column).
         """
         ops, num_columns, num_rows = keras.ops, len(self.columns), len(self.target_rows)
-        batch = ops.shape(scores)[0]
+        batch, others = ops.shape(scores)[0], ops.shape(scores)[3]
         logits = ops.cast(scores, "float32")
-        logits = ops.reshape(logits, (batch, num_columns * num_rows, batch * num_columns))
+        logits = ops.reshape(logits, (batch, num_columns * num_rows, others * num_columns))
         own = ops.reshape(ops.arange(batch * num_columns, dtype="int32"), (batch, num_columns))
+        own = own + global_batch.first_row(scores) * num_columns
         return logits, ops.repeat(own, num_rows, axis=1)
 
     def describe(self, inputs: np.ndarray, targets: np.ndarray) -> list[Panel]:

@@ -15,7 +15,7 @@ from self_supervised_3d_tasks.limits import PositiveFloat, ShareBelowOne, Units
 from self_supervised_3d_tasks.losses import contrastive
 from self_supervised_3d_tasks.losses import triplet as triplet_losses
 from self_supervised_3d_tasks.models import layers
-from self_supervised_3d_tasks.ops import augment, seeds
+from self_supervised_3d_tasks.ops import augment, global_batch, seeds
 from self_supervised_3d_tasks.ops.sampling import Sampling
 
 
@@ -134,10 +134,12 @@ class Exemplar(ComparingAlgorithm):
         positive = self._distance(anchor, original)
         if self.sample_neg_examples_from == "dataset":
             return positive, self._distance(anchor, y_pred[:, 2])
-        if y_pred.shape[0] == 1:
+        original = global_batch.gather(original)
+        if original.shape[0] == 1:
             raise ValueError("exemplar: a batch of one scan holds no negative for it; at least 2 are needed")
-        ops, number = keras.ops, keras.ops.shape(y_pred)[0]
-        own = ops.arange(number, dtype="int32")
+        ops, number = keras.ops, keras.ops.shape(original)[0]
+        own = ops.arange(ops.shape(anchor)[0], dtype="int32") + global_batch.first_row(anchor)
+        is_negative = own[:, None] != ops.arange(number, dtype="int32")[None]
         # (anchors, originals)
         distances = self._distance(anchor[:, None], original[None])
         if mining == "random":
@@ -145,9 +147,9 @@ class Exemplar(ComparingAlgorithm):
             index = ops.maximum(index, 0)  # of a single scan, whose loss is NaN below
             negative = ops.take_along_axis(distances, index[:, None], axis=1)[:, 0]
         elif mining == "hard":
-            negative = triplet_losses.hard_negative(distances, own[:, None] != own[None])
+            negative = triplet_losses.hard_negative(distances, is_negative)
         else:
-            negative = triplet_losses.semihard_negative(positive[:, None], distances, own[:, None] != own[None])[:, 0]
+            negative = triplet_losses.semihard_negative(positive[:, None], distances, is_negative)[:, 0]
         return positive, ops.where(number > 1, negative, float("nan"))
 
     def _distance(self, a: Any, b: Any) -> Any:

@@ -27,7 +27,7 @@ from self_supervised_3d_tasks.limits import (
 )
 from self_supervised_3d_tasks.losses import contrastive, triplet
 from self_supervised_3d_tasks.models import layers
-from self_supervised_3d_tasks.ops import cell_paths, intensity, patches, seeds, supervoxels
+from self_supervised_3d_tasks.ops import cell_paths, global_batch, intensity, patches, seeds, supervoxels
 from self_supervised_3d_tasks.ops.sampling import Sampling
 from self_supervised_3d_tasks.scores import logged
 
@@ -175,7 +175,8 @@ class TCPC(ComparingAlgorithm, SelectiveAlgorithm):
     def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
         """Return cubes ``(batch, N + 1, *cube, channels)`` -> scores ``(batch, batch, N + 1)``, float32.
 
-        The scores compare each prediction with the codes of all cubes of all sub-volumes of the batch.
+        The scores compare each prediction with the codes of all cubes of all sub-volumes of the batch, those of other
+        devices included.
         """
         number = len(self.cells)
         inputs = keras.Input((number, *self.encoder_shape), name="cubes")
@@ -194,7 +195,7 @@ class TCPC(ComparingAlgorithm, SelectiveAlgorithm):
         codes, prediction = keras.ops.cast(codes, "float32"), keras.ops.cast(prediction, "float32")
         if self.tcpc_mode == "info_nce":
             codes, prediction = triplet.unit_length(codes), triplet.unit_length(prediction)
-        scores = keras.ops.einsum("bd,knd->bkn", prediction, codes)
+        scores = keras.ops.einsum("bd,knd->bkn", prediction, global_batch.gather(codes))
         return keras.Model(inputs, scores / self._unit, name=self.name)
 
     @property
@@ -252,10 +253,10 @@ class TCPC(ComparingAlgorithm, SelectiveAlgorithm):
         of the targets are ``(batch, 1)``.
         """
         ops, number = keras.ops, len(self.cells)
-        batch = ops.shape(scores)[0]
-        logits = ops.reshape(ops.cast(scores, "float32"), (batch, batch * number))
-        scan = ops.arange(batch, dtype="int32")[:, None]
-        candidate = ops.arange(batch * number, dtype="int32")[None]
+        batch, others = ops.shape(scores)[0], ops.shape(scores)[1]
+        logits = ops.reshape(ops.cast(scores, "float32"), (batch, others * number))
+        scan = ops.arange(batch, dtype="int32")[:, None] + global_batch.first_row(scores)
+        candidate = ops.arange(others * number, dtype="int32")[None]
         own = scan * number + ops.reshape(ops.maximum(ops.cast(y_true, "int32"), 0), (-1, 1))
         left_out = ops.take(ops.convert_to_tensor(self.left_out, "bool"), candidate % number)
         left_out = ops.logical_and(left_out, candidate // number == scan)

@@ -5,6 +5,7 @@ A finished job holds ``scores.json``, which is written last.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
     seed = job.seed(experiment.seed)
     training.set_determinism(seed, experiment.deterministic)
     distribution = training.start_distribution(experiment.distribution)
+    distribution.check_batch(experiment.batch_size)
     with distribution.scope():
         encoder, model = build.make_model(experiment, seed=seed)
     sizes = encoder.count_params(), model.count_params()
@@ -111,17 +113,17 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
     )
     phases = [epochs * data.steps_per_epoch for epochs in epochs_of_phases(experiment, job)]
     plots.learning_rate(folder.path / "learning_rate.png", build.learning_rates(experiment, phases))
-    with distribution.scope():
-        history = training.fit(
-            model,
-            data=data,
-            phases=_phases(task, job, encoder),
-            folder=folder,
-            save_every=experiment.save_checkpoint_every_n_epochs,
-            patience=experiment.early_stopping_patience,
-            callbacks=training.tensorboard_callbacks(folder) if experiment.tensorboard else [],
-            distribution=distribution,
-        )
+    history = training.fit(
+        model,
+        data=data,
+        phases=_phases(task, job, encoder, distribution),
+        folder=folder,
+        save_every=experiment.save_checkpoint_every_n_epochs,
+        patience=experiment.early_stopping_patience,
+        callbacks=training.tensorboard_callbacks(folder) if experiment.tensorboard else [],
+        distribution=distribution,
+    )
+    model = distribution.on_one_device(model)
     warn_of_standstill(job.name, history)
     kept = training.restore_best(model, folder)
     logging.info("%s: trained; now epoch %d is scored on %d test scans", job.name, kept, len(job.split.test))
@@ -170,16 +172,20 @@ def load_pretrained(experiment: FinetuneExperiment, encoder: keras.Model, model:
         logging.info("%s", transfer.load_decoder(model, source, allow_partial=allow_partial))
 
 
-def _phases(task: DownstreamTask, job: Job, encoder: keras.Model) -> list[training.Phase]:
+def _phases(
+    task: DownstreamTask, job: Job, encoder: keras.Model, distribution: training.Distribution
+) -> list[training.Phase]:
     """Return the training phases of a mode; each compiles anew, so moments and schedule start afresh, as upstream's."""
     experiment = task.experiment
 
     def phase(epochs: int, *, trainable: bool) -> training.Phase:
+        total_steps = epochs * steps_per_epoch(experiment, job)
+        make_optimizer = functools.partial(build.make_optimizer, experiment, total_steps=total_steps)
+
         def compile_model(model: keras.Model) -> None:
             encoder.trainable = trainable
-            optimizer = build.make_optimizer(experiment, total_steps=epochs * steps_per_epoch(experiment, job))
             options = {"loss": task.loss(), "metrics": task.metrics(), "jit_compile": experiment.jit_compile}
-            model.compile(optimizer, **options)
+            distribution.compile(model, make_optimizer, **options)
 
         return training.Phase(epochs, compile_model)
 

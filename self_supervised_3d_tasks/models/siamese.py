@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.losses.contrastive import negative_cosine
 from self_supervised_3d_tasks.models import layers
-from self_supervised_3d_tasks.shapes import Layer, Model, Tensor
+from self_supervised_3d_tasks.ops import global_batch
+from self_supervised_3d_tasks.shapes import Model, Tensor
 
 _EPSILON = 1e-5  # added to a variance; PyTorch's, with which the papers' code trained
 
@@ -77,11 +78,12 @@ def predictor(size: int, *, seed: int, name: str) -> Model:
     return keras.Model(code, layers.dense(size, seed=seed, name=f"{name}_dense_2")(x), name=name)
 
 
-def _over_the_batch(name: str) -> Layer:
-    """Return the layer ``(batch, size)`` → the same with mean 0 and variance 1 over the batch it is given, always."""
-    return keras.layers.LayerNormalization(
+def _over_the_batch(name: str) -> Callable[[Tensor], Tensor]:
+    """Return what makes of ``(batch, size)`` the same with mean 0 and variance 1 over the batch it is given, always."""
+    layer = keras.layers.LayerNormalization(
         axis=0, epsilon=_EPSILON, center=False, scale=False, dtype="float32", name=name
     )
+    return lambda codes: global_batch.own_rows(layer(global_batch.gather(codes)), codes)
 
 
 def comparison(a: Branch, b: Branch) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
     training.set_determinism(experiment.seed, experiment.deterministic)
     training.set_precision(experiment.mixed_precision)
     distribution = training.start_distribution(experiment.distribution)
+    distribution.check_batch(plan.scans_per_step, examples_per_scan=algorithm.sampling.examples_per_scan)
     with distribution.scope():
         model = plan.build_model()
     logging.info("\n%s", plan.describe(model))
@@ -69,18 +71,18 @@ def run(plan: Plan, folder: RunFolder) -> None:
     )
     rates = build.learning_rates(experiment, [experiment.epochs * plan.steps_per_epoch])
     plots.learning_rate(folder.plots / "learning_rate.png", rates)
-    with distribution.scope():
-        history = training.fit(
-            model,
-            data=data,
-            phases=[_phase(plan)],
-            folder=folder,
-            monitor=None if isinstance(algorithm, ScheduledAlgorithm) else "val_loss",
-            save_every=experiment.save_checkpoint_every_n_epochs,
-            patience=experiment.early_stopping_patience,
-            callbacks=_callbacks(plan, model, validation, data.validation, folder),
-            distribution=distribution,
-        )
+    history = training.fit(
+        model,
+        data=data,
+        phases=[_phase(plan, distribution)],
+        folder=folder,
+        monitor=None if isinstance(algorithm, ScheduledAlgorithm) else "val_loss",
+        save_every=experiment.save_checkpoint_every_n_epochs,
+        patience=experiment.early_stopping_patience,
+        callbacks=_callbacks(plan, model, validation, data.validation, folder),
+        distribution=distribution,
+    )
+    model = distribution.on_one_device(model)
     kept = training.restore_best(model, folder)
     logging.info("trained; now the encoder of epoch %d, scores and pictures are written", kept)
     _write_models(plan, model, train, folder)
@@ -117,13 +119,15 @@ def _look_at_examples(scans: Scans, path: Path) -> None:
             logging.warning("%s", warning)
 
 
-def _phase(plan: Plan) -> training.Phase:
+def _phase(plan: Plan, distribution: training.Distribution) -> training.Phase:
     """Return the one phase of a pretraining."""
     experiment, algorithm = plan.experiment, plan.algorithm
+    total_steps = experiment.epochs * plan.steps_per_epoch
+    make_optimizer = functools.partial(build.make_optimizer, experiment, total_steps=total_steps)
 
     def prepare(model: keras.Model) -> None:
-        optimizer = build.make_optimizer(experiment, total_steps=experiment.epochs * plan.steps_per_epoch)
-        model.compile(optimizer, loss=algorithm.loss, metrics=algorithm.metrics(), jit_compile=experiment.jit_compile)
+        options = {"loss": algorithm.loss, "metrics": algorithm.metrics(), "jit_compile": experiment.jit_compile}
+        distribution.compile(model, make_optimizer, **options)
 
     return training.Phase(experiment.epochs, prepare)
 

@@ -50,10 +50,15 @@ def recompute(model: keras.Model, batches: Iterable[Any]) -> int:
 
 def normalizations(layer: keras.Layer) -> list[keras.layers.BatchNormalization]:
     """Return every batch normalization in a layer or model, at any depth."""
-    if isinstance(layer, keras.layers.BatchNormalization):
+    return layers_of(layer, keras.layers.BatchNormalization)
+
+
+def layers_of(layer: keras.Layer, kind: type) -> list[Any]:
+    """Return every layer of a kind in a layer or model, at any depth."""
+    if isinstance(layer, kind):
         return [layer]
     inner = [layer.layer] if isinstance(layer, keras.layers.Wrapper) else getattr(layer, "layers", [])
-    return list(dict.fromkeys(found for part in inner for found in normalizations(part)))
+    return list(dict.fromkeys(found for part in inner for found in layers_of(part, kind)))
 
 
 @contextlib.contextmanager

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from self_supervised_3d_tasks.lazy import keras
+from self_supervised_3d_tasks.lazy import keras, tf
+from self_supervised_3d_tasks.ops import global_batch
 from self_supervised_3d_tasks.training.schedules import ScheduleName, make_schedule
 
 OptimizerName = Literal["adam", "adamw", "sgd"]
-# What AdamW does not shrink, by the name of a variable; TensorFlow puts its path before that and ":0" behind.
-_NOT_DECAYED = [r"(?:^|/)(?:bias|beta|gamma)(?::\d+)?$"]
+# What AdamW does not shrink, by the name of a variable; TensorFlow puts its path before that and behind it the device
+# that has a copy, and ":0".
+_NOT_DECAYED = [r"(?:^|/)(?:bias|beta|gamma)(?:/replica_\d+)?(?::\d+)?$"]
 
 
 def make_optimizer(
@@ -78,7 +80,8 @@ def _kind(optimizer: OptimizerName, coupled_decay: float, *, averaging: bool) ->
     """Return Keras's class, or one derived from it where something is done in another way."""
     kind = keras.optimizers.SGD if optimizer == "sgd" else keras.optimizers.Adam
     kind = _coupled(kind, coupled_decay) if coupled_decay else kind
-    return _averaging(kind) if averaging else kind
+    kind = _averaging(kind) if averaging else kind
+    return _of_whole_batch(kind) if global_batch.devices() > 1 else kind
 
 
 def _coupled(kind: type, weight_decay: float) -> type:
@@ -91,6 +94,20 @@ def _coupled(kind: type, weight_decay: float) -> type:
             super().update_step(gradient + weight_decay * variable, variable, learning_rate)
 
     return Coupled
+
+
+def _of_whole_batch(kind: type) -> type:
+    """Return an optimizer class that adds up the gradients of all devices first: Keras clips those of each device."""
+
+    class OfWholeBatch(kind):
+        def _backend_apply_gradients(self, grads: list[Any], trainable_variables: list[Any]) -> None:
+            grads = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, grads)
+            super()._backend_apply_gradients(grads, trainable_variables)
+
+        def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> list[Any]:
+            return list(grads_and_vars)
+
+    return OfWholeBatch
 
 
 def _averaging(kind: type) -> type:

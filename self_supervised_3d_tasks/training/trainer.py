@@ -145,7 +145,6 @@ def fit(
         TrainingDiverged: A loss or a weight became NaN or infinite. The folder holds the epoch before.
         UserError: ``folder`` holds a training that does not fit the arguments, or its files are damaged.
     """
-    distribution.check_batch(data.samples_per_step)
     finished, ready = _resume(model, phases, data.steps_per_epoch, folder, save_every)
     clock, is_over = WaitClock(), functools.partial(_stands_still, folder, len(phases), monitor, patience)
 

@@ -1,0 +1,181 @@
+"""Trainings on one and on two devices, compared: a process of its own, since devices are laid out before TensorFlow starts.
+
+``python -m tests.training.two_devices CASE ...`` prints a JSON object, by case ``[weights, logs]``: the largest absolute
+difference of a weight, and the largest one of a logged number. A case is a pretext task, or a key of `CASES`.
+"""
+
+import contextlib
+import functools
+import itertools
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from self_supervised_3d_tasks import training
+from self_supervised_3d_tasks.algorithms.kinds import ScheduledAlgorithm
+from self_supervised_3d_tasks.files.run_folder import RunFolder
+from self_supervised_3d_tasks.models import layers
+from self_supervised_3d_tasks.training.distribution.base import Distribution
+from self_supervised_3d_tasks.training.optimizers import make_optimizer
+from tests.test_conformance import ALGORITHMS, SCAN_SIDE, build_algorithm, build_encoder, smooth_images
+
+STEPS, BATCH = 5, 4
+VALIDATION = 7  # scans: the last batch is smaller, and its shares differ
+MEASURED = ("seconds", "samples_per_second", "wait_share")
+
+
+def divide_the_cpu() -> None:
+    """Make two devices of this machine's CPU."""
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+class Training:
+    """One model, its data and how it is compiled.
+
+    Args:
+        make_model: Returns the same model each time.
+        batches: Endless batches from a step on, and those of the validation.
+        loss: As `keras.Model.compile` takes it.
+        metrics: Returns fresh ones.
+        callbacks: Returns those of a model.
+        optimizer: Arguments of `make_optimizer`; SGD by default, which passes a difference on as large as it is.
+    """
+
+    def __init__(self, make_model, batches, loss, metrics=list, callbacks=lambda model: [], **optimizer):
+        self.make_model, self.batches, self.loss, self.metrics = make_model, batches, loss, metrics
+        self.callbacks = callbacks
+        optimizer = {"learning_rate": 0.05, "optimizer": "sgd", "momentum": 0.9} | optimizer
+        self.make_optimizer = functools.partial(make_optimizer, **optimizer)
+
+    def run(self, *devices: int, steps: int = STEPS) -> tuple[list[np.ndarray], dict[str, float]]:
+        """Train an epoch on each of so many devices in turn, each resuming the one before; return weights and logs."""
+        with tempfile.TemporaryDirectory() as folder:
+            for epochs, number in enumerate(devices, start=1):
+                distribution = training.start_distribution("mirrored") if number > 1 else Distribution()
+                assert distribution.devices == number
+                with distribution.scope():
+                    model = self.make_model()
+
+                def prepare(model: keras.Model, distribution: Distribution = distribution) -> None:
+                    options = {"loss": self.loss, "metrics": self.metrics(), "jit_compile": False}
+                    distribution.compile(model, self.make_optimizer, **options)
+
+                history = training.fit(
+                    model,
+                    data=training.TrainingData(*self.batches, steps_per_epoch=steps, samples_per_step=BATCH),
+                    phases=[training.Phase(epochs, prepare)],
+                    folder=RunFolder.open(Path(folder)),
+                    monitor=None,
+                    callbacks=self.callbacks(model),
+                )
+                model = distribution.on_one_device(model)
+                training.restore_best(model, RunFolder.open(Path(folder)))
+        weights = [keras.ops.convert_to_numpy(variable) for variable in model.weights if "seed" not in variable.path]
+        return weights, {name: value for name, value in history[-1].items() if name not in MEASURED}
+
+
+def of_task(name: str, rank: int = 2, **settings) -> Training:
+    """Return the training of a pretext task, with dropout where it has some."""
+    algorithm = build_algorithm(name, rank)
+    images = smooth_images(8, rank, side=algorithm.input_shape[0])
+    make_batch = algorithm.sampling.make_batch or (lambda inputs, targets, seed: (inputs, targets))
+
+    def batches(dataset: tf.data.Dataset) -> tf.data.Dataset:
+        made = dataset.batch(BATCH).enumerate()
+        return made.map(lambda step, batch: make_batch(*batch, tf.stack([7, tf.cast(step, tf.int32)])))
+
+    def example(index: tf.Tensor, image: tf.Tensor) -> tuple:
+        others = [image[::-1]] * algorithm.sampling.companions
+        return algorithm.make_example(image, tf.stack([1, tf.cast(index, tf.int32)]), *others)
+
+    source = tf.data.Dataset.from_tensor_slices(images)
+    make_callbacks = lambda model: algorithm.callbacks(model, 3) if isinstance(algorithm, ScheduledAlgorithm) else []  # noqa: E731
+    return Training(
+        lambda: algorithm.make_model(build_encoder(algorithm.encoder_shape), seed=1),
+        (
+            lambda first: batches(source.repeat().enumerate().skip(first * BATCH).map(example)),
+            batches(source.take(VALIDATION).enumerate().map(example)),
+        ),
+        algorithm.loss,
+        algorithm.metrics,
+        make_callbacks,
+        **settings,
+    )
+
+
+def plain(normalization: str = "batch", dropout: float = 0.0, rows: int = 9, **optimizer) -> Training:
+    """Return the training of a small network; of ``rows`` in validation, the last one is alone: a device has none."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(24, 6)).astype("float32"), rng.normal(size=(24, 2)).astype("float32")
+
+    def make_model() -> keras.Model:
+        inputs = keras.Input((6,))
+        features = layers.dense(8, activation="relu", seed=1, name="dense")(inputs)
+        features = layers.normalization(normalization, 8, name="norm")(features)
+        if dropout:
+            features = layers.dropout(dropout, seed=2, name="dropout")(features)
+        return keras.Model(inputs, layers.dense(2, seed=3, name="top")(features))
+
+    data = tf.data.Dataset.from_tensor_slices((x, y))
+    streams = (lambda first: data.repeat().skip(first * BATCH).batch(BATCH), data.take(rows).batch(BATCH))
+    return Training(make_model, streams, squared_error, lambda: [absolute_error], **optimizer)
+
+
+def squared_error(y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+    return keras.ops.mean(keras.ops.square(y_true - y_pred), axis=-1)
+
+
+def absolute_error(y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+    return keras.ops.mean(keras.ops.abs(y_true - y_pred), axis=-1)
+
+
+CASES: dict[str, Callable[[], Training]] = {
+    "batch normalization": plain,
+    "dropout": lambda: plain("group", 0.5),
+    "clipnorm": lambda: plain("group", clipnorm=0.1),
+    "clipvalue": lambda: plain("group", clipvalue=0.02),
+    "averages": lambda: plain("group", ema_momentum=0.9),
+    "coupled decay": lambda: plain("group", weight_decay=0.1),
+    "decoupled decay": lambda: plain("group", weight_decay=0.1, weight_decay_form="decoupled"),
+    "adamw": lambda: plain("group", optimizer="adamw", weight_decay=0.5, weight_decay_form="decoupled"),
+    "warm-up": lambda: plain("group", lr_warmup_steps=3),
+}
+
+
+def differences(one: tuple, other: tuple) -> list[float]:
+    """Return the largest differences of weights and of logs."""
+    (weights, logs), (other_weights, other_logs) = one, other
+    assert logs.keys() == other_logs.keys()
+    assert len(weights) == len(other_weights)
+    of_weights = max(np.abs(a - b).max() for a, b in zip(weights, other_weights, strict=True))
+    return [float(of_weights), max(abs(logs[name] - other_logs[name]) for name in logs)]
+
+
+def compared(case: str) -> list[float]:
+    name, _, how = case.partition(": ")
+    made = CASES[name] if name in CASES else functools.partial(of_task, name)
+    if how == "resumed":
+        return differences(made().run(1, 1, 1), made().run(2, 1, 2))
+    return differences(made().run(1), made().run(2))
+
+
+if __name__ == "__main__":
+    divide_the_cpu()
+    found = {}
+    for case in sys.argv[1:]:
+        try:
+            found[case] = compared(case)
+        except Exception as e:
+            import traceback; traceback.print_exc()
+            found[case]=None
+    print(json.dumps(found))
