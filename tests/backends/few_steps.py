@@ -99,6 +99,8 @@ def train(case, folder, output, distribution, steps):
     with spread.scope():
         phases, run = [training.Phase(steps, prepare)], RunFolder(output / "runs" / case)
         history = training.fit(model, data=data, phases=phases, folder=run, distribution=spread)
+    if spread.devices > 1:  # each has a copy of the weights
+        assert {len(variable.value.sharding.device_set) for variable in model.weights} == {spread.devices}
     save_model(model, output / f"{case}.keras")
     found = [keras.ops.convert_to_numpy(variable) for variable in model.weights]
     return [[row["loss"], row["val_loss"]] for row in history], found
