@@ -87,6 +87,7 @@ def execute(command: str, path: str, *more: str) -> None:
     # The module that trains pulls in everything else, so it is imported only once the file is known to be right.
     module = importlib.import_module(MODULES[command])
     plans = [module.plan(experiment) for experiment in experiments]
+    _check_devices(plans)
     if given.dry_run:
         for plan in plans:
             plan.check_headers()
@@ -131,6 +132,14 @@ def _check_together(paths: Sequence[str], experiments: Sequence[Experiment]) -> 
     for key in ("workers", "executor", "executor_options", "use_gpu"):
         if any(getattr(experiment, key) != getattr(experiments[0], key) for experiment in experiments):
             raise UserError(f"{key}: differs between the files; give one for all of them with --set {key}=…")
+
+
+def _check_devices(plans: Sequence[Any]) -> None:
+    """Raise `UserError` where the devices of this machine cannot share a batch, if it is this one alone that trains."""
+    for plan in plans:
+        # Several processes must meet before devices are asked for; they check then.
+        if not plan.experiment.works_elsewhere and not together.are_several([plan.experiment]):
+            plan.check_devices()
 
 
 def _run(module: ModuleType, plan: Any, *, resume: bool) -> RunFolder:

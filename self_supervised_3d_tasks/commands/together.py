@@ -46,6 +46,13 @@ def place(experiments: Sequence[Experiment]) -> processes.Place | None:
     return found
 
 
+def are_several(experiments: Sequence[Experiment]) -> bool:
+    """Return whether this process is to train together with others; `UserError` as of `place`."""
+    where = place(experiments)
+    parallel = all(experiment.distribution == "data_parallel" for experiment in experiments)
+    return parallel and (where is not None or processes.of_slurm())
+
+
 @contextlib.contextmanager
 def joined(experiments: Sequence[Experiment]) -> Iterator[None]:
     """Meet the other processes of the training, if there are any, and end with them.
@@ -53,11 +60,9 @@ def joined(experiments: Sequence[Experiment]) -> Iterator[None]:
     Raises:
         UserError: They cannot be met, or the experiments are not for several processes; later: one of them is gone.
     """
-    where = place(experiments)
-    if all(experiment.distribution == "data_parallel" for experiment in experiments):
-        if where is not None or processes.of_slurm():
-            _check(experiments)
-        processes.start(where)
+    if are_several(experiments):
+        _check(experiments)
+        processes.start(place(experiments))
     try:
         yield
         processes.wait()

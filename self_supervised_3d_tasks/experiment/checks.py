@@ -15,7 +15,7 @@ def check(experiment: Experiment) -> None:
     finetuning = isinstance(experiment, FinetuneExperiment)
     own = finetuning_checks.mistakes if finetuning else _mistakes_of_pretraining
     finders = (_mistakes, _mistakes_of_preparation, _mistakes_of_files, _mistakes_of_optimizer, _mistakes_of_engine)
-    for find in (*finders, augmentation_checks.mistakes, own):
+    for find in (*finders, _mistakes_of_distribution, augmentation_checks.mistakes, own):
         for mistake in find(experiment):
             raise UserError(mistake)
     if finetuning:
@@ -92,6 +92,30 @@ def _mistakes_of_engine(experiment: Experiment) -> Iterator[str]:
         )
     if experiment.deterministic and experiment.jit_compile is True:
         yield 'jit_compile, deterministic: XLA has no deterministic kernels; use jit_compile "auto", or remove one'
+
+
+def _mistakes_of_distribution(experiment: Experiment) -> Iterator[str]:
+    """What several devices would do wrongly without a word, or could not do."""
+    kind, accumulated = experiment.distribution, experiment.gradient_accumulation_steps
+    if kind != "none" and experiment.workers > 1 and experiment.executor == "local":
+        yield (
+            f'distribution, workers: "{kind}" trains on all devices of this machine, of which each of several workers '
+            "has one of its own; set workers to 1, or remove distribution"
+        )
+    if kind != "mirrored":
+        return
+    if experiment.jit_compile is True:
+        yield 'distribution, jit_compile: XLA compiles no step of "mirrored" devices; use jit_compile "auto"'
+    if accumulated > 1:
+        yield (
+            f'distribution, gradient_accumulation_steps: "mirrored" devices cannot accumulate {accumulated} steps; '
+            f"remove the key and use batch_size {experiment.batch_size * accumulated}, which the devices share"
+        )
+    if experiment.mixed_precision == "float16":
+        yield (
+            'distribution, mixed_precision: with "mirrored" an overflow is looked for on the first device alone, and '
+            'those of the others would spoil the weights; use "bfloat16" or "none"'
+        )
 
 
 def _mistakes_of_pretraining(experiment: TrainExperiment) -> Iterator[str]:

@@ -96,7 +96,7 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
     seed = job.seed(experiment.seed)
     training.set_determinism(seed, experiment.deterministic)
     distribution = training.start_distribution(experiment.distribution)
-    distribution.check_batch(experiment.batch_size)
+    distribution.check_batch(experiment.batch_size)  # this machine need not be the one that planned the sweep
     with distribution.scope():
         encoder, model = build.make_model(experiment, seed=seed)
     sizes = encoder.count_params(), model.count_params()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from self_supervised_3d_tasks import transfer
+from self_supervised_3d_tasks import training, transfer
 from self_supervised_3d_tasks.data import splits
 from self_supervised_3d_tasks.data.cases import Case, Labels, find_cases
 from self_supervised_3d_tasks.data.labels.tables import Classes, LabelTable
@@ -62,6 +62,10 @@ class Plan:
         headers = build.usable(self.experiment, cases, self.task.check_header)
         warn_of_grids(headers, self.experiment.preprocessing)
         geometry.warn_of_differences(self.experiment, headers)
+
+    def check_devices(self) -> None:
+        """Raise `UserError` if the devices of this machine cannot share a batch evenly."""
+        training.start_distribution(self.experiment.distribution).check_batch(self.experiment.batch_size)
 
     def check_network(self) -> None:
         """Raise `UserError` if the model does not fit into the memory; it is laid out for that, but not made."""

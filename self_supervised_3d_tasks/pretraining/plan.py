@@ -7,6 +7,7 @@ import math
 import tempfile
 from dataclasses import dataclass, replace
 
+from self_supervised_3d_tasks import training
 from self_supervised_3d_tasks.algorithms.base import Algorithm
 from self_supervised_3d_tasks.algorithms.kinds import TurningAlgorithm
 from self_supervised_3d_tasks.data import splits
@@ -76,6 +77,12 @@ class Plan:
         if self.experiment.remat:
             rematerialize(encoder, encoder)
         return self.algorithm.make_model(encoder, seed=seed + 10_000)
+
+    def check_devices(self) -> None:
+        """Raise `UserError` if the devices of this machine cannot share a batch evenly."""
+        examples = self.algorithm.sampling.examples_per_scan
+        distribution = training.start_distribution(self.experiment.distribution)
+        distribution.check_batch(self.scans_per_step, examples_per_scan=examples)
 
     def check_network(self) -> None:
         """Raise `UserError` if the model does not fit into the memory; it is laid out for that, but not made."""

@@ -44,6 +44,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
         TrainingDiverged: The loss or a weight became NaN or infinite.
     """
     experiment, algorithm = plan.experiment, plan.algorithm
+    plan.check_devices()
     train, validation = (read_scans(experiment, algorithm, cases, part) for part, cases in plan.parts.items())
     names = {"train": train.names, "validation": validation.names}
     skipped = train.store.skipped + validation.store.skipped
@@ -57,7 +58,6 @@ def run(plan: Plan, folder: RunFolder) -> None:
     training.set_determinism(experiment.seed, experiment.deterministic)
     training.set_precision(experiment.mixed_precision)
     distribution = training.start_distribution(experiment.distribution)
-    distribution.check_batch(plan.scans_per_step, examples_per_scan=algorithm.sampling.examples_per_scan)
     with distribution.scope():
         model = plan.build_model()
     logging.info("\n%s", plan.describe(model))

@@ -93,6 +93,14 @@ def test_a_mistake_names_key_value_and_remedy(tmp_path, keys, parts):
         ),
         ({"jit_compile": True, "deterministic": True}, 'jit_compile, deterministic: XLA .*; use jit_compile "auto"'),
         ({"jit_compile": "yes"}, "jit_compile"),
+        ({"distribution": "both"}, "distribution: .*'none', 'mirrored' or 'data_parallel'"),
+        ({"distribution": "mirrored", "workers": 2}, "distribution, workers: .*one of its own; set workers to 1"),
+        ({"distribution": "mirrored", "jit_compile": True}, 'distribution, jit_compile: .*use jit_compile "auto"'),
+        (
+            {"distribution": "mirrored", "gradient_accumulation_steps": 4, "batch_size": 3},
+            "distribution, gradient_accumulation_steps: .*remove the key and use batch_size 12",
+        ),
+        ({"distribution": "mirrored", "mixed_precision": "float16"}, 'distribution, mixed_precision: .*use "bfloat16"'),
     ],
 )
 @pytest.mark.parametrize("load", [train, finetune])

@@ -1,17 +1,17 @@
-"""Trainings on one and on two devices, compared: a process of its own, since devices are laid out before TensorFlow starts.
+"""Trainings on one and on two devices, compared: a process of its own, as TensorFlow lays devices out when it starts.
 
-``python -m tests.training.two_devices CASE ...`` prints a JSON object, by case ``[weights, logs]``: the largest absolute
-difference of a weight, and the largest one of a logged number. A case is a pretext task, or a key of `CASES`.
+``python -m tests.training.two_devices CASE ...`` prints a JSON object, by case ``[weights, logs]``: the largest
+absolute difference of a weight, and the largest one of a logged number. A case is a pretext task or a key of `CASES`;
+followed by ": resumed" it is an epoch on two devices, one on one and one on two, each going on where the last stopped,
+against three on one. A key of `CHECKS` gives two differences of values instead.
 """
 
-import contextlib
 import functools
-import itertools
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -22,11 +22,15 @@ import tensorflow as tf
 
 from self_supervised_3d_tasks import training
 from self_supervised_3d_tasks.algorithms.kinds import ScheduledAlgorithm
+from self_supervised_3d_tasks.downstream import task_of
+from self_supervised_3d_tasks.experiment import build
+from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.models import layers
+from self_supervised_3d_tasks.ops import global_batch
 from self_supervised_3d_tasks.training.distribution.base import Distribution
 from self_supervised_3d_tasks.training.optimizers import make_optimizer
-from tests.test_conformance import ALGORITHMS, SCAN_SIDE, build_algorithm, build_encoder, smooth_images
+from tests.test_conformance import batches, build_algorithm, build_encoder, smooth_images
 
 STEPS, BATCH = 5, 4
 VALIDATION = 7  # scans: the last batch is smaller, and its shares differ
@@ -90,7 +94,7 @@ def of_task(name: str, rank: int = 2, **settings) -> Training:
     images = smooth_images(8, rank, side=algorithm.input_shape[0])
     make_batch = algorithm.sampling.make_batch or (lambda inputs, targets, seed: (inputs, targets))
 
-    def batches(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    def batched(dataset: tf.data.Dataset) -> tf.data.Dataset:
         made = dataset.batch(BATCH).enumerate()
         return made.map(lambda step, batch: make_batch(*batch, tf.stack([7, tf.cast(step, tf.int32)])))
 
@@ -99,16 +103,19 @@ def of_task(name: str, rank: int = 2, **settings) -> Training:
         return algorithm.make_example(image, tf.stack([1, tf.cast(index, tf.int32)]), *others)
 
     source = tf.data.Dataset.from_tensor_slices(images)
-    make_callbacks = lambda model: algorithm.callbacks(model, 3) if isinstance(algorithm, ScheduledAlgorithm) else []  # noqa: E731
+
+    def callbacks(model: keras.Model) -> list[keras.callbacks.Callback]:
+        return algorithm.callbacks(model, 3) if isinstance(algorithm, ScheduledAlgorithm) else []
+
     return Training(
         lambda: algorithm.make_model(build_encoder(algorithm.encoder_shape), seed=1),
         (
-            lambda first: batches(source.repeat().enumerate().skip(first * BATCH).map(example)),
-            batches(source.take(VALIDATION).enumerate().map(example)),
+            lambda first: batched(source.repeat().enumerate().skip(first * BATCH).map(example)),
+            batched(source.take(VALIDATION).enumerate().map(example)),
         ),
         algorithm.loss,
         algorithm.metrics,
-        make_callbacks,
+        callbacks,
         **settings,
     )
 
@@ -131,6 +138,25 @@ def plain(normalization: str = "batch", dropout: float = 0.0, rows: int = 9, **o
     return Training(make_model, streams, squared_error, lambda: [absolute_error], **optimizer)
 
 
+def of_labels(prediction_architecture: str) -> Training:
+    """Return the training of a finetuning, whose loss and metrics are those of its kind of label."""
+    values = {"algorithm": "rotation", "data_dim": 16, "data_is_3D": False, "dataset_name": "nifti"}
+    values |= {"enc_filters": 4, "num_layers": 2, "epochs_initialized": 0, "data_dir_train": "scans"}
+    values |= {"prediction_architecture": prediction_architecture}
+    if prediction_architecture != "unet":
+        values |= {"csv_file": "labels.csv", "dataset_name": "images"}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "experiment.json"
+        path.write_text(json.dumps(values))
+        experiment = load_experiment("finetune", str(path), [])
+    task = task_of(experiment)
+    images = smooth_images(8, 2, side=16)
+    masks = (3 * images[..., 0]).astype("int32") if experiment.task == "segmentation" else np.arange(8) % 3
+    data = tf.data.Dataset.from_tensor_slices((images, masks))
+    streams = (lambda first: data.repeat().skip(first * BATCH).batch(BATCH), data.take(VALIDATION).batch(BATCH))
+    return Training(lambda: build.make_model(experiment, seed=1)[1], streams, task.loss(), task.metrics)
+
+
 def squared_error(y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
     return keras.ops.mean(keras.ops.square(y_true - y_pred), axis=-1)
 
@@ -148,8 +174,61 @@ CASES: dict[str, Callable[[], Training]] = {
     "coupled decay": lambda: plain("group", weight_decay=0.1),
     "decoupled decay": lambda: plain("group", weight_decay=0.1, weight_decay_form="decoupled"),
     "adamw": lambda: plain("group", optimizer="adamw", weight_decay=0.5, weight_decay_form="decoupled"),
+    "segmentation": lambda: of_labels("unet"),
+    "classification": lambda: of_labels("simple_multiclass"),
     "warm-up": lambda: plain("group", lr_warmup_steps=3),
 }
+
+
+def gathered() -> list[float]:
+    """Return how far `gather` and its gradient are from what they should be, for shares of three rows and of one."""
+    rows = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
+    strategy = training.start_distribution("mirrored").strategy
+    shares = [rows[:3], rows[3:]]
+    share = strategy.experimental_distribute_values_from_function(lambda c: shares[c.replica_id_in_sync_group])
+
+    def step(share: tf.Tensor) -> tuple:
+        factor = 1.0 + tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.float32)
+        with tf.GradientTape() as tape:
+            tape.watch(share)
+            whole = global_batch.gather(share)
+            loss = factor * tf.reduce_sum(whole**2)
+        own = global_batch.own_rows(whole, share)
+        return whole, own - share, global_batch.first_row(share), tape.gradient(loss, share)
+
+    results = [strategy.experimental_local_results(result) for result in tf.function(strategy.run)(step, (share,))]
+    whole, off, first, gradient = results
+    assert [int(number) for number in first] == [0, 3]
+    values = [np.abs(rows - found).max() for found in whole] + [np.abs(found).max() for found in off]
+    # The losses of both devices see every row: with the factors 1 and 2.
+    of_gradients = [np.abs(2 * (1 + 2) * part - found).max() for part, found in zip(shares, gradient, strict=True)]
+    return [float(max(values)), float(max(of_gradients))]
+
+
+def negatives() -> list[float]:
+    """Return how far losses are from chance among the scans of all devices, where all codes are alike."""
+    distribution, off = training.start_distribution("mirrored"), []
+    for name in ("cpc", "tcpc"):
+        algorithm = build_algorithm(name, 2)
+        inputs, targets = next(iter(batches(algorithm, smooth_images(BATCH, 2, side=algorithm.input_shape[0]))))
+        targets = keras.ops.maximum(targets, 0)  # every scan counts
+        with distribution.scope():
+            model = algorithm.make_model(build_encoder(algorithm.encoder_shape), seed=1)
+        for variable in model.trainable_variables:
+            variable.assign(keras.ops.zeros_like(variable))
+        per_replica = [keras.tree.map_structure(lambda x, i=i: x[2 * i : 2 * i + 2], (inputs, targets)) for i in (0, 1)]
+        share = distribution.strategy.experimental_distribute_values_from_function(
+            lambda context, parts=per_replica: parts[context.replica_id_in_sync_group]
+        )
+        losses = distribution.strategy.run(
+            tf.function(lambda inputs, targets, model=model, task=algorithm: task.loss(targets, model(inputs))), share
+        )
+        chance = -np.log(algorithm.chance(BATCH)["accuracy"])
+        off += [np.abs(found - chance).max() for found in distribution.strategy.experimental_local_results(losses)]
+    return [float(max(off)), 0.0]
+
+
+CHECKS = {"gathered": gathered, "negatives": negatives}
 
 
 def differences(one: tuple, other: tuple) -> list[float]:
@@ -162,6 +241,8 @@ def differences(one: tuple, other: tuple) -> list[float]:
 
 
 def compared(case: str) -> list[float]:
+    if case in CHECKS:
+        return CHECKS[case]()
     name, _, how = case.partition(": ")
     made = CASES[name] if name in CASES else functools.partial(of_task, name)
     if how == "resumed":
@@ -175,7 +256,9 @@ if __name__ == "__main__":
     for case in sys.argv[1:]:
         try:
             found[case] = compared(case)
-        except Exception as e:
-            import traceback; traceback.print_exc()
-            found[case]=None
+        except Exception:
+            import traceback
+
+            traceback.print_exc()
+            found[case] = None
     print(json.dumps(found))

@@ -64,13 +64,11 @@ def start(place: Place | None) -> None:
     """Meet the other processes; before anything is computed with JAX.
 
     Args:
-        place: Which process this is; None: SLURM says it, or this process is alone.
+        place: Which process this is; None: SLURM says it.
 
     Raises:
         UserError: The others could not be reached.
     """
-    if place is None and not of_slurm():
-        return
     known = (
         {}
         if place is None
