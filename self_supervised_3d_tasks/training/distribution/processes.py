@@ -69,16 +69,10 @@ def start(place: Place | None) -> None:
     Raises:
         UserError: The others could not be reached.
     """
-    known = (
-        {}
-        if place is None
-        else {
-            "coordinator_address": place.coordinator,
-            "num_processes": place.number,
-            "process_id": place.index,
-            "cluster_detection_method": "deactivate",
-        }
-    )
+    known = {}
+    if place is not None:
+        known = {"coordinator_address": place.coordinator, "num_processes": place.number, "process_id": place.index}
+        known["cluster_detection_method"] = "deactivate"
     try:
         jax.distributed.initialize(**known, initialization_timeout=CONNECTING, heartbeat_timeout_seconds=SILENT)
     except (RuntimeError, ValueError) as error:
