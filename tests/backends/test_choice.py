@@ -2,12 +2,15 @@
 
 import json
 import logging
+import subprocess
+import sys
 
 import pytest
 
 from self_supervised_3d_tasks import backend, training
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.run_folder import RunFolder
+from self_supervised_3d_tasks.training.distribution import processes
 from self_supervised_3d_tasks.training.distribution.base import Distribution
 from self_supervised_3d_tasks.training.distribution.processes import Place
 
@@ -128,3 +131,32 @@ def test_data_parallel_needs_jax(run_command, tmp_path, monkeypatch):
 def test_the_address_of_the_first_process_may_be_of_any_kind():
     for coordinator in ("node01:1234", "10.0.0.1:1", "[::1]:1234"):
         Place(coordinator, 2, 1).check()
+
+
+def test_an_error_of_a_lost_peer_is_known_also_behind_another_one(monkeypatch):
+    lost = ValueError("UNKNOWN: Gloo AllReduce failed: Connection closed by peer [127.0.0.1]:45444\nmore")
+    after = RuntimeError("Array has been deleted")
+    after.__context__ = lost
+    assert not processes.has_lost(lost)  # alone
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    for error in (lost, after):
+        assert processes.has_lost(error)
+        said = str(processes.lost(error))
+        assert "(UNKNOWN: Gloo AllReduce failed: Connection closed by peer [127.0.0.1]:45444)" in said
+        assert said.endswith("start all of them again with --resume")
+    assert not processes.has_lost(RuntimeError("Array has been deleted"))
+    assert not processes.has_lost(UserError("NCCL"))
+
+
+@pytest.mark.parametrize(
+    ("end", "said"), [("os.abort()", 1), ("sys.exit(3)", 0), ("last_words.omit(); os._exit(3)", 0)]
+)
+def test_what_ends_a_process_in_c_is_told_behind_it(end, said):
+    program = (
+        "import os, sys; from self_supervised_3d_tasks.training.distribution import last_words;"
+        f"last_words.prepare(); last_words.prepare(); {end}"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: JAX has ended this process")]
+    assert len(lines) == said
+    assert done.returncode == (-6 if said else 3)

@@ -17,6 +17,7 @@ from absl import logging
 
 from self_supervised_3d_tasks import backend, lazy
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.training.distribution import last_words
 
 jax = lazy.load("jax")
 multihost = lazy.load("jax.experimental.multihost_utils")
@@ -73,6 +74,7 @@ def start(place: Place | None) -> None:
     if place is not None:
         known = {"coordinator_address": place.coordinator, "num_processes": place.number, "process_id": place.index}
         known["cluster_detection_method"] = "deactivate"
+    last_words.prepare()
     try:
         jax.distributed.initialize(**known, initialization_timeout=CONNECTING, heartbeat_timeout_seconds=SILENT)
     except (RuntimeError, ValueError) as error:
@@ -141,6 +143,7 @@ def leave(code: int) -> None:
 
 
 def _end(code: int) -> None:
+    last_words.omit()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)
