@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -152,10 +153,9 @@ def test_an_error_of_a_lost_peer_is_known_also_behind_another_one(monkeypatch):
     ("end", "said"), [("os.abort()", 1), ("sys.exit(3)", 0), ("last_words.omit(); os._exit(3)", 0)]
 )
 def test_what_ends_a_process_in_c_is_told_behind_it(end, said):
-    program = (
-        "import os, sys; from self_supervised_3d_tasks.training.distribution import last_words;"
-        f"last_words.prepare(); last_words.prepare(); {end}"
-    )
+    folder = Path(processes.__file__).parent  # the file alone: its package loads more than a second's worth
+    start = f"import os, sys; sys.path[0] = {str(folder)!r}; import last_words"
+    program = f"{start}; last_words.prepare(); last_words.prepare(); {end}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: JAX has ended this process")]
     assert len(lines) == said
