@@ -50,18 +50,18 @@ class DataParallel(Distribution):
     def _evaluate(self, model: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:
         """Return loss and metrics over all batches, which every process reads whole."""
         model.reset_metrics()
-        found = {}
-        for inputs, targets in batches.as_numpy_iterator():
-            size = len(keras.tree.flatten(inputs)[0])
-            if size % self.devices:
-                found = model.test_on_batch(inputs, targets, return_dict=True)
-                continue
-            part = size // processes.count()
-            own = slice(processes.index() * part, (processes.index() + 1) * part)
-            inputs, targets = keras.tree.map_structure(lambda leaf, own=own: leaf[own], (inputs, targets))
-            with self._divided():
-                found = model.test_on_batch(inputs, targets, return_dict=True)
-        return {name: float(value) for name, value in found.items()}
+        with _summed_up(model):
+            for inputs, targets in batches.as_numpy_iterator():
+                size = len(keras.tree.flatten(inputs)[0])
+                if size % self.devices:
+                    model.test_on_batch(inputs, targets)
+                    continue
+                part = size // processes.count()
+                own = slice(processes.index() * part, (processes.index() + 1) * part)
+                inputs, targets = keras.tree.map_structure(lambda leaf, own=own: leaf[own], (inputs, targets))
+                with self._divided():
+                    model.test_on_batch(inputs, targets)
+        return {name: float(value) for name, value in model.get_metrics_result().items()}
 
     @contextlib.contextmanager
     def _divided(self) -> Iterator[None]:
@@ -70,6 +70,16 @@ class DataParallel(Distribution):
             yield
         finally:
             self.parallel.divides = False
+
+
+@contextlib.contextmanager
+def _summed_up(model: keras.Model) -> Iterator[None]:
+    """Let metrics add up over batches that are tested one by one, which Keras begins anew with each."""
+    vars(model)["reset_metrics"] = lambda: None
+    try:
+        yield
+    finally:
+        vars(model).pop("reset_metrics")
 
 
 def check() -> None:
