@@ -87,13 +87,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
     logging.info("trained; now the encoder of epoch %d, scores and pictures are written", kept)
     _write_models(plan, model, train, folder)
     plots.loss_curves(folder.plots / "loss.png", history)
-    crops = len(validation.names) * (1 if algorithm.sampling.distinct_scans else experiment.crops_per_scan)
-    chance = pretext_scores.validation_chance(algorithm, crops, plan.scans_per_step)
-    scores = pretext_scores.of_epoch(history, kept, algorithm.chance(plan.scans_per_step), chance)
-    pretext_scores.write(folder.pretext_scores, scores)
-    logging.info("\n%s", pretext_scores.table(scores))
-    for warning in pretext_scores.standstill(scores):
-        logging.warning("%s", warning)
+    _write_scores(plan, validation, history, kept, folder)
 
 
 def lacking(plan: Plan, folder: RunFolder) -> list[Path]:
@@ -152,6 +146,18 @@ def _callbacks(plan: Plan, model: keras.Model, scans: Scans, batches: Any, folde
         )
         callbacks.append(add_columns(monitor))
     return callbacks + (training.tensorboard_callbacks(folder) if experiment.tensorboard else [])
+
+
+def _write_scores(plan: Plan, validation: Scans, history: list[dict[str, float]], kept: int, folder: RunFolder) -> None:
+    """Write what the kept epoch reached beside what chance would, and warn where both are alike."""
+    algorithm = plan.algorithm
+    crops = len(validation.names) * (1 if algorithm.sampling.distinct_scans else plan.experiment.crops_per_scan)
+    chance = pretext_scores.validation_chance(algorithm, crops, plan.scans_per_step)
+    scores = pretext_scores.of_epoch(history, kept, algorithm.chance(plan.scans_per_step), chance)
+    pretext_scores.write(folder.pretext_scores, scores)
+    logging.info("\n%s", pretext_scores.table(scores))
+    for warning in pretext_scores.standstill(scores):
+        logging.warning("%s", warning)
 
 
 def _write_models(plan: Plan, model: keras.Model, scans: Scans, folder: RunFolder) -> None:

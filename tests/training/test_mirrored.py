@@ -20,7 +20,7 @@ from tests.training.two_devices import CASES
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-5
 CHECKED = ("gathered", "negatives")
-FAST = ("clipnorm", "batch normalization", "dropout", "adamw", *CHECKED)
+FAST = ("clipnorm", "batch normalization", "dropout", "adamw", "three to validate", *CHECKED)
 RESUMED = ("batch normalization: resumed", "cpc: resumed")
 # What compares scans, or normalizes over them, is scaled up by a division by their spread.
 OF_LOGS = 1e-4
@@ -30,7 +30,7 @@ def measured(*cases: str) -> dict[str, list[float]]:
     command = [sys.executable, "-m", "tests.training.two_devices", *cases]
     ended = subprocess.run(command, cwd=REPOSITORY, env=os.environ, capture_output=True, text=True, timeout=3000)
     assert ended.returncode == 0, ended.stderr
-    return json.loads(ended.stdout.splitlines()[-1])
+    return {case: numbers for line in ended.stdout.splitlines() for case, numbers in json.loads(line).items()}
 
 
 def assert_all_same(found: dict[str, list[float]]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -50,6 +50,7 @@ class Mirrored(Distribution):
             layer.synchronized = True
         for layer in _dropouts(model):
             layer.call = _OfWholeBatch(layer)
+        model._maybe_symbolic_build = _LaidOutByOneShare(model, self.strategy)
         with self.strategy.scope():
             super().compile(model, make_optimizer, loss=loss, metrics=metrics, jit_compile=False)
             model.optimizer.build(model.trainable_variables)  # a resumed one is read outside of the scope
@@ -89,6 +90,31 @@ def _over_all_devices() -> Distribution:
 
 def _dropouts(model: keras.Model) -> list[keras.layers.Dropout]:
     return layers_of(model, keras.layers.Dropout)
+
+
+class _LaidOutByOneShare:
+    """Lays a model out for training or validation by what the first device is given.
+
+    Keras takes the mean over the devices, which fails where their shares of the first batch differ in size: that of a
+    validation with an odd number of scans that are fewer than a batch. Without a public name.
+
+    Args:
+        model: The model, of which it becomes the ``_maybe_symbolic_build``.
+        strategy: The strategy in whose scope it was built.
+    """
+
+    def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy) -> None:
+        self._lay_out = type(model)._maybe_symbolic_build.__get__(model)
+        self._strategy = strategy
+
+    def __call__(self, iterator: Iterable[Any] | None = None, data_batch: Any = None) -> None:
+        if iterator is not None:
+            _, _, batches = next(iter(iterator))
+            data_batch = keras.tree.map_structure(self._share, next(batches))
+        self._lay_out(data_batch=data_batch)
+
+    def _share(self, value: Any) -> Any:
+        return self._strategy.experimental_local_results(value)[0]
 
 
 class _OfWholeBatch:
