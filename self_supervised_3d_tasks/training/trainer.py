@@ -6,7 +6,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from absl import logging
 from tqdm import tqdm
@@ -153,26 +153,39 @@ def fit(
         write_state(folder, model, row, steps_per_epoch=data.steps_per_epoch, monitor=monitor, save_every=save_every)
         model.stop_training = is_over()
 
+    timed = replace(data, train=lambda first_step: clock.attach(data.train(first_step)))
     epochs, steps = sum(phase.epochs for phase in phases), data.steps_per_epoch
     progress = tqdm(total=epochs * steps, initial=finished * steps, unit="step", disable=None if is_first() else True)
     with progress, _told_when_interrupted(folder, epochs):
         for number, phase, first, end in _remaining(() if is_over() else phases, finished):
             if number != ready:
                 phase.prepare(model)
-            averaging = averaging_callbacks(model)
-            validation, validating = distribution.validation(model, data.validation, averaging)
             recorder = EpochRecorder(number, steps, data.samples_per_step, clock, save, epochs, progress)
-            model.fit(
-                clock.attach(data.train(first * steps)),
-                initial_epoch=first,
-                epochs=end,
-                steps_per_epoch=steps,
-                validation_data=validation,
-                shuffle=False,  # Keras warns where it is asked to shuffle a Dataset
-                callbacks=[*averaging, *validating, *callbacks, recorder.callback()],
-                verbose=0,
-            )
+            _fit_phase(model, timed, (first, end), [*callbacks, recorder.callback()], distribution)
     return read_history(folder)
+
+
+def _fit_phase(
+    model: keras.Model,
+    data: TrainingData,
+    epochs: tuple[int, int],
+    callbacks: Sequence[keras.callbacks.Callback],
+    distribution: Distribution,
+) -> None:
+    """Train a compiled model from an epoch to another one."""
+    first, end = epochs
+    averaging = averaging_callbacks(model)
+    validation, validating = distribution.validation(model, data.validation, averaging)
+    model.fit(
+        data.train(first * data.steps_per_epoch),
+        initial_epoch=first,
+        epochs=end,
+        steps_per_epoch=data.steps_per_epoch,
+        validation_data=validation,
+        shuffle=False,  # Keras warns where it is asked to shuffle a Dataset
+        callbacks=[*averaging, *validating, *callbacks],
+        verbose=0,
+    )
 
 
 @contextlib.contextmanager
