@@ -16,7 +16,7 @@ from tests.commands.test_end_to_end import FINETUNE, REPOSITORY, TRAIN, make_sca
 SGD = {"optimizer": "sgd", "lr": 0.01, "normalization": "batch"}
 ROTATION = TRAIN | SGD | {"epochs": 2, "steps_per_epoch": 3, "batch_size": 4, "train_val_split": 0.6}
 PCRLV2 = {key: value for key, value in ROTATION.items() if key not in ("head_units", "pooling", "dropout")}
-PCRLV2 |= {"algorithm": "pcrlv2", "num_local_views": 1, "num_layers": 2, "local_sizes": [4], "clipnorm": 1.0}
+PCRLV2 |= {"algorithm": "pcrlv2", "num_local_views": 1, "pooling": "none", "local_sizes": [4], "clipnorm": 1.0}
 SEGMENTATION = FINETUNE | SGD | {"model_checkpoint": "runs/rotation_nifti_none", "epochs_random": 0, "metrics": []}
 ENDINGS = {"rotation": "encoder.keras", "pcrlv2": "encoder_decoder.keras"}
 MEASURED = ("seconds", "samples_per_second", "wait_share")
