@@ -1,5 +1,7 @@
 """The graphs that TensorFlow traces, and how a training leaves none of them behind."""
 
+from __future__ import annotations
+
 import contextlib
 import gc
 from collections.abc import Iterator
