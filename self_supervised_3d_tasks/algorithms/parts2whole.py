@@ -15,7 +15,7 @@ from self_supervised_3d_tasks.limits import PositiveShare, ShareBelowOne
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.decoders import unet
 from self_supervised_3d_tasks.models.layers import Normalization
-from self_supervised_3d_tasks.ops import boxes, geometry, intensity, seeds
+from self_supervised_3d_tasks.ops import boxes, geometry, global_batch, intensity, seeds
 from self_supervised_3d_tasks.scores import logged
 
 
@@ -107,10 +107,11 @@ class Parts2Whole(RestoringAlgorithm):
         Returns:
             Values and weights, each ``(batch,)``.
         """
-        wholes = self._wholes(y_true)
-        number = keras.ops.cast(keras.ops.shape(wholes)[0], "float32")
-        values = self._mean_square(wholes - keras.ops.mean(wholes, axis=0, keepdims=True))
-        values = values * number / keras.ops.maximum(number - 1, 1.0)
+        ops, wholes = keras.ops, self._wholes(y_true)
+        # One row per device, not the images of all.
+        number = ops.sum(global_batch.gather(ops.reshape(ops.cast(ops.shape(wholes)[0], "float32"), (1,))))
+        mean = ops.sum(global_batch.gather(ops.sum(wholes, axis=0, keepdims=True)), axis=0, keepdims=True) / number
+        values = self._mean_square(wholes - mean) * number / ops.maximum(number - 1, 1.0)
         return values, keras.ops.ones_like(values) * keras.ops.cast(number > 1, "float32")
 
     def _wholes(self, y_true: Any) -> Any:

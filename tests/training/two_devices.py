@@ -116,7 +116,8 @@ def of_task(name: str, rank: int = 2, **settings) -> Training:
         algorithm.loss,
         algorithm.metrics,
         callbacks,
-        **settings,
+        # A higher one drives losses with a margin or a short cut apart by themselves, whatever rounding begins it.
+        **({"learning_rate": 0.005} | settings),
     )
 
 
