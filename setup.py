@@ -15,6 +15,7 @@ DEMO = ["nilearn>=0.11"]
 DICOM = ["highdicom>=0.28"]
 SLURM = ["submitit>=1.5"]
 RAY = ["ray>=2.9"]
+JAX = ["jax>=0.10,<0.11"]
 DEV = [
     "pytest>=8",
     "pytest-xdist",
@@ -28,6 +29,7 @@ DEV = [
     *DEMO,
     *DICOM,
     *SLURM,
+    *JAX,
 ]
 
 setup(
@@ -69,6 +71,7 @@ setup(
         "dicom": DICOM,
         "slurm": SLURM,
         "ray": RAY,
+        "jax": JAX,
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "dev": DEV,
     },

@@ -3,6 +3,9 @@
 `importlib.util.LazyLoader`, and lazy_loader which is built on it, put their stand-in into ``sys.modules``. TensorFlow
 and Keras import each other, and such a stand-in for Keras, met by TensorFlow half-way, stays half-initialised for good.
 The stand-ins here are known to nobody but the modules that ask for them.
+
+TensorFlow reads the data whatever the backend is. Where another one computes, TensorFlow leaves the GPUs to it: it
+would take all of their memory.
 """
 
 import contextlib
@@ -15,6 +18,8 @@ import threading
 from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from self_supervised_3d_tasks import backend
 
 _LOADING = threading.RLock()
 # What a library loads if it is there, for a part of it that no command uses: together a third of the time it takes.
@@ -35,8 +40,14 @@ class LazyModule:
         self.__name__ = name
 
     def __getattr__(self, attribute: str) -> Any:
+        is_first = vars(self).keys() == {"__name__"}
+        if is_first and self.__name__ == "keras":
+            backend.check()
         with _quiet(self.__name__):
-            value = getattr(_imported(self.__name__), attribute)
+            module = _imported(self.__name__)
+            if is_first and self.__name__ == "tensorflow" and backend.name() != "tensorflow":
+                module.config.set_visible_devices([], "GPU")
+            value = getattr(module, attribute)
         setattr(self, attribute, value)  # from now on found without coming here
         return value
 

@@ -16,7 +16,7 @@ NAME = PACKAGE.name
 
 # From the bottom to the top: a part may import those before it and files of its own, and no file imports in a circle.
 ORDER = [
-    *("errors", "lazy", "limits", "machine", "shapes", "terminal"),
+    *("errors", "backend", "lazy", "limits", "machine", "shapes", "terminal"),
     *("files", "executors", "ops", "losses", "models", "scores", "data", "algorithms", "training"),
     *("transfer", "experiment", "plots", "inference", "downstream", "analysis", "pretraining", "finetuning"),
     *("prediction", "preparation", "commands", "__main__"),
@@ -30,6 +30,7 @@ ALLOWED = {
     "psutil": {"machine", "files/leftovers.py"},
     "joblib": {"data/store/processes.py", "executors"},
     "submitit": {"executors/slurm.py"},
+    "jax": {"training/distribution/processes.py", "training/distribution/data_parallel.py"},
     "ray": {"executors/ray.py"},
     "nibabel": {
         "data/decoding/nifti_files.py",

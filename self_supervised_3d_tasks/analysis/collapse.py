@@ -14,6 +14,7 @@ from absl import logging
 
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.losses.triplet import LEAST_SQUARED_NORM
+from self_supervised_3d_tasks.training.graphs import leave_uncompiled
 
 MIN_SPREAD = 0.3  # of 1, that of codes in all directions alike
 MIN_RANK_SHARE = 0.2  # of the largest possible rank
@@ -139,9 +140,8 @@ class CollapseMonitor:
         history: Sequence[Mapping[str, float]] = (),
     ) -> None:
         self._model = keras.Model(model.input, dict(codes))
-        # A model that is not compiled would choose XLA, which takes far longer to compile, for the smaller last batch
-        # once more, than these few passes take. That batch cannot be filled up: codes are normalized over it.
-        self._model.jit_compile = False
+        # A smaller last batch cannot be filled up: codes are normalized over it.
+        leave_uncompiled(self._model)
         self._sizes = {name: tensor.shape[-1] for name, tensor in codes.items()}
         self._batches = batches
         self._max_codes = max_codes

@@ -16,6 +16,7 @@ from self_supervised_3d_tasks.analysis.codes import contrastive_probe, similarit
 from self_supervised_3d_tasks.data.stream.repeated_examples import repeated_examples
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.plots.restoration import Restoration
+from self_supervised_3d_tasks.training.graphs import leave_uncompiled
 
 Network = Callable[[np.ndarray], np.ndarray]
 
@@ -107,8 +108,7 @@ def networks(restorer: keras.Model, batch_size: int) -> Networks:
 
 def _network(inputs: list, output: keras.KerasTensor, batch_size: int) -> Network:
     model = keras.Model(inputs, output)
-    # A model that is not compiled would choose XLA, which takes far longer to compile than these few passes take.
-    model.jit_compile = False
+    leave_uncompiled(model)
 
     def run(images: np.ndarray) -> np.ndarray:
         return np.concatenate(list(inference.predict_in_batches(model.predict_on_batch, images, batch_size)))

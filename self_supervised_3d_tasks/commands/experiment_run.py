@@ -15,7 +15,8 @@ from typing import Any
 from absl import flags, logging
 from pydantic import ValidationError
 
-from self_supervised_3d_tasks import commands, executors, terminal, training
+from self_supervised_3d_tasks import backend, commands, executors, terminal, training
+from self_supervised_3d_tasks.commands import together
 from self_supervised_3d_tasks.errors import JobsFailed, TrainingDiverged, UserError
 from self_supervised_3d_tasks.executors.base import Resources
 from self_supervised_3d_tasks.experiment.keys import Experiment
@@ -56,6 +57,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("resume", False, "Continue this experiment's newest unfinished run, if there is one.")
     flags.DEFINE_bool("dry_run", False, "Check the file and the data, print what would be done, and stop.")
     flags.DEFINE_bool("print_config", False, "Print the file with its bases and all defaults, and stop; reads no data.")
+    together.define_flags()
 
 
 @own_temporary_folder()
@@ -80,8 +82,7 @@ def execute(command: str, path: str, *more: str) -> None:
         for experiment in experiments:
             print(json.dumps(experiment.model_dump(mode="json"), indent=2))
         return
-    if experiments[0].use_gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, experiments[0].use_gpu))
+    _choose_devices(experiments)
     _check_together(paths, experiments)
     # The module that trains pulls in everything else, so it is imported only once the file is known to be right.
     module = importlib.import_module(MODULES[command])
@@ -94,11 +95,30 @@ def execute(command: str, path: str, *more: str) -> None:
         return
     for experiment in experiments:
         training.check_precision(experiment.mixed_precision, experiment.rank)
+        training.check_compilation(experiment.jit_compile)
+    with together.joined(experiments):
+        _train(command, module, dict(zip(paths, plans, strict=True)))
+
+
+def _choose_devices(experiments: Sequence[Experiment]) -> None:
+    """Say what is to compute, before the backend is loaded; `UserError` where that cannot be."""
+    backend.check()
+    together.place(experiments)
+    if any(experiment.deterministic for experiment in experiments):
+        backend.make_deterministic()
+    if experiments[0].use_gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, experiments[0].use_gpu))
+
+
+def _train(command: str, module: ModuleType, plans: Mapping[str, Any]) -> None:
+    """Run the plans of one or several files; what failed ends the process."""
     try:
         if len(plans) == 1:
-            terminal.say(f"run folder: {_run(module, plans[0], resume=given.resume).path}")
+            folder = _run(module, *plans.values(), resume=flags.FLAGS.resume)
+            if training.processes.is_first():
+                terminal.say(f"run folder: {folder.path}")
         else:
-            _run_several(command, module, dict(zip(paths, plans, strict=True)))
+            _run_several(command, module, plans)
     except (JobsFailed, TrainingDiverged) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -115,15 +135,16 @@ def _check_together(paths: Sequence[str], experiments: Sequence[Experiment]) -> 
 
 
 def _check_devices(plans: Sequence[Any]) -> None:
-    """Raise `UserError` where the devices of this machine cannot share a batch, if it is this one that trains."""
+    """Raise `UserError` where the devices of this machine cannot share a batch, if it is this one alone that trains."""
     for plan in plans:
-        if not plan.experiment.works_elsewhere:
+        # Several processes must meet before devices are asked for; they check then.
+        if not plan.experiment.works_elsewhere and not together.are_several([plan.experiment]):
             plan.check_devices()
 
 
 def _run(module: ModuleType, plan: Any, *, resume: bool) -> RunFolder:
     """Run a plan in its folder, unless that has finished, and return the folder."""
-    with held(plan.experiment, resume=resume) as folder:
+    with together.folder(functools.partial(held, plan.experiment, resume=resume)) as folder:
         if folder.is_finished:
             lacking = module.lacking(plan, folder)
             if not lacking:

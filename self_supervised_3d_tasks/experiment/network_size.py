@@ -12,7 +12,7 @@ from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.shapes import Layer, Model
 
 _BYTES = 4  # of a weight
-_COPIES = {"adam": 4, "sgd": 3}  # a weight, its gradient and its moments
+_COPIES = {"adam": 4, "adamw": 4, "sgd": 3}  # a weight, its gradient and its moments
 
 
 def check(experiment: Experiment, make: Callable[[], Model], examples: int) -> None:

@@ -72,9 +72,11 @@ class Experiment(BaseModel):
         mixed_precision: Type that layers compute in; weights and losses stay float32.
         remat: Whether maps inside the encoder are computed again for the gradients instead of being kept: less memory
             for a third to a half more time; results are the same.
-        jit_compile: Whether steps are compiled by XLA; auto: on a GPU. On a CPU it slows 3D down several times.
+        jit_compile: Whether steps are compiled by XLA; auto: on a GPU. On a CPU it slows 3D down several times. JAX
+            always compiles: false is refused.
         distribution: Devices that share each batch and train one model, at the same result: none, one device; mirrored,
-            all GPUs of this machine, or logical CPUs, by TensorFlow; data_parallel, by JAX. batch_size is that of all.
+            all GPUs of this machine, or logical CPUs, by TensorFlow; data_parallel, all devices of this machine or of
+            several, by JAX. batch_size is that of all.
         encoder_architecture: Encoder: the name of a file in models/encoders/, or of a network in one; default: unet.
         intensity_window: [low, high]: intensities are clipped to it and scaled by it (CT), in the units of the files;
             default: [0, 255] for photographs, else none.

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from absl import logging
 
+from self_supervised_3d_tasks import backend
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files import run_files
 from self_supervised_3d_tasks.files.atomic import TEMPORARY_PREFIX
@@ -27,7 +28,7 @@ from self_supervised_3d_tasks.files.json_files import read_json, write_json
 from self_supervised_3d_tasks.files.run_files import Kind, Status
 
 _RECORDED_PACKAGES = (
-    "self_supervised_3d_tasks keras tensorflow tensorflow-cpu numpy nibabel scikit-image SimpleITK".split()
+    "self_supervised_3d_tasks keras tensorflow tensorflow-cpu jax jaxlib numpy nibabel scikit-image SimpleITK".split()
 )
 # A run folder that has no name yet; other unfinished files go on with hexadecimal digits.
 _UNNAMED = f"{TEMPORARY_PREFIX}run-"
@@ -204,6 +205,21 @@ class RunFolder:
                 "mix two splits; restore the folders of scans, or start a new run without --resume"
             )
 
+    def record_environment(self, *, seed: int) -> None:
+        """Write ``environment.json``, and warn where a run goes on with another backend than it had."""
+        now = environment(seed=seed)
+        with contextlib.suppress(UserError):  # a damaged record is written anew
+            before = self.read_json(RunFolder.environment) if self.environment.exists() else {}
+            if isinstance(before, dict) and before.get("backend", now["backend"]) != now["backend"]:
+                logging.warning(
+                    "%s: goes on with the backend %s, after %s: its numbers agree with those of an uninterrupted run "
+                    "to a few digits only, and dropout draws others",
+                    self.path,
+                    now["backend"],
+                    before["backend"],
+                )
+        self.write_json(RunFolder.environment, now)
+
     def mark(self, status: Literal["running", "finished"]) -> None:
         """Record how far the run is in ``status.json``."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -233,13 +249,14 @@ def _renamed(folder: Path, path: Path) -> bool:
 
 
 def environment(*, seed: int | None = None) -> dict[str, Any]:
-    """Return what a run needs to be repeated: package versions, Python, platform, seed and command line."""
+    """Return what a run needs to be repeated: package versions, backend, Python, platform, seed and command line."""
     versions = {}
     for package in _RECORDED_PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return {
         "versions": versions,
+        "backend": backend.name(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "seed": seed,

@@ -85,7 +85,11 @@ def attempt(plan: Plan, job: Job, store: VolumeStore, folder: RunFolder) -> str 
     try:
         run_job(plan.experiment, job, store, folder)
     except Exception as error:
+        if training.processes.has_lost(error):
+            raise training.processes.lost(error) from error
         failure = _failure(error)
+        if training.processes.count() > 1 and failure.kind != "diverged":
+            raise  # the others are still at this job
         if failure.kind == "defect" and is_of_the_system(error):
             raise
         folder.write_json(RunFolder.failure, failure.model_dump())

@@ -106,7 +106,7 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
     task = task_of(experiment)
     train_store, validation_store = store.subset(task.training_cases(job.split)), store.subset(job.split.validation)
     data = training.TrainingData(
-        train=lambda first: task.dataset(train_store, Position(seed, first)),
+        train=lambda first: task.dataset(train_store, Position(seed, first, share=training.processes.share())),
         validation=task.dataset(validation_store, Position(seed, training=False)),
         steps_per_epoch=steps_per_epoch(experiment, job),
         samples_per_step=experiment.batch_size,
@@ -121,6 +121,7 @@ def run_job(experiment: FinetuneExperiment, job: Job, store: VolumeStore, folder
         save_every=experiment.save_checkpoint_every_n_epochs,
         patience=experiment.early_stopping_patience,
         callbacks=training.tensorboard_callbacks(folder) if experiment.tensorboard else [],
+        distribution=distribution,
     )
     model = distribution.on_one_device(model)
     warn_of_standstill(job.name, history)

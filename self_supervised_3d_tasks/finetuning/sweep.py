@@ -19,7 +19,7 @@ from self_supervised_3d_tasks.errors import JobsFailed
 from self_supervised_3d_tasks.experiment import geometry
 from self_supervised_3d_tasks.files.paths import as_path
 from self_supervised_3d_tasks.files.run_files import LeakageRecord, SweepSplit
-from self_supervised_3d_tasks.files.run_folder import RunFolder, environment
+from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.finetuning import execution, leakage
 from self_supervised_3d_tasks.finetuning.baseline import check_baseline, check_labels, take_over
 from self_supervised_3d_tasks.finetuning.job import finished_rows
@@ -42,7 +42,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
         UserError: A scan, mask or checkpoint cannot be used (its file is named).
         JobsFailed: Some trainings diverged, or failed otherwise; the tables hold the others.
     """
-    folder.write_json(RunFolder.environment, environment(seed=plan.experiment.seed))
+    folder.record_environment(seed=plan.experiment.seed)
     with execution.ready(plan, folder):
         failures, rows, store = _train(plan, folder)
     used = [case for case in plan.test if case in set(store.cases)]

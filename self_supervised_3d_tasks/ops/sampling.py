@@ -33,7 +33,8 @@ class Sampling:
     make_batch: Callable | None = None
     """What completes a batch, ``(inputs, targets, seed (2,) int32) -> (inputs, targets)``, in a `tf.data` graph.
 
-    For what all examples of a batch share or exchange; None: a batch is its examples.
+    For what all examples of a batch share; None: a batch is its examples. Of several processes that train together each
+    completes its own part of the batch, with the same seed: nothing may go from one example to another.
     """
 
     flips_keep_labels: bool = True

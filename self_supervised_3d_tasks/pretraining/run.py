@@ -17,7 +17,7 @@ from self_supervised_3d_tasks.data.seen import record_scans
 from self_supervised_3d_tasks.experiment import build, geometry
 from self_supervised_3d_tasks.files.models import save_model
 from self_supervised_3d_tasks.files.run_files import PretrainingSplit, SeenScans, Task
-from self_supervised_3d_tasks.files.run_folder import RunFolder, environment
+from self_supervised_3d_tasks.files.run_folder import RunFolder
 from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.pretraining import scores as pretext_scores
 from self_supervised_3d_tasks.pretraining.plan import Plan, plan
@@ -53,7 +53,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
     folder.pin(RunFolder.seen, record_scans({"train": train.store, "validation": validation.store}), SeenScans)
     if settings := algorithm.settings():
         folder.pin(RunFolder.task, settings, Task)
-    folder.write_json(RunFolder.environment, environment(seed=experiment.seed))
+    folder.record_environment(seed=experiment.seed)
     plan.check_network()
     training.set_determinism(experiment.seed, experiment.deterministic)
     training.set_precision(experiment.mixed_precision)
@@ -80,6 +80,7 @@ def run(plan: Plan, folder: RunFolder) -> None:
         save_every=experiment.save_checkpoint_every_n_epochs,
         patience=experiment.early_stopping_patience,
         callbacks=_callbacks(plan, model, validation, data.validation, folder),
+        distribution=distribution,
     )
     model = distribution.on_one_device(model)
     kept = training.restore_best(model, folder)

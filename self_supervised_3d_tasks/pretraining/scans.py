@@ -17,6 +17,7 @@ from self_supervised_3d_tasks.data.stream.source import Crops, Position
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import TrainExperiment
 from self_supervised_3d_tasks.ops.sampling import Sampling
+from self_supervised_3d_tasks.training.distribution import processes
 
 
 def find_scans(experiment: TrainExperiment, folder: str) -> list[Case]:
@@ -64,7 +65,7 @@ class Scans:
             self.store,
             make_example=self.algorithm.make_example,
             batch_size=batch_size,
-            position=Position(self.experiment.seed, first_step, training),
+            position=Position(self.experiment.seed, first_step, training, processes.share()),
             crops=self._crops(self.experiment.crops_per_scan),
             sampling=self.algorithm.sampling,
             augment=build.image_augmentation(self.experiment),

@@ -1,5 +1,7 @@
 """The graphs that TensorFlow traces, and how a training leaves none of them behind."""
 
+from __future__ import annotations
+
 import contextlib
 import gc
 from collections.abc import Iterator
@@ -32,6 +34,15 @@ def own_graphs() -> Iterator[None]:
                 del registry[name]
         _clear_session()
         gc.collect()  # graphs refer to themselves
+
+
+def leave_uncompiled(model: keras.Model) -> None:
+    """Keep a model of which few passes are taken from XLA, which TensorFlow would choose and take longer to compile.
+
+    JAX has no other way; it would compile operation by operation.
+    """
+    if keras.config.backend() == "tensorflow":
+        model.jit_compile = False
 
 
 def _clear_session() -> None:

@@ -6,11 +6,12 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from absl import logging
 from tqdm import tqdm
 
+from self_supervised_3d_tasks import backend
 from self_supervised_3d_tasks.data.stream.wait_clock import WaitClock
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.files.run_folder import RunFolder
@@ -25,6 +26,8 @@ from self_supervised_3d_tasks.training.checkpoints import (
     restore_state,
     write_state,
 )
+from self_supervised_3d_tasks.training.distribution.base import ONE_DEVICE, Distribution
+from self_supervised_3d_tasks.training.distribution.processes import is_first
 from self_supervised_3d_tasks.training.first_step import make_variables
 
 _POLICIES = {"none": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -63,15 +66,26 @@ class TrainingData:
 def set_determinism(seed: int, deterministic: bool) -> None:
     """Seed Python, NumPy and the backend; with ``deterministic`` also choose deterministic kernels.
 
-    TensorFlow cannot leave deterministic kernels again within one process.
+    TensorFlow cannot leave deterministic kernels again within one process. JAX chooses them as it starts, see
+    `backend.make_deterministic`.
     """
+    tf.config.get_visible_devices()  # Keras loads TensorFlow next, and would let it see the GPUs of another backend
     keras.utils.set_random_seed(seed)
-    if deterministic:
+    if deterministic and backend.name() == "tensorflow":
         tf.config.experimental.enable_op_determinism()
 
 
+def check_compilation(jit_compile: bool | str) -> None:
+    """Raise `UserError` for ``jit_compile`` false on JAX, where steps would be run operation by operation."""
+    if jit_compile is False and backend.name() == "jax":
+        raise UserError(
+            "jit_compile: false: the backend JAX would compile and start every operation by itself, many times slower; "
+            'use "auto" or true, or KERAS_BACKEND=tensorflow'
+        )
+
+
 def check_precision(mixed_precision: str, rank: int) -> None:
-    """Refuse what this machine cannot compute: on a CPU no volume is pooled in float16.
+    """Refuse what this machine cannot compute: on a CPU TensorFlow pools no volume in float16.
 
     Args:
         mixed_precision: As `set_precision` takes it.
@@ -80,7 +94,8 @@ def check_precision(mixed_precision: str, rank: int) -> None:
     Raises:
         UserError: It cannot; what can be chosen is named.
     """
-    if mixed_precision == "float16" and rank == 3 and not tf.config.list_physical_devices("GPU"):
+    on_tensorflow = backend.name() == "tensorflow"
+    if on_tensorflow and mixed_precision == "float16" and rank == 3 and not tf.config.list_physical_devices("GPU"):
         raise UserError(
             "mixed_precision: float16 needs a GPU, and TensorFlow sees none here; "
             'use "bfloat16" or "none", or a machine with a GPU'
@@ -105,6 +120,7 @@ def fit(
     save_every: int | None = None,
     patience: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    distribution: Distribution = ONE_DEVICE,
 ) -> list[Row]:
     """Train a model through its phases; killed at any moment and called again, it ends with the same weights.
 
@@ -119,6 +135,7 @@ def fit(
         save_every: Also keep the weights of every this many epochs.
         patience: Epochs of the last phase in a row without a lower ``monitor`` than before, after which it stops.
         callbacks: With epochs from 0 over all phases; what they add to the logs becomes columns of the history.
+        distribution: The one whose scope the model was built in.
 
     Returns:
         One row per epoch, earlier ones included: ``epoch`` and ``phase`` (from 1), the logs of Keras, ``seconds`` (with
@@ -137,26 +154,41 @@ def fit(
         write_state(folder, model, row, steps_per_epoch=data.steps_per_epoch, monitor=monitor, save_every=save_every)
         model.stop_training = is_over()
 
+    timed = replace(data, train=lambda first_step: clock.attach(data.train(first_step)))
     epochs, steps = sum(phase.epochs for phase in phases), data.steps_per_epoch
-    progress = tqdm(total=epochs * steps, initial=finished * steps, unit="step", disable=None)
+    progress = tqdm(total=epochs * steps, initial=finished * steps, unit="step", disable=None if is_first() else True)
     with progress, _told_when_interrupted(folder, epochs):
         for number, phase, first, end in _remaining(() if is_over() else phases, finished):
             if number != ready:
                 phase.prepare(model)
-            batches = data.train(first * steps)
-            make_variables(model, batches)
             recorder = EpochRecorder(number, steps, data.samples_per_step, clock, save, epochs, progress)
-            model.fit(
-                clock.attach(batches),
-                initial_epoch=first,
-                epochs=end,
-                steps_per_epoch=steps,
-                validation_data=data.validation,
-                shuffle=False,  # Keras warns where it is asked to shuffle a Dataset
-                callbacks=[*averaging_callbacks(model), *callbacks, recorder.callback()],
-                verbose=0,
-            )
+            _fit_phase(model, timed, (first, end), [*callbacks, recorder.callback()], distribution)
     return read_history(folder)
+
+
+def _fit_phase(
+    model: keras.Model,
+    data: TrainingData,
+    epochs: tuple[int, int],
+    callbacks: Sequence[keras.callbacks.Callback],
+    distribution: Distribution,
+) -> None:
+    """Train a compiled model from an epoch to another one."""
+    first, end = epochs
+    averaging = averaging_callbacks(model)
+    validation, validating = distribution.validation(model, data.validation, averaging)
+    batches = data.train(first * data.steps_per_epoch)
+    make_variables(model, batches)
+    model.fit(
+        batches,
+        initial_epoch=first,
+        epochs=end,
+        steps_per_epoch=data.steps_per_epoch,
+        validation_data=validation,
+        shuffle=False,  # Keras warns where it is asked to shuffle a Dataset
+        callbacks=[*averaging, *validating, *callbacks],
+        verbose=0,
+    )
 
 
 @contextlib.contextmanager

@@ -164,20 +164,21 @@ def test_what_is_laid_out_is_never_made(tmp_path, scans):
         np.testing.assert_array_equal(weight, third)
 
 
-def test_the_memory_is_counted_by_weights_and_by_what_their_layers_give(monkeypatch, tmp_path):
-    """By hand: (3·2 + 2) + (2·5 + 5) weights, four copies of 4 bytes; 2 + 5 outputs of 4 bytes of each of 10 inputs."""
+@pytest.mark.parametrize(("optimizer", "copies"), [("adam", 4), ("adamw", 4), ("sgd", 3)])
+def test_the_memory_is_counted_by_weights_and_by_what_their_layers_give(monkeypatch, tmp_path, optimizer, copies):
+    """By hand: (3·2 + 2) + (2·5 + 5) weights, copies of 4 bytes; 2 + 5 outputs of 4 bytes of each of 10 inputs."""
 
     def make():
         image = keras.Input((3,))
         return keras.Model(image, keras.layers.Dense(5)(keras.layers.ReLU()(keras.layers.Dense(2)(image))))
 
-    experiment = load_experiment("train", write(tmp_path, TRAIN))
-    needs = (3 * 2 + 2 + 2 * 5 + 5) * 4 * 4 + (2 + 5) * 4 * 10
+    experiment = load_experiment("train", write(tmp_path, TRAIN | {"optimizer": optimizer}))
+    needs = (3 * 2 + 2 + 2 * 5 + 5) * copies * 4 + (2 + 5) * 4 * 10
     monkeypatch.setattr(machine, "installed_bytes", lambda: needs)
     network_size.check(experiment, make, 10)
     monkeypatch.setattr(machine, "installed_bytes", lambda: needs - 1)
     with pytest.raises(
-        UserError, match="23 parameters need 368 bytes .* 10 inputs per step 280 bytes .* has 647 bytes"
+        UserError, match=f"23 parameters need {92 * copies} bytes .* step 280 bytes .* has {92 * copies + 279} bytes"
     ):
         network_size.check(experiment, make, 10)
 

@@ -65,11 +65,14 @@ class Position:
         first_step: Number of the first batch, at least 0.
         training: True: endless, shuffled, full batches, which may straddle epochs. False: one pass in order, the same
             every time, with a smaller last batch.
+        share: (i, n): of every batch of a training, the i-th of n equal parts, in order. n processes that train
+            together read each its own, and together what one alone would.
     """
 
     seed: int
     first_step: int = 0
     training: bool = True
+    share: tuple[int, int] = (0, 1)
 
 
 class Source:
@@ -106,17 +109,20 @@ class Source:
         """Return batches of ``example(epoch, item)``, put together as ``sampling`` says."""
         stop_iterators_at_exit()
         position = self.position
-        first = position.first_step * batch_size
         # Where no batch may hold a scan twice, an epoch has one crop of each.
         items = len(self.store) * (1 if sampling.distinct_scans else self.crops.per_scan)
         in_whole_batches = items - items % batch_size
+        number, shares = position.share if position.training else (0, 1)
+        size = batch_size // shares
         if position.training:
-            addresses = self._shuffled(first, items, in_whole_batches if sampling.distinct_scans else items)
+            own = tf.data.Dataset.counter(position.first_step * size)
+            positions = own.map(lambda index: index // size * batch_size + number * size + index % size)
+            addresses = self._shuffled(positions, items, in_whole_batches if sampling.distinct_scans else items)
         else:
             keep_rest = items - in_whole_batches >= sampling.min_batch
-            addresses = tf.data.Dataset.range(first, items if keep_rest else in_whole_batches)
+            addresses = tf.data.Dataset.range(position.first_step * size, items if keep_rest else in_whole_batches)
             addresses = addresses.map(lambda item: (tf.zeros_like(item), item))
-        batches = addresses.map(example, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=position.training)
+        batches = addresses.map(example, tf.data.AUTOTUNE).batch(size, drop_remainder=position.training)
         if sampling.make_batch is not None:
             batches = batches.enumerate(position.first_step).map(
                 lambda step, batch: sampling.make_batch(*batch, self.seed(Branch.BATCH, step)), tf.data.AUTOTUNE
@@ -125,8 +131,8 @@ class Source:
         options.deterministic = True
         return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
 
-    def _shuffled(self, first_position: int, num_items: int, per_epoch: int) -> tf.data.Dataset:
-        """Return the addresses from a position on; an epoch is the first ``per_epoch`` of the shuffled items."""
+    def _shuffled(self, positions: tf.data.Dataset, num_items: int, per_epoch: int) -> tf.data.Dataset:
+        """Return the addresses at some positions; an epoch is the first ``per_epoch`` of the shuffled items."""
 
         def address(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             epoch = position // per_epoch
@@ -134,7 +140,7 @@ class Source:
             last = tf.constant(num_items - 1, tf.int64)
             return epoch, tf.random.experimental.index_shuffle(position % per_epoch, order, last)
 
-        return tf.data.Dataset.counter(first_position).map(address)
+        return positions.map(address)
 
     def load(self, epoch: tf.Tensor, item: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Return ``[image]`` or ``[image, mask]`` and the seed of the example."""

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from self_supervised_3d_tasks import backend
+from self_supervised_3d_tasks.lazy import keras
 from self_supervised_3d_tasks.training.distribution import data_parallel, mirrored
 from self_supervised_3d_tasks.training.distribution.base import Distribution
 
@@ -18,4 +20,6 @@ def start(name: DistributionName) -> Distribution:
     Raises:
         UserError: The backend of Keras cannot do it.
     """
+    if backend.name() == "jax":
+        keras.distribution.set_distribution(None)  # that of an earlier training of this process
     return _KINDS[name]()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.lazy import keras
+from self_supervised_3d_tasks.lazy import keras, tf
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,18 @@ class Distribution:
         """Return the context in which a model that is to be trained is built."""
         return contextlib.nullcontext()
 
+    def validation(
+        self, model: keras.Model, batches: tf.data.Dataset, averaging: Sequence[keras.callbacks.Callback]
+    ) -> tuple[tf.data.Dataset | None, list[keras.callbacks.Callback]]:
+        """Return what `keras.Model.fit` validates on, and callbacks before all others that look at an epoch.
+
+        Args:
+            model: The model.
+            batches: The validation batches, the last one may be smaller.
+            averaging: What puts the averages in the place of the weights when a test begins.
+        """
+        return batches, []
+
     def compile(
         self,
         model: keras.Model,
@@ -64,3 +76,6 @@ class Distribution:
     def on_one_device(self, model: keras.Model) -> keras.Model:
         """Return a trained model for what comes behind its training; it has the same layers and weights."""
         return model
+
+
+ONE_DEVICE = Distribution()

@@ -11,7 +11,7 @@ CROPS = {
     "foreground_fraction": "foreground_fraction",
 }
 SAMPLING = ("companions", "min_batch", "distinct_scans", "make_batch")
-POSITION = ("seed", "first_step", "training")
+POSITION = ("seed", "first_step", "training", "share")
 
 
 def grouped(options: dict) -> dict:

@@ -103,6 +103,25 @@ def test_stream_continues_bit_for_bit(make_store, first_step: int, batch_size: i
         assert_equal(resumed, take(stream(first_step=first_step), 4))
 
 
+@pytest.mark.parametrize("first_step", [0, 5])
+@pytest.mark.parametrize("distinct_scans", [False, True])
+def test_shares_together_are_the_batches_of_one_process(make_store, first_step: int, distinct_scans: bool) -> None:
+    options = {"make_example": identity, "batch_size": 6, "seed": 3, "first_step": first_step}
+    options |= {"distinct_scans": distinct_scans}
+    store = make_store(numbered(9))
+    alone = take(pretraining_dataset(store, **options), 5)
+    shares = [take(pretraining_dataset(store, **options, share=(number, 3)), 5) for number in range(3)]
+    for whole, *parts in zip(alone, *shares, strict=True):
+        assert [len(images) for images, _ in parts] == [2, 2, 2]
+        assert_equal(whole, tf.nest.map_structure(lambda *leaves: np.concatenate(leaves), *parts))
+
+
+def test_validation_is_not_shared(make_store) -> None:
+    options = {"make_example": identity, "batch_size": 2, "seed": 0, "training": False}
+    dataset = pretraining_dataset(make_store(numbered(5)), **options, share=(1, 2))
+    assert scan_numbers(list(dataset.as_numpy_iterator())) == [0, 1, 2, 3, 4]
+
+
 def test_validation_is_one_pass_in_order_the_same_each_time(make_store) -> None:
     dataset = pretraining_dataset(make_store(numbered(5)), make_example=identity, batch_size=2, seed=0, training=False)
     assert dataset.cardinality() == 3
