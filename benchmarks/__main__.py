@@ -27,6 +27,7 @@ from benchmarks import (  # noqa: E402 - after the settings
     sides,
     supervoxels,
     sweep_memory,
+    sweep_scaling,
     tasks,
     torch_peer,
 )
@@ -41,6 +42,7 @@ SUBJECTS: dict[str, ModuleType] = {
     "files": files,
     "remat": remat,
     "supervoxels": supervoxels,
+    "sweep_scaling": sweep_scaling,
     "sweep_memory": sweep_memory,
     "cohort": cohort,
 }

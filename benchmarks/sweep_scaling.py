@@ -1,17 +1,11 @@
-"""How much sooner a sweep of small trainings has ended with several workers, as a ratio measured in one run.
+"""How much sooner a sweep of small trainings has ended with two workers than with one, measured in one run.
 
-    python benchmarks/sweep_scaling.py [--jobs 8] [--epochs 60] [--side 32] [--workers 2] [--repeats 1]
-
-The same sweep, scans of a box in noise and a U-Net, is run by ``finetune.py`` with one worker and with several, one
-after the other and in turn, each process with one thread. Of each run: seconds in all, until the first training
-begins, from there to the end of the last one, and after that; and the seconds of processor time of all its processes.
-The ratio is that of the seconds in all; on as many idle cores as workers it shows what the imports in each worker and
-the serial part in the leading process cost. The table is Markdown; the files are deleted at the end.
+The same sweep, scans of a box in noise and a U-Net, is run by ``finetune.py`` with one worker and with two, one after
+the other, each process with one thread. The files are deleted at the end.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -24,7 +18,19 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks import table
+from benchmarks.isolated import ROOT, Failed
+from benchmarks.settings import Settings
+
+TITLE = "A sweep with one worker and with two"
+JOBS, EPOCHS, SIDE = 8, 60, 32
+TEXT = f"""\
+`finetune.py` on a sweep of {JOBS} small trainings of {EPOCHS} epochs on volumes of {SIDE}³, with `"workers": 1` and
+with `"workers": 2`, one thread per process. The aim is a ratio of 1.7.
+
+* *seconds*: of the whole command; *before*: until the first training begins; *trainings*: from there to the last score;
+  *after*: tables and pictures.
+* *processor s*: of all its processes. It grows where two cores share what one of them had alone."""
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
 COLUMNS = ("workers", "seconds", "before", "trainings", "after", "processor s")
 EXPERIMENT = {
@@ -62,7 +68,10 @@ def measure(folder: Path, file: str, workers: int, name: str) -> dict[str, float
     """Run the sweep once and return a row of the table."""
     command = [sys.executable, str(ROOT / "finetune.py"), file, "--set", f"workers={workers}"]
     used, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
-    subprocess.run([*command, "--set", f"run_name={name}"], cwd=folder, env=os.environ | THREADS, check=True)
+    command += ["--set", f"run_name={name}"]
+    done = subprocess.run(command, cwd=folder, env=os.environ | THREADS, capture_output=True, text=True)
+    if done.returncode:
+        raise Failed(done.stderr[-300:])
     ended, now = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
     jobs = folder / "runs" / name / "jobs"
     first = min(path.stat().st_mtime for path in jobs.glob("*/learning_rate.png"))  # drawn as a training begins
@@ -72,29 +81,13 @@ def measure(folder: Path, file: str, workers: int, name: str) -> dict[str, float
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def main() -> None:
-    """Measure and print the table and the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=8, help="trainings of the sweep")
-    parser.add_argument("--epochs", type=int, default=60, help="epochs of a training")
-    parser.add_argument("--side", type=int, default=32, help="voxels per axis of a scan")
-    parser.add_argument("--workers", type=int, default=2, help="processes that are compared with one")
-    parser.add_argument("--repeats", type=int, default=1, help="runs of each, of which the fastest counts")
-    options = parser.parse_args()
-    rows = {1: [], options.workers: []}
-    print("| " + " | ".join(COLUMNS) + " |\n|" + " --- |" * len(COLUMNS))
+def section(settings: Settings) -> str:
+    """Return the text, the table and the ratio."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_scans(folder, options.side)
-        keys = {"repetitions": options.jobs, "epochs_random": options.epochs, "data_dim": options.side}
+        write_scans(folder, SIDE)
+        keys = {"repetitions": JOBS, "epochs_random": EPOCHS, "data_dim": SIDE}
         (folder / "sweep.json").write_text(json.dumps(EXPERIMENT | keys))
-        for repeat in range(options.repeats):
-            for workers, found in rows.items():
-                found.append(measure(folder, "sweep.json", workers, f"{workers}_{repeat}"))
-                print("| " + " | ".join(f"{value:.3g}" for value in found[-1].values()) + " |", flush=True)
-    one, several = (min(row["seconds"] for row in found) for found in rows.values())
-    print(f"\nratio {one / several:.2f}: {one:.1f} s with one worker, {several:.1f} s with {options.workers}")
-
-
-if __name__ == "__main__":
-    main()
+        rows = [measure(folder, "sweep.json", workers, f"{workers}_workers") for workers in (1, 2)]
+    one, two = (row["seconds"] for row in rows)
+    return f"{TEXT}\n\n{table.markdown(COLUMNS, rows)}\n\nThe ratio is {one / two:.2f}."
