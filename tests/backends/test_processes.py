@@ -3,12 +3,13 @@
 import csv
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.backends.network import alone
 
 pytest.importorskip("jax", reason="needs the backend JAX: pip install self_supervised_3d_tasks[jax]")
 pytestmark = pytest.mark.slow
@@ -28,15 +29,6 @@ TRAIN = NETWORK | {
     "tensorboard": False,
     "distribution": "data_parallel",
 }
-
-
-def alone():
-    """Return the start of a command whose processes reach only each other."""
-    for command in (["unshare", "-n"], ["unshare", "-rn"]):
-        up = [*command, "sh", "-c", "ip link set lo up"]
-        if shutil.which("unshare") and subprocess.run(up, capture_output=True, timeout=20).returncode == 0:
-            return [*command, "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
-    pytest.skip("no network namespace can be made here: unshare -n and unshare -rn fail")
 
 
 def environment():

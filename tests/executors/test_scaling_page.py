@@ -20,12 +20,16 @@ from pathlib import Path
 import pytest
 import setuptools
 
+from tests.backends.network import alone
 from tests.executors import nodes, scheduler
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "scaling.md"
 # Keys that a command of the page may set, beside which nothing has to be prepared for it.
-KEYS = {"workers", "executor", "executor_options"}
+KEYS = {"workers", "executor", "executor_options", "distribution"}
+FLAGS = {"--resume": 0, "--coordinator": 1, "--num_processes": 1, "--process_id": 1}  # and how many words follow
+JAX = "KERAS_BACKEND=jax "
+FILES = {"train.py": "configs_json/rotation_demo.json", "finetune.py": "configs_json/finetune/cpc_demo.json"}
 SHORT = ["log_level=WARNING", "epochs=1", "steps_per_epoch=1", "batch_size=2", "enc_filters=2", "tensorboard=false"]
 SHORT_SWEEP = [
     *("log_level=WARNING", "epochs_random=1", "epochs_initialized=1", "epochs_warmup=0", "epochs_frozen=0"),
@@ -46,8 +50,14 @@ COMMANDS = commands(PAGE.read_text())
 
 def settings(command: str) -> dict[str, str]:
     """Return the keys that a command of this project sets, or fail: nobody has said how it is to be run."""
-    words = shlex.split(command)
+    words = shlex.split(command.removeprefix(JAX))
+    if words[0] == "srun":
+        words = [word for word in words[1:] if not re.fullmatch(r"--(nodes|ntasks-per-node|gpus-per-node)=\d+", word)]
     script, files, flags = words[1:2], words[2:], {}
+    for flag, more in FLAGS.items():
+        if flag in files:
+            place = files.index(flag)
+            del files[place : place + 1 + more]
     while "--set" in files:
         place = files.index("--set")
         key, _, flags[key] = files[place + 1].partition("=")
@@ -67,9 +77,9 @@ def test_a_command_is_found_and_one_that_is_not_known_is_named():
     assert commands(text) == ["python a.py b", "c"]
     assert settings("python train.py a.json b.json --set workers=2") == {"workers": "2"}
     for unknown in (
-        "srun python train.py a.json",
+        "srun --pty python train.py a.json",
         "X=1 python train.py a.json",
-        "python train.py a.json --set distribution=other",
+        "python train.py a.json --set epochs=1",
         "python train.py a.json --coordinator=here",
         "python train.py",
     ):
@@ -102,8 +112,6 @@ def place(tmp_path_factory):
     few = "--num_unlabelled 4 --num_labelled 4 --num_test 2 --output demo_data"
     done(start(f"python prepare.py demo {few}", folder))
     done(start(with_settings("python train.py configs_json/cpc_demo.json", [*SHORT, "run_name=cpc_demo"]), folder))
-    keys = {"base": "configs_json/finetune/cpc_demo.json", "run_name": "mine"}
-    (folder / "FILE.json").write_text(json.dumps(keys))
     return folder
 
 
@@ -136,6 +144,8 @@ def run(place):
     with contextlib.ExitStack() as stack:
 
         def run_it(command: str, executor: str) -> str:
+            if command.startswith(JAX):
+                return run_on_jax(command, place, stack)
             if executor == "ray":
                 address = stack.enter_context(nodes.two(num_cpus=1, num_gpus=1)).address
                 return done(start(command, place, RAY_ADDRESS=address))
@@ -149,6 +159,25 @@ def run(place):
         yield run_it
 
 
+def run_on_jax(command: str, place: Path, stack: contextlib.ExitStack) -> str:
+    """Run a command on two devices of the processor, or by two processes, and return what it printed."""
+    pytest.importorskip("jax", reason="needs the backend JAX: pip install self_supervised_3d_tasks[jax]")
+    if "srun" in command:
+        if why := scheduler.lacking():
+            pytest.skip(why)
+        command = re.sub(r"--nodes=\d+ --ntasks-per-node=\d+ --gpus-per-node=\d+", "--ntasks=2", command)
+        found = stack.enter_context(scheduler.slurm())
+        return done(found.start(["bash", "-c", command], place, environment(JAX_PLATFORMS="cpu")))
+    if "--coordinator" not in command:
+        two = "--xla_force_host_platform_device_count=2"
+        return done(start(command, place, JAX_PLATFORMS="cpu", XLA_FLAGS=two))
+    first = command.replace("host0:12345", "127.0.0.1:23453").replace("--num_processes 4", "--num_processes 2")
+    second = first.replace("--process_id 0", "--process_id 1")
+    assert first != second
+    both = f"{second} & {first}; code=$?; wait $! && exit $code"
+    return done(start(shlex.join([*alone(), "bash", "-c", both]), place, JAX_PLATFORMS="cpu"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [command for command in COMMANDS if not is_install(command)])
 def test_every_command_does_what_the_page_says(command, run, place):
@@ -156,14 +185,19 @@ def test_every_command_does_what_the_page_says(command, run, place):
     executor = keys.get("executor", "local")
     if executor == "ray" and importlib.util.find_spec("ray") is None:
         pytest.skip("needs ray")
-    workspace = place / f"runs_of_{executor}"
+    number = COMMANDS.index(command)
+    workspace = place / f"runs_of_{number}"
     is_sweep = "finetune.py" in command
+    base = FILES["finetune.py" if is_sweep else "train.py"]
+    (place / "FILE.json").write_text(json.dumps({"base": base, "run_name": "mine"}))
     short = [*(SHORT_SWEEP if is_sweep else SHORT), f"base_workspace={workspace.name}"]
     printed = run(with_settings(command, short), executor)
     runs = [place / line.removeprefix("run folder: ") for line in printed.splitlines() if line.startswith("run folder")]
     assert len(runs) == command.count(".json")
     for folder in runs:
         assert (folder / ("results.csv" if is_sweep else "encoder.keras")).exists()
+    if not keys.keys() & {"workers", "executor"}:
+        return
     logs = (runs[0] if is_sweep else workspace) / "logs"
     assert {path.stem for path in logs.glob("*.log")}
     assert (logs / "slurm").exists() == (executor == "slurm")
