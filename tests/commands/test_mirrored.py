@@ -53,7 +53,7 @@ def runs(tmp_path_factory):
 
 
 def histories(folder: Path) -> list[dict[str, float]]:
-    rows = csv.DictReader((folder / "history.csv").open())
+    rows = csv.DictReader((folder / "history.csv").read_text().splitlines())
     return [{name: float(value) for name, value in row.items() if name not in MEASURED} for row in rows]
 
 
@@ -64,7 +64,8 @@ def assert_same(one: Path, other: Path, model: str) -> None:
     first, second = (keras.models.load_model(folder / model) for folder in (one, other))
     assert first.to_json() == second.to_json()
     for a, b in zip(first.weights, second.weights, strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5, err_msg=a.path)
+        # Several devices find a variance, which can be large, by the mean of squares.
+        np.testing.assert_allclose(a, b, rtol=1e-4 if "variance" in a.path else 0, atol=1e-5, err_msg=a.path)
     for row, other_row in zip(histories(one), histories(other), strict=True):
         assert row == pytest.approx(other_row, rel=1e-3, abs=1e-4)
 
