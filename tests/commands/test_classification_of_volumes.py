@@ -94,11 +94,12 @@ def make_nifti(folder: Path) -> tuple[dict, dict, str]:
 def execute(command: str, values: dict) -> None:
     """Run a command within this process, where TensorFlow is loaded already."""
     Path(f"{command}.json").write_text(json.dumps(values))
+    before = set(flags.FLAGS)
     experiment_run.define_flags()
     try:
         experiment_run.execute(command, *flags.FLAGS([f"{command}.py", f"{command}.json"])[1:])
     finally:
-        for name in ("set", "resume", "dry_run", "print_config"):
+        for name in set(flags.FLAGS) - before:
             delattr(flags.FLAGS, name)
         flags.FLAGS.unparse_flags()
 

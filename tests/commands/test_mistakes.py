@@ -144,15 +144,14 @@ def test_resuming_a_finished_run_says_where_it_is(workspace):
 @pytest.fixture
 def execute():
     """Run a command within this process, where TensorFlow is loaded already; errors are raised."""
-    names = []
+    before = set(flags.FLAGS)
 
     def call(command: str, *arguments: str) -> None:
         experiment_run.define_flags()
-        names.extend(("set", "resume", "dry_run", "print_config"))
         experiment_run.execute(command, *flags.FLAGS([f"{command}.py", *arguments])[1:])
 
     yield call
-    for name in names:
+    for name in set(flags.FLAGS) - before:
         delattr(flags.FLAGS, name)
     flags.FLAGS.unparse_flags()
 

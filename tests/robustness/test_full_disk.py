@@ -184,8 +184,8 @@ def test_every_file_of_the_package_is_written_in_one_place():
             if name in names or writes:
                 found.add(path.relative_to(package).as_posix())
     formats_of_masks = {file for file in found if file.startswith("data/formats/")}
-    # Streams that are nowhere, and a folder that is gone when its sample has been read.
-    no_products = {"terminal.py", "pretraining/plan.py"}
+    # Streams that are nowhere, and folders that are gone when a sample has been read, or a process has trained.
+    no_products = {"terminal.py", "pretraining/plan.py", "commands/together.py"}
     assert found - formats_of_masks == {"files/atomic.py"} | no_products
 
 

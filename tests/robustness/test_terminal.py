@@ -19,7 +19,8 @@ from self_supervised_3d_tasks import terminal
 from self_supervised_3d_tasks.commands import example, experiment_run, predict
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = sorted(path for path in (ROOT / "self_supervised_3d_tasks" / "commands").glob("[a-z]*.py"))
+COMMANDS = sorted((ROOT / "self_supervised_3d_tasks" / "commands").glob("[a-z]*.py"))
+COMMANDS = [path for path in COMMANDS if path.stem != "together"]  # a part of two of them
 OUT_OF_MEMORY = type("ResourceExhaustedError", (Exception,), {})
 SIGNALS = [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "interrupted by SIGTERM")]
 
