@@ -46,7 +46,7 @@ test-slow: $(STAMP)  ## run the slow tests
 schema: $(STAMP)  ## rewrite configs_json/schema/ after a change of keys
 	$(RUN) -m self_supervised_3d_tasks schema configs_json/schema
 
-bench: $(STAMP)  ## measure speed and memory, within half an hour, and write docs/benchmarks.md
+bench: $(STAMP)  ## measure speed and memory, and write docs/benchmarks.md
 	$(RUN) -m benchmarks --output docs/benchmarks.md
 
 torture: $(STAMP)  ## try to break every command, within the hour, and write docs/reliability.md

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import isolated, machine, table
-from benchmarks.isolated import Failed
 from benchmarks.settings import Settings
 from benchmarks.timing import per_call
 
@@ -71,20 +70,19 @@ def measure(kind: str, number: int) -> dict[str, Any]:
 
 def section(settings: Settings) -> str:
     """Return the text and the table."""
-    rows, failures = [], {}
-    for kind in ("npy", "nii.gz"):
-        least = None
-        for number in settings.numbers_of_files:
-            row = {"files": f".{kind}", "number": number}
-            try:
-                settings.check_time()
-                row = isolated.call(measure, {"kind": kind, "number": number}, {"CUDA_VISIBLE_DEVICES": ""})
-                least = least or row
-                if row is not least:
-                    more = row["peak GiB"] - least["peak GiB"], number - least["number"]
-                    row["KiB per file"] = more[0] * 2**20 / more[1]
-            except Failed as error:
-                failures[f"{number} {kind}"] = str(error)
-            rows.append(row)
-            settings.tell(table.line(COLUMNS, row))
-    return "\n\n".join(filter(None, (TEXT, table.markdown(COLUMNS, rows), table.reasons(failures))))
+    least: dict[str, dict[str, Any]] = {}
+
+    def fill(row: dict[str, Any]) -> None:
+        kind, number = row["files"].removeprefix("."), row["number"]
+        row.update(isolated.call(measure, {"kind": kind, "number": number}, {"CUDA_VISIBLE_DEVICES": ""}))
+        first = least.setdefault(kind, row)
+        if row is not first:
+            more = row["peak GiB"] - first["peak GiB"]
+            row["KiB per file"] = more * 2**20 / (number - first["number"])
+
+    parts = (
+        (f"{number} {kind}", {"files": f".{kind}", "number": number}, fill)
+        for kind in ("npy", "nii.gz")
+        for number in settings.numbers_of_files
+    )
+    return table.section(TEXT, COLUMNS, *table.measured(settings, COLUMNS, parts))

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks import isolated, table
-from benchmarks.isolated import Failed
 from benchmarks.settings import Settings
 from benchmarks.timing import in_turn
 from self_supervised_3d_tasks.training.optimizers import make_optimizer
@@ -71,7 +70,8 @@ def steps_per_second(kind: str, devices: int, side: int, filters: int, steps: in
         model = algorithm.make_model(encoder, seed=1)
     make = functools.partial(make_optimizer, 1e-3)
     distribution.compile(model, make, loss=algorithm.loss, metrics=algorithm.metrics(), jit_compile="auto")
-    fit = functools.partial(model.fit, batch, shuffle=False, verbose=0)
+    _, callbacks = distribution.validation(model, batch.take(0), [])  # which divide the batches under JAX
+    fit = functools.partial(model.fit, batch, shuffle=False, verbose=0, callbacks=callbacks)
     fit(steps_per_epoch=2)
     (seconds,) = in_turn([functools.partial(fit, steps_per_epoch=steps)], 1)
     return steps / seconds
@@ -82,8 +82,8 @@ def devices(kind: str, settings: Settings) -> dict[str, Any]:
     speeds = []
     for number in (1, 2):
         sizes = {"side": settings.side, "filters": settings.filters, "steps": settings.steps}
-        environment = ONE_THREAD if kind == "mirrored" else {"KERAS_BACKEND": "jax"}
-        environment |= {"XLA_FLAGS": f"--xla_force_host_platform_device_count={number}"}
+        flags = f"--xla_force_host_platform_device_count={number}"
+        environment = ONE_THREAD if kind == "mirrored" else {"KERAS_BACKEND": "jax", "XLA_FLAGS": flags}
         speeds.append(isolated.call(steps_per_second, {"kind": kind, "devices": number} | sizes, environment))
     row = {"what": f"{kind}, steps/s of rotation", "1": speeds[0], "2": speeds[1]}
     return row | {"2 ÷ 1": speeds[1] / speeds[0]}
@@ -91,15 +91,14 @@ def devices(kind: str, settings: Settings) -> dict[str, Any]:
 
 def section(settings: Settings) -> str:
     """Return the text and the table."""
-    rows, failures = [], {}
-    for name in settings.tasks:
-        try:
-            rows.append(isolated.call(pipeline, {"name": name, "side": settings.side, "steps": settings.slow_steps}))
-        except Failed as error:
-            failures[name] = str(error)
-    for kind in ("mirrored", "data_parallel"):
-        try:
-            rows.append(devices(kind, settings))
-        except Failed as error:
-            failures[kind] = str(error)
-    return "\n\n".join(filter(None, (TEXT, table.markdown(COLUMNS, rows), table.reasons(failures))))
+
+    def of_threads(row: dict[str, Any]) -> None:
+        sizes = {"side": settings.side, "steps": settings.slow_steps}
+        row.update(isolated.call(pipeline, {"name": row["what"]} | sizes))
+
+    def of_devices(row: dict[str, Any]) -> None:
+        row.update(devices(row["what"], settings))
+
+    kinds = (*((name, of_threads) for name in settings.tasks), ("mirrored", of_devices), ("data_parallel", of_devices))
+    parts = ((name, {"what": name}, fill) for name, fill in kinds)
+    return table.section(TEXT, COLUMNS, *table.measured(settings, COLUMNS, parts))

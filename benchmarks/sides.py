@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks import isolated, machine, table
-from benchmarks.isolated import Failed
 from benchmarks.settings import Settings
 from benchmarks.timing import in_turn
 
@@ -45,15 +44,11 @@ def measure(side: int, filters: int, steps: int) -> dict[str, Any]:
 
 def section(settings: Settings) -> str:
     """Return the text and the table."""
-    rows, failures = [], {}
-    for side in settings.sides:
-        row = {"side": side}
-        try:
-            settings.check_time()
-            row = isolated.call(measure, {"side": side, "filters": settings.filters, "steps": settings.steps})
-        except Failed as error:
-            failures[f"{side}³"] = str(error)
-        rows.append(row)
-        settings.tell(table.line(COLUMNS, row))
+
+    def fill(row: dict[str, Any]) -> None:
+        sizes = {"side": row["side"], "filters": settings.filters, "steps": settings.steps}
+        row.update(isolated.call(measure, sizes))
+
+    parts = ((f"{side}³", {"side": side}, fill) for side in settings.sides)
     text = TEXT.format(filters=settings.filters, widest=8 * settings.filters)
-    return "\n\n".join(filter(None, (text, table.markdown(COLUMNS, rows), table.reasons(failures))))
+    return table.section(text, COLUMNS, *table.measured(settings, COLUMNS, parts))

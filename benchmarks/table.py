@@ -2,8 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+from benchmarks.isolated import Failed
+from benchmarks.settings import Settings
+
+
+def measured(
+    settings: Settings, columns: Sequence[str], parts: Iterable[tuple[str, dict[str, Any], Callable[[dict], None]]]
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Fill the rows of a table, print each, and return them and the reasons of those that were not measured.
+
+    Args:
+        settings: Say when the time is over.
+        columns: Of the table.
+        parts: For each row what a failure of it is called, the row so far, and what adds the numbers to it.
+    """
+    rows, failures = [], {}
+    for name, row, fill in parts:
+        try:
+            settings.check_time()
+            fill(row)
+        except Failed as error:
+            failures[name] = str(error)
+        rows.append(row)
+        settings.tell(line(columns, row))
+    return rows, failures
+
+
+def section(text: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]], failures: Mapping[str, str]) -> str:
+    """Return a text with its table, and why cells are empty."""
+    return "\n\n".join(filter(None, (text.strip(), markdown(columns, rows), reasons(failures))))
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from benchmarks import isolated, machine, table
-from benchmarks.isolated import Failed
 from benchmarks.settings import Settings
 from benchmarks.timing import in_turn, per_call
 
@@ -106,21 +105,20 @@ def measure_jax(name: str, rank: int, side: int, filters: int, steps: int) -> fl
 
 def section(settings: Settings) -> str:
     """Return the text and the table of every task."""
-    rows, failures = [], {}
-    for name in settings.tasks:
-        for rank in settings.ranks:
-            options = {"name": name, "rank": rank, "side": settings.side, "filters": settings.filters}
-            row = {"task": name, "rank": f"{rank}D"}
-            try:
-                settings.check_time()
-                row = isolated.call(measure, options | {"steps": settings.steps})
-                if settings.jax:
-                    row |= _jax(options, settings, row)
-            except Failed as error:
-                failures[f"{name} {rank}D"] = str(error)
-            rows.append(row)
-            settings.tell(table.line(COLUMNS, row))
-    return page(settings, rows, failures)
+
+    def fill(row: dict[str, Any]) -> None:
+        options = {"name": row["task"], "rank": int(row["rank"][0])}
+        options |= {"side": settings.side, "filters": settings.filters}
+        row.update(isolated.call(measure, options | {"steps": settings.steps}))
+        if settings.jax:
+            row.update(_jax(options, settings, row))
+
+    parts = (
+        (f"{name} {rank}D", {"task": name, "rank": f"{rank}D"}, fill)
+        for name in settings.tasks
+        for rank in settings.ranks
+    )
+    return page(settings, *table.measured(settings, COLUMNS, parts))
 
 
 def _jax(options: dict[str, Any], settings: Settings, row: dict[str, Any]) -> dict[str, float]:
@@ -133,5 +131,4 @@ def _jax(options: dict[str, Any], settings: Settings, row: dict[str, Any]) -> di
 def page(settings: Settings, rows: Iterable[dict[str, Any]], failures: dict[str, str]) -> str:
     """Return the section of some rows."""
     sizes = {"side": settings.side, "filters": settings.filters, "widest": 8 * settings.filters}
-    text = TEXT.format(**sizes, steps=settings.steps)
-    return "\n\n".join(filter(None, (text, table.markdown(COLUMNS, rows), table.reasons(failures))))
+    return table.section(TEXT.format(**sizes, steps=settings.steps), COLUMNS, rows, failures)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks import isolated, machine, table
-from benchmarks.isolated import Failed
 from benchmarks.settings import Settings
 from benchmarks.timing import in_turn
 
@@ -28,21 +27,17 @@ their largest value."""
 
 def section(settings: Settings) -> str:
     """Return the text and the table."""
-    rows, failures = [], {}
-    for side in (settings.side // 2, settings.side):
-        row = {"side": side, "batch": BATCH}
-        try:
-            settings.check_time()
-            if machine.installed("torch"):
-                row |= compare(side, settings.filters, settings.steps)
-            else:
-                row |= {"PyTorch s": "not installed"}
-        except Failed as error:
-            failures[f"{side}³"] = str(error)
-        rows.append(row)
-        settings.tell(table.line(COLUMNS, row))
+
+    def fill(row: dict[str, Any]) -> None:
+        if machine.installed("torch"):
+            row.update(compare(row["side"], settings.filters, settings.steps))
+        else:
+            row["PyTorch s"] = "not installed"
+
+    sides = (settings.side // 2, settings.side)
+    parts = ((f"{side}³", {"side": side, "batch": BATCH}, fill) for side in sides)
     text = TEXT.format(filters=settings.filters, widest=8 * settings.filters)
-    return "\n\n".join(filter(None, (text, table.markdown(COLUMNS, rows), table.reasons(failures))))
+    return table.section(text, COLUMNS, *table.measured(settings, COLUMNS, parts))
 
 
 def compare(side: int, filters: int, steps: int) -> dict[str, float]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from self_supervised_3d_tasks import backend
 
 _LOADING = threading.RLock()
-# What a library loads if it is there, for a part of it that no command uses: together a third of the time it takes.
+# What a library loads if it is there, for a part of it that no command uses: together a seventh of its time.
 _FOR_UNUSED_PARTS = {"tensorflow": ("jax",), "keras": ("IPython", "matplotlib.pyplot", "pandas", "sklearn")}
 _sparing = threading.Event()
 # What TensorFlow's C++ says while it is loaded: about CPU instructions, oneDNN and CUDA.
