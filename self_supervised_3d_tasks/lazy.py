@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 from self_supervised_3d_tasks import backend
 
 _LOADING = threading.RLock()
-# What a library loads if it is there, for a part of it that no command uses: together a seventh of its time.
-_FOR_UNUSED_PARTS = {"tensorflow": ("jax",), "keras": ("IPython", "matplotlib.pyplot", "pandas", "sklearn")}
+# What Keras, which TensorFlow loads, and TensorFlow load if it is there, for a part of them that no command uses.
+_OF_KERAS = ("IPython", "matplotlib.pyplot", "pandas", "sklearn")
+_FOR_UNUSED_PARTS = {"tensorflow": ("jax", *_OF_KERAS), "keras": _OF_KERAS}
 _sparing = threading.Event()
 # What TensorFlow's C++ says while it is loaded: about CPU instructions, oneDNN and CUDA.
 _OF_LOADING = re.compile(rb"[IWE]\d{4} \d\d:|WARNING: All log messages before absl::Init|To enable the following instr")
@@ -68,10 +69,12 @@ def spare_unused_parts() -> None:
 def _imported(name: str) -> ModuleType:
     if not _sparing.is_set() or name in sys.modules or name not in _FOR_UNUSED_PARTS:
         return importlib.import_module(name)
-    if name == "keras":  # which loads TensorFlow, but may need JAX itself
+    if name == "keras":  # which loads TensorFlow
         _imported("tensorflow")
     with _LOADING:
-        spared = [module for module in _FOR_UNUSED_PARTS[name] if module not in sys.modules]
+        # TensorFlow loads Keras, which computes with its backend.
+        unused = [module for module in _FOR_UNUSED_PARTS[name] if module != backend.name()]
+        spared = [module for module in unused if module not in sys.modules]
         sys.modules.update(dict.fromkeys(spared))  # None: it cannot be imported
         try:
             return importlib.import_module(name)

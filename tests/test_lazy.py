@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -47,6 +48,20 @@ def test_what_somebody_has_loaded_is_not_spared(library):
 
     lazy.spare_unused_parts()
     assert library.ss3d_part is ss3d_part
+
+
+@pytest.mark.slow  # loads TensorFlow and JAX
+def test_the_backend_is_not_spared():
+    """TensorFlow loads Keras, which is left half loaded where its backend is missing."""
+    pytest.importorskip("jax")
+    program = """
+from self_supervised_3d_tasks import lazy
+lazy.spare_unused_parts()
+print(lazy.keras.layers.Dropout(0.5, seed=1).rate, lazy.keras.backend.backend())
+"""
+    run = {"capture_output": True, "text": True, "check": True}
+    ended = subprocess.run([sys.executable, "-c", program], env=os.environ | {"KERAS_BACKEND": "jax"}, **run)
+    assert ended.stdout == "0.5 jax\n"
 
 
 @pytest.mark.slow  # loads TensorFlow, three seconds on an idle core

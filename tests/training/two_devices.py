@@ -116,8 +116,9 @@ def of_task(name: str, rank: int = 2, **settings) -> Training:
         algorithm.loss,
         algorithm.metrics,
         callbacks,
-        # Higher ones blow rounding up: codes are divided by their spread over four scans, margins end in a kink.
-        **({"learning_rate": 0.0005 if name == "pcrlv2" else 0.005} | settings),
+        # Higher ones blow rounding up: codes are divided by their spread over four scans, and where rounding decides on
+        # which side of a kink a value lies (margins, the greatest of a pool), all later gradients are others.
+        **({"learning_rate": 0.0005 if name in ("exemplar", "pcrlv2") else 0.005} | settings),
     )
 
 
@@ -155,7 +156,7 @@ def of_labels(prediction_architecture: str, **keys) -> Training:
     data = tf.data.Dataset.from_tensor_slices((images, masks))
     streams = (lambda first: data.repeat().skip(first * BATCH).batch(BATCH), data.take(VALIDATION).batch(BATCH))
     return Training(
-        lambda: build.make_model(experiment, seed=1)[1], streams, task.loss(), task.metrics, learning_rate=0.01
+        lambda: build.make_model(experiment, seed=1)[1], streams, task.loss(), task.metrics, learning_rate=0.001
     )
 
 
