@@ -19,6 +19,9 @@ VARIANTS = {
     "remat": {},
     "adamw": {"optimizer": "adamw", "momentum": None, "weight_decay": 0.1},
 }
+# A higher rate drives what only differs by rounding apart: Adam divides by it, codes by their spread.
+RATE = 0.002
+RATES = {"cpc": 0.5}  # the codes of its small patches are nearly alike at first, and so its gradients are small
 
 
 def make_task(name, rank):
@@ -58,8 +61,11 @@ def examples(algorithm):
 
 
 def train(case, folder, output, distribution, steps):
-    """Train up to some steps; return loss and validation loss of each, and the weights, which are also saved."""
-    import keras
+    """Train up to some steps.
+
+    Returns:
+        Loss and validation loss of each step, the weights, which are also saved, and how far one of them went at most.
+    """
     import tensorflow as tf
 
     from self_supervised_3d_tasks import training
@@ -78,6 +84,7 @@ def train(case, folder, output, distribution, steps):
         model.save_weights(weights)
         np.savez(arrays, *[leaf.numpy() for leaf in tf.nest.flatten(batch)])
     model.load_weights(weights)
+    first = values(model)
     with np.load(arrays, allow_pickle=False) as kept:
         batch = tf.nest.pack_sequence_as(batch, [tf.constant(kept[f"arr_{place}"]) for place in range(len(kept.files))])
     number, shares = training.processes.share()
@@ -87,8 +94,7 @@ def train(case, folder, output, distribution, steps):
 
     def prepare(model):
         options = {"optimizer": "sgd", "momentum": 0.9, "clipnorm": 1.0} | VARIANTS.get(variant, {})
-        # A higher rate drives what only differs by rounding apart: Adam divides by it, codes by their spread.
-        optimizer = optimizers.make_optimizer(0.002, **options)
+        optimizer = optimizers.make_optimizer(RATES.get(name, RATE), **options)
         model.compile(optimizer, loss=algorithm.loss, metrics=algorithm.metrics())
 
     data = training.TrainingData(
@@ -103,8 +109,16 @@ def train(case, folder, output, distribution, steps):
     if spread.devices > 1:  # each has a copy of the weights
         assert {len(variable.value.sharding.device_set) for variable in model.weights} == {spread.devices}
     save_model(model, output / f"{case}.keras")
-    found = [keras.ops.convert_to_numpy(variable) for variable in model.weights]
-    return [[row["loss"], row["val_loss"]] for row in history], found
+    last = values(model)
+    moved = max(np.abs(after - before).max() for after, before in zip(last, first, strict=True))
+    return [[row["loss"], row["val_loss"]] for row in history], last, float(moved)
+
+
+def values(model):
+    """Return copies of a model's weights."""
+    import keras
+
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.weights]
 
 
 def main(folder, output, distribution, steps, *cases):
@@ -114,8 +128,8 @@ def main(folder, output, distribution, steps, *cases):
     output.mkdir(exist_ok=True)
     for case in cases:
         with training.own_graphs():
-            losses, weights = train(case, Path(folder), output, distribution, int(steps))
-        (output / f"{case}.json").write_text(json.dumps(losses))
+            losses, weights, moved = train(case, Path(folder), output, distribution, int(steps))
+        (output / f"{case}.json").write_text(json.dumps({"losses": losses, "moved": moved}))
         np.savez(output / f"{case}.npz", *weights)
 
 

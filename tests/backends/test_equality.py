@@ -37,7 +37,12 @@ def run(backend, devices, folder, output, cases, steps=STEPS):
 
 
 def losses(output, case):
-    return np.array(json.loads((output / f"{case}.json").read_text()))
+    return np.array(json.loads((output / f"{case}.json").read_text())["losses"])
+
+
+def moved(output, case):
+    """Return how far a weight went at most."""
+    return json.loads((output / f"{case}.json").read_text())["moved"]
 
 
 def weights(output, case):
@@ -86,6 +91,7 @@ def test_backends_have_the_same_losses(outputs, case):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_one_device_and_two_have_the_same_weights(outputs, case):
+    assert moved(outputs / "jax1", case) > 50 * 1e-5, "weights that stay where they were are equal"
     assert_close(outputs / "jax1", outputs / "jax2", case, 1e-5)
     np.testing.assert_allclose(losses(outputs / "jax1", case), losses(outputs / "jax2", case), rtol=0, atol=1e-5)
 

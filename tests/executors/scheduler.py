@@ -80,7 +80,8 @@ class Slurm:
     ) -> subprocess.Popen:
         """Start a command in a folder; its output is collected."""
         pipe, environment = subprocess.PIPE, {**environment, **self._environment}
-        command = [*self._enter, f"--wd={folder}", *map(str, command)]
+        # A shell lets what it starts in the background ignore Ctrl-C, and that is inherited.
+        command = [*self._enter, f"--wd={folder}", "env", "--default-signal=INT", *map(str, command)]
         return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
 
     def run(self, *command: object, timeout: float = 60) -> str:

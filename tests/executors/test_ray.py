@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import json
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
@@ -41,9 +44,11 @@ def test_a_sweep_is_spread_over_both_nodes(cluster, tmp_path, write_scans, run_c
     (tmp_path / "sweep.json").write_text(json.dumps(SETTINGS | {"data_dir_train": "scans"}))
     options = {"address": cluster.address, "num_cpus": 1}
     on_ray = ["executor=ray", "workers=2", f"executor_options={json.dumps(options)}", "run_name=ray"]
-    for name, keys in {"ray": on_ray, "one": ["run_name=one"]}.items():
-        ended = run_command("finetune", "sweep.json", *(part for key in keys for part in ("--set", key)))
-        assert ended.code == 0, (name, ended.err)
+    with nodes_at_work() as busy:
+        for name, keys in {"ray": on_ray, "one": ["run_name=one"]}.items():
+            ended = run_command("finetune", "sweep.json", *(part for key in keys for part in ("--set", key)))
+            assert ended.code == 0, (name, ended.err)
+    assert len(busy) == 2
     folders = [RunFolder(tmp_path / "runs" / name) for name in ("ray", "one")]
     assert outcome(folders[0]) == outcome(folders[1]) and len(outcome(folders[0])) > 8
 
@@ -72,6 +77,28 @@ def test_the_work_of_a_node_that_dies_is_done_by_another_or_said(cluster, tmp_pa
     else:
         (reason,) = filter(None, reasons.values())
         assert "node" in reason or "worker" in reason
+
+
+@contextlib.contextmanager
+def nodes_at_work() -> Iterator[set[int]]:
+    """Collect the nodes that do a task during the block."""
+    found: set[int] = set()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.2):
+            for process in psutil.process_iter(["cmdline"]):
+                if (process.info["cmdline"] or [""])[0].startswith("ray::do"):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        found.add(node_of(process.pid))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        watcher.join()
 
 
 def node_of(process: int) -> int:

@@ -30,7 +30,8 @@ KEYS = {"workers", "executor", "executor_options", "distribution"}
 FLAGS = {"--resume": 0, "--coordinator": 1, "--num_processes": 1, "--process_id": 1}  # and how many words follow
 JAX = "KERAS_BACKEND=jax "
 FILES = {"train.py": "configs_json/rotation_demo.json", "finetune.py": "configs_json/finetune/cpc_demo.json"}
-SHORT = ["log_level=WARNING", "epochs=1", "steps_per_epoch=1", "batch_size=2", "enc_filters=2", "tensorboard=false"]
+# Four scans divide among two devices, and are as many as every task of the page can compare.
+SHORT = ["log_level=WARNING", "epochs=1", "steps_per_epoch=1", "batch_size=4", "enc_filters=2", "tensorboard=false"]
 SHORT_SWEEP = [
     *("log_level=WARNING", "epochs_random=1", "epochs_initialized=1", "epochs_warmup=0", "epochs_frozen=0"),
     *("exp_splits=[100]", "steps_per_epoch=1", "enc_filters=2", "tensorboard=false"),

@@ -74,7 +74,7 @@ def finish(process):
 def test_a_sweep_is_one_array_whose_failed_tasks_do_not_stop_the_others(cluster, start, tmp_path):
     """The pretrained encoder is another one, so that the trainings that begin with it fail, and those alone."""
     (tmp_path / "pretrained").mkdir()
-    image = keras.Input((4,))
+    image = keras.Input((1,))
     save_model(keras.Model(image, keras.layers.Dense(2)(image)), tmp_path / "pretrained" / "encoder.keras")
     keys = {"repetitions": 2, "epochs_initialized": 2, "model_checkpoint": "pretrained"}
     process, at_once, numbers = start("sweep", **keys), [], set()
@@ -86,9 +86,8 @@ def test_a_sweep_is_one_array_whose_failed_tasks_do_not_stop_the_others(cluster,
     code, _, err = finish(process)
     assert code == 1, err
     assert max(at_once) == 2, "there is room for 8"
-    assert {number.partition("_")[2] for number in numbers} == set("0123") and len(
-        {n.split("_")[0] for n in numbers}
-    ) == 1
+    arrays, tasks = ({number.split("_")[place] for number in numbers} for place in (0, 1))
+    assert len(arrays) == 1 and tasks == set("0123")
     assert "2 of 4 trainings failed" in err
     folder = RunFolder(tmp_path / "runs" / "sweep")
     for number in range(2):

@@ -34,7 +34,8 @@ def measured(*cases: str) -> dict[str, list[float]]:
 
 
 def assert_all_same(found: dict[str, list[float]]) -> None:
-    for case, (weights, logs) in found.items():
+    for case, (weights, logs, moved) in found.items():
+        assert moved > 50 * TOLERANCE, f"{case}: weights that stay where they were are equal"
         assert weights < TOLERANCE, case
         assert logs < OF_LOGS, case
 
