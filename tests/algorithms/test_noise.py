@@ -58,39 +58,57 @@ def examples(task, kind, number, seed):
     return tf.data.Dataset.from_tensor_slices((images, seeds)).map(task.make_example)
 
 
-def learned(task, kind, steps=STEPS):
-    """Train a small network on fresh volumes; return by metric its mean over fresh batches and the standard error."""
-    filters = {2: 8, 3: 4}[task.rank]
-    encoder = unet(task.encoder_shape, enc_filters=filters, num_layers=2, pooling="none")
-    model = task.make_model(encoder, seed=0)
-    model.compile(keras.optimizers.Adam(3e-3), task.loss)
-    train = examples(task, kind, BATCH * steps, 1).batch(BATCH, drop_remainder=True)
-    model.fit(train, shuffle=False, verbose=0)
-    found = {name: [] for name in task.chance(BATCH)}
-    for inputs, targets in examples(task, kind, BATCH * BATCHES, 2).batch(BATCH, drop_remainder=True):
-        outputs = model(inputs, training=False)
-        for metric in task.metrics():
-            if getattr(metric, "name", "") in found:
+class Learner:
+    """A small network of a task, which can begin anew on each kind of noise: building and tracing it takes longest."""
+
+    def __init__(self, task):
+        filters = {2: 8, 3: 4}[task.rank]
+        encoder = unet(task.encoder_shape, enc_filters=filters, num_layers=2, pooling="none")
+        self.task, self.model = task, task.make_model(encoder, seed=0)
+        self.model.compile(keras.optimizers.Adam(3e-3), task.loss)
+        self.model.optimizer.build(self.model.trainable_variables)
+        self.variables = [*self.model.weights, *self.model.optimizer.variables]
+        self.first = [keras.ops.copy(variable.value) for variable in self.variables]
+        self.metrics = {name: metric for metric in task.metrics() if (name := getattr(metric, "name", ""))}
+
+    def learned(self, kind, steps=STEPS):
+        """Train on fresh volumes; return by metric its mean over fresh batches and the standard error."""
+        task, model = self.task, self.model
+        for variable, value in zip(self.variables, self.first, strict=True):
+            variable.assign(value)
+        train = examples(task, kind, BATCH * steps, 1).batch(BATCH, drop_remainder=True)
+        model.fit(train, shuffle=False, verbose=0)
+        found = {name: [] for name in task.chance(BATCH)}
+        for inputs, targets in examples(task, kind, BATCH * BATCHES, 2).batch(BATCH, drop_remainder=True):
+            outputs = model.predict_on_batch(inputs)
+            for name in found:
+                metric = self.metrics[name]
+                metric.reset_state()
                 metric.update_state(targets, outputs)
                 if float(metric.count) > 0:  # no scan counts towards the order of a puzzle in a ball
-                    found[metric.name].append(float(metric.result()))
-    values = {name: np.array(values) for name, values in found.items() if values}
-    floor = 1 / (4 * BATCH)  # of the deviation between batches
-    return {name: (v.mean(), max(v.std(ddof=1), floor) / np.sqrt(len(v))) for name, v in values.items()}
+                    found[name].append(float(metric.result()))
+        values = {name: np.array(values) for name, values in found.items() if values}
+        floor = 1 / (4 * BATCH)  # of the deviation between batches
+        return {name: (v.mean(), max(v.std(ddof=1), floor) / np.sqrt(len(v))) for name, v in values.items()}
+
+
+@functools.cache
+def learner(name, rank):
+    return Learner(small_task(name, rank))
 
 
 @pytest.mark.parametrize("kind", ["iid", "smooth", "ball"])
 @pytest.mark.parametrize("rank", [2, 3])
 @pytest.mark.parametrize("name", GUESSING)
 def test_noise_leaves_a_task_at_chance(name, rank, kind):
-    task = small_task(name, rank)
+    task = learner(name, rank).task
     if kind == "ball" and isinstance(task, SelectiveAlgorithm):
         seen = [target for _, target in examples(task, kind, 16, 0).as_numpy_iterator()]
         if not any(map(task.counts, seen)) and task.all_is_lost:
             with pytest.raises(UserError, match="min_foreground: 0 of the first 16 training scans"):
                 task.warnings(seen)
             return
-    for metric, (value, error) in learned(task, kind).items():
+    for metric, (value, error) in learner(name, rank).learned(kind).items():
         chance = task.chance(BATCH)[metric]
         assert abs(value - chance) <= 3 * error, f"{metric}: {value:.3f} ± {error:.3f} at chance {chance:.3f}"
 
@@ -110,5 +128,5 @@ def test_noise_leaves_a_task_at_chance(name, rank, kind):
 def test_these_steps_find_what_the_defaults_keep_out(name, rank, kind, options, steps):
     """Touching patches, and patches that show the outline of a ball, are found by the same networks."""
     task = small_task(name, rank, **options)
-    ((metric, (value, error)),) = learned(task, kind, steps).items()
+    ((metric, (value, error)),) = Learner(task).learned(kind, steps).items()
     assert value - task.chance(BATCH)[metric] > 6 * error, f"{value:.3f} ± {error:.3f}"

@@ -25,6 +25,7 @@ from self_supervised_3d_tasks.ops.sampling import Sampling
 from self_supervised_3d_tasks.ops.seeds import fold
 
 ONE_SCAN = Sampling()
+PREFETCHED = 2  # batches that are ready while the network computes
 
 
 class Branch(enum.IntEnum):
@@ -129,7 +130,10 @@ class Source:
             )
         options = tf.data.Options()
         options.deterministic = True
-        return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+        # The thread that tunes may sleep, for up to a minute, through the end of its iterator, which waits for it: a
+        # training of a minute then ends seconds late. Without it AUTOTUNE is as many calls as there are threads.
+        options.autotune.enabled = False
+        return batches.prefetch(PREFETCHED).with_options(options)
 
     def _shuffled(self, positions: tf.data.Dataset, num_items: int, per_epoch: int) -> tf.data.Dataset:
         """Return the addresses at some positions; an epoch is the first ``per_epoch`` of the shuffled items."""

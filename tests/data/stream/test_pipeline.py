@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from self_supervised_3d_tasks.data.stream.repeated_examples import repeated_examples
 from self_supervised_3d_tasks.data.stream.source import crop_origin
+from self_supervised_3d_tasks.data.stream.wait_clock import WaitClock
 from self_supervised_3d_tasks.errors import UserError
 from tests.data.stream.streams import pretraining_dataset, segmentation_dataset
 
@@ -129,6 +131,15 @@ def test_validation_is_one_pass_in_order_the_same_each_time(make_store) -> None:
     assert scan_numbers(first) == [0, 1, 2, 3, 4]
     assert [len(images) for images, _ in first] == [2, 2, 1]
     assert_equal(first, second)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_no_thread_tunes_a_stream(make_store, training: bool) -> None:
+    """It sleeps through the end of its iterator now and then, for seconds, and trainings wait for it."""
+    options = {"make_example": identity, "batch_size": 2, "seed": 0, "training": training}
+    dataset = pretraining_dataset(make_store(numbered(5)), **options)
+    for stream in (dataset, WaitClock().attach(dataset), repeated_examples(dataset, identity, 2)):
+        assert stream.options().autotune.enabled is False
 
 
 def test_batch_seeds_differ_by_step(make_store) -> None:
