@@ -166,6 +166,7 @@ def test_loss_is_per_sample_finite_and_reaches_every_encoder_weight(algorithm):
     assert_loss_reaches_the_encoder(algorithm, model, scans_for(algorithm))
 
 
+@pytest.mark.parametrize("algorithm", algorithm_params(slow_ranks=(3,)), indirect=True)
 @pytest.mark.parametrize("encoder", [name for name in OWN_ENCODERS if name != "unet"])
 def test_loss_reaches_every_weight_of_the_other_encoders(algorithm, encoder):
     model = algorithm.make_model(build_encoder(algorithm.encoder_shape, encoder), seed=1)

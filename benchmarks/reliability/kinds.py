@@ -10,9 +10,9 @@ from benchmarks.reliability.trials import Trial
 
 FUZZED = {
     "whole": {"experiments": 2000, "scans": 1000, "run_files": 1000},
-    "small": {"experiments": 40, "scans": 24, "run_files": 6},
+    "small": {"experiments": 20, "scans": 12, "run_files": 4},
 }
-EVERY = 29  # of the bad inputs one in so many is in the small part
+EVERY = 59  # of the bad inputs one in so many is in the small part
 
 
 def trials(made: Path, *, part: str, seed: int, wanted: Callable[[str], bool]) -> list[Trial]:
