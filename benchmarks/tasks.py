@@ -33,7 +33,7 @@ the tasks' default options; {steps} rounds, in each of which everything that is 
   most 3 s.
 * *bfloat16 × float32*: how many times as fast the same step is with `"mixed_precision": "bfloat16"`; the aim is at
   least 1.5 where the processor has instructions for it. Convolutions alone reach that, the more channels the better;
-  the normalizations and activations between them gain nothing, and at the widest maps they take most of the time.
+  a step does not where normalizations and activations take longer than the convolutions, as at the widest maps.
 * *JAX*: the same step with `KERAS_BACKEND=jax`, in a process of its own.
 """
 
