@@ -16,6 +16,8 @@ from self_supervised_3d_tasks.experiment import build, registry
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.finetuning.baseline import baseline_settings
 from self_supervised_3d_tasks.models import heads
+from self_supervised_3d_tasks.training import optimizers
+from self_supervised_3d_tasks.training.first_step import make_variables
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FILES = sorted((REPOSITORY / "configs_json").glob("*.json"))
@@ -84,16 +86,26 @@ def scans_for(algorithm) -> np.ndarray:
     return smooth_images(count, rank_of(algorithm), side=algorithm.input_shape[0])
 
 
-def batches(algorithm, images: np.ndarray, seed: int = 0):
-    """The images as one batch, made in graph mode like in the pipeline."""
+@functools.cache
+def traced(algorithm):
+    """The task's `make_example` as the stream calls it; tracing it takes longer than the rest of a test."""
     import tensorflow as tf
 
-    def example(index, image):
-        return algorithm.make_example(image, tf.stack([seed, tf.cast(index, tf.int32)]))
+    return tf.function(algorithm.make_example, autograph=False)
 
-    dataset = tf.data.Dataset.from_tensor_slices(images).enumerate().map(example).batch(len(images))
+
+def batches(algorithm, images: np.ndarray, seed: int = 0):
+    """The images as one batch."""
+    import tensorflow as tf
+
+    seeds = np.stack([np.full(len(images), seed), np.arange(len(images))], axis=1).astype(np.int32)
+    dataset = tf.data.Dataset.from_tensor_slices((images, seeds)).map(traced(algorithm)).batch(len(images))
     if (make_batch := algorithm.sampling.make_batch) is not None:
-        dataset = dataset.map(lambda inputs, targets: make_batch(inputs, targets, tf.constant([seed, 7])))
+        dataset = dataset.map(
+            tf.autograph.experimental.do_not_convert(
+                lambda inputs, targets: make_batch(inputs, targets, tf.constant([seed, 7]))
+            )
+        )
     return dataset
 
 
@@ -105,10 +117,18 @@ def algorithm_params(slow_ranks=()):
     ]
 
 
+small_algorithm = functools.cache(build_algorithm)
+
+
 @pytest.fixture(params=algorithm_params())
 def algorithm(request):
-    name, rank = request.param
-    return build_algorithm(name, rank)
+    return small_algorithm(*request.param)
+
+
+@functools.cache
+def untrained(algorithm):
+    """A model of the task, for tests that only look at it."""
+    return algorithm.make_model(build_encoder(algorithm.encoder_shape), seed=1)
 
 
 def rank_of(algorithm) -> int:
@@ -162,8 +182,7 @@ def assert_loss_reaches_the_encoder(algorithm, model, images):
 
 
 def test_loss_is_per_sample_finite_and_reaches_every_encoder_weight(algorithm):
-    model = algorithm.make_model(build_encoder(algorithm.encoder_shape), seed=1)
-    assert_loss_reaches_the_encoder(algorithm, model, scans_for(algorithm))
+    assert_loss_reaches_the_encoder(algorithm, untrained(algorithm), scans_for(algorithm))
 
 
 @pytest.mark.parametrize("algorithm", algorithm_params(slow_ranks=(3,)), indirect=True)
@@ -206,10 +225,9 @@ def test_loss_reaches_every_weight_of_densenet_in_2d(name):
 
 
 def assert_fit_learns(algorithm, model, images):
-    import keras
-
-    model.compile(optimizer=keras.optimizers.Adam(3e-3), loss=algorithm.loss, metrics=algorithm.metrics())
+    model.compile(optimizer=optimizers.make_optimizer(3e-3), loss=algorithm.loss, metrics=algorithm.metrics())
     dataset = batches(algorithm, images).cache()
+    make_variables(model, dataset)  # else the step is traced twice
     # Nothing but two images tells the columns of cpc in 3D: that takes the most steps to learn by heart.
     epochs = 6 if algorithm.name == "cpc" and algorithm.rank == 3 else 2
     history = model.fit(dataset.repeat(), epochs=epochs, steps_per_epoch=10, verbose=0, shuffle=False).history
@@ -249,12 +267,11 @@ def test_fit_learns_two_images_with_the_other_encoders(algorithm, encoder):
 
 
 def test_pretext_model_reloads_in_safe_mode(algorithm, tmp_path):
-    model = algorithm.make_model(build_encoder(algorithm.encoder_shape), seed=1)
-    assert_reloads(algorithm, model, scans_for(algorithm), tmp_path / "model.keras")
+    assert_reloads(algorithm, untrained(algorithm), scans_for(algorithm), tmp_path / "model.keras")
 
 
 def test_what_kinds_of_tasks_add_belongs_to_their_model(algorithm):
-    model = algorithm.make_model(build_encoder(algorithm.encoder_shape), seed=1)
+    model = untrained(algorithm)
     ((inputs, targets),) = batches(algorithm, scans_for(algorithm))
     if isinstance(algorithm, RestoringAlgorithm):
         seen, wanted = algorithm.restorations(inputs, targets)

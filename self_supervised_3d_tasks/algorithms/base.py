@@ -66,6 +66,7 @@ class Algorithm(abc.ABC):
     def make_example(self, image: tf.Tensor, seed: tf.Tensor) -> tuple[Any, Any]:
         """Turn a scan into inputs and targets, the same for the same seed; runs in a `tf.data` graph.
 
+        It is traced as written, without AutoGraph: what depends on a tensor is chosen by `tf.where` or `tf.cond`.
         A task whose `sampling` asks for companions takes their images after the seed.
 
         Args:

@@ -47,7 +47,7 @@ class Deformation:
             number, origin, size = box
             return self.apply(geometry.resize_box(image, origin, size, shape), seeds.fold(seed, number))
 
-        return _each(view, (tf.range(len(sizes)), origins, sizes), (*shape, image.shape[-1]))
+        return _each(view, (tf.range(sizes.shape[0]), origins, sizes), (*shape, image.shape[-1]))
 
     def apply(self, view: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Return the view in another pose."""
@@ -105,13 +105,13 @@ class Corruption:
             image = self.apply(image, seeds.fold(seed, number))
             return patches.standardize(image[tf.newaxis])[0] if self.standardize else image
 
-        return _each(corrupt, (tf.range(len(views)), views), tuple(views.shape[1:]))
+        return _each(corrupt, (tf.range(views.shape[0]), views), tuple(views.shape[1:]))
 
 
 def _each(function: Callable[[Any], tf.Tensor], elements: Any, shape: tuple[int, ...]) -> tf.Tensor:
     """Map a function over the first axis of some tensors; its graph is built once for all views of that shape."""
     mapped = tf.map_fn(function, elements, fn_output_signature=tf.TensorSpec(shape, tf.float32))
-    return tf.ensure_shape(mapped, (len(elements[0]), *shape))
+    return tf.ensure_shape(mapped, (elements[0].shape[0], *shape))
 
 
 def swap_cells(image: tf.Tensor, seed: tf.Tensor, *, cell: Sequence[int], share: float) -> tf.Tensor:

@@ -32,8 +32,9 @@ def jitter(images: tf.Tensor, seed: tf.Tensor, amount: float) -> tf.Tensor:
     """
     if amount == 0:
         return images
-    brightness = tf.random.stateless_uniform((len(images),), seeds.fold(seed, 1), -amount, amount)
-    contrast = tf.random.stateless_uniform((len(images),), seeds.fold(seed, 2), 1 - amount, 1 + amount)
+    number = images.shape[0]
+    brightness = tf.random.stateless_uniform((number,), seeds.fold(seed, 1), -amount, amount)
+    contrast = tf.random.stateless_uniform((number,), seeds.fold(seed, 2), 1 - amount, 1 + amount)
     changes = zip(*map(tf.unstack, (images, brightness, contrast)), strict=True)
     return tf.stack([brightness_contrast(*change) for change in changes])
 

@@ -12,6 +12,7 @@ from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.encoders.unet import unet
 from self_supervised_3d_tasks.ops import augment, seeds
 from self_supervised_3d_tasks.ops.sampling import Sampling
+from self_supervised_3d_tasks.training.first_step import make_variables
 
 SHAPES = [(16, 12, 2), (12, 10, 8, 1)]
 EVERYTHING = ("flip", "translation", "brightness", "contrast", "rotation", "zoom")
@@ -34,11 +35,12 @@ def volumes(number, shape, seed=0):
 
 def examples(algorithm, images, seed=0):
     """Each image with, where the task wants one, the next image as its companion."""
+    make_example = tf.function(algorithm.make_example, autograph=False)  # as the stream traces it
     companions = np.roll(images, -1, axis=0)
 
     def example(i, image, companion):
         others = [companion] * algorithm.sampling.companions
-        return algorithm.make_example(image, tf.stack([tf.cast(i, tf.int32), seed]), *others)
+        return make_example(image, tf.stack([tf.cast(i, tf.int32), seed]), *others)
 
     return tf.data.Dataset.from_tensor_slices((images, companions)).enumerate().map(lambda i, pair: example(i, *pair))
 
@@ -314,6 +316,7 @@ def test_training_learns(shape, options):
     inputs, targets = batch(algorithm, 8)
     model = algorithm.make_model(tiny_encoder(shape), seed=1)
     model.compile(keras.optimizers.Adam(1e-2), loss=algorithm.loss, metrics=algorithm.metrics())
+    make_variables(model, tf.data.Dataset.from_tensors((inputs, targets)))
     history = [model.train_on_batch(inputs, targets, return_dict=True) for _ in range(20)]
     assert set(history[0]) == {"loss", "accuracy"}
     assert history[-1]["loss"] < 0.95 * history[0]["loss"]

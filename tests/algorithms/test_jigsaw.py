@@ -12,6 +12,7 @@ from self_supervised_3d_tasks.algorithms.jigsaw import Jigsaw
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.encoders.unet import unet
+from self_supervised_3d_tasks.training.first_step import make_variables
 
 SHAPES = [(14, 13, 2), (13, 12, 15, 3)]
 GRIDS = [(rank, n) for rank in (2, 3) for n in (2, 3, 4)]
@@ -38,7 +39,8 @@ def volumes(number, shape, seed=0):
 
 def examples(algorithm, images, seed=0):
     dataset = tf.data.Dataset.from_tensor_slices(images).enumerate()
-    return dataset.map(lambda i, image: algorithm.make_example(image, tf.stack([tf.cast(i, tf.int32), seed])))
+    make_example = tf.function(algorithm.make_example, autograph=False)  # as the stream traces it
+    return dataset.map(lambda i, image: make_example(image, tf.stack([tf.cast(i, tf.int32), seed])))
 
 
 def repeated(algorithm, image, number):
@@ -211,6 +213,7 @@ def test_training_starts_at_chance_and_learns(shape, top_architecture):
     assert float(tf.reduce_mean(values)) == pytest.approx(np.log({2: 100, 3: 1000}[algorithm.rank]), rel=0.05)
 
     model.compile(keras.optimizers.Adam(1e-2), loss=algorithm.loss, metrics=algorithm.metrics())
+    make_variables(model, tf.data.Dataset.from_tensors((inputs, labels)))
     history = [model.train_on_batch(inputs, labels, return_dict=True) for _ in range(15)]
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
     assert set(history[0]) == {"loss", "accuracy", "complete"}

@@ -33,10 +33,12 @@ def examples(algorithm, images, number):
     """Parts and targets of ``number`` examples, the images in turn, made in a graph."""
     images = tf.constant(images)
 
-    def example(i):
-        return algorithm.make_example(images[i % len(images)], tf.stack([i, 3]))
+    make_example = tf.function(algorithm.make_example, autograph=False)  # as the stream traces it
 
-    dataset = tf.data.Dataset.range(number).map(lambda i: example(tf.cast(i, tf.int32)))
+    def example(i):
+        return make_example(images[i % len(images)], tf.stack([tf.cast(i, tf.int32), 3]))
+
+    dataset = tf.data.Dataset.range(number).map(example)
     parts, targets = zip(*dataset.as_numpy_iterator(), strict=True)
     return np.stack(parts), np.stack(targets)
 

@@ -11,6 +11,7 @@ from self_supervised_3d_tasks.algorithms.relative_patch_location import Relative
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.encoders.unet import unet
+from self_supervised_3d_tasks.training.first_step import make_variables
 
 SHAPES = [(14, 13, 2), (13, 12, 15, 3)]
 SMALL = {"patch_jitter": 1, "head_units": (32,), "dropout_rate": 0.1}
@@ -35,7 +36,8 @@ def volumes(number, shape, seed=0):
 
 def examples(algorithm, images, seed=0):
     dataset = tf.data.Dataset.from_tensor_slices(images).enumerate()
-    return dataset.map(lambda i, image: algorithm.make_example(image, tf.stack([tf.cast(i, tf.int32), seed])))
+    make_example = tf.function(algorithm.make_example, autograph=False)  # as the stream traces it
+    return dataset.map(lambda i, image: make_example(image, tf.stack([tf.cast(i, tf.int32), seed])))
 
 
 def repeated(algorithm, image, number):
@@ -209,6 +211,7 @@ def test_training_starts_at_chance_and_learns(shape, queries, top_architecture):
     assert float(tf.reduce_mean(values)) == pytest.approx(np.log({2: 8, 3: 26}[algorithm.rank]), rel=0.05)
 
     model.compile(keras.optimizers.Adam(2e-2), loss=algorithm.loss, metrics=algorithm.metrics())
+    make_variables(model, tf.data.Dataset.from_tensors((inputs, labels)))
     steps = {"big_fully": 15, "softmax": 60}[top_architecture]  # a single layer is slow to turn slopes into cells
     history = [model.train_on_batch(inputs, labels, return_dict=True) for _ in range(steps)]
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]

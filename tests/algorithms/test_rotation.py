@@ -12,6 +12,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.models.encoders.unet import unet
 from self_supervised_3d_tasks.ops import geometry
+from self_supervised_3d_tasks.training.first_step import make_variables
 
 SHAPES = [(8, 8, 1), (8, 8, 8, 2)]
 
@@ -29,7 +30,8 @@ def volumes(number, shape, seed=0):
 
 def examples(algorithm, images, seed=0):
     dataset = tf.data.Dataset.from_tensor_slices(images).enumerate()
-    return dataset.map(lambda i, image: algorithm.make_example(image, tf.stack([tf.cast(i, tf.int32), seed])))
+    make_example = tf.function(algorithm.make_example, autograph=False)  # as the stream traces it
+    return dataset.map(lambda i, image: make_example(image, tf.stack([tf.cast(i, tf.int32), seed])))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -162,6 +164,7 @@ def test_training_starts_at_chance_and_learns(shape, top_architecture):
     assert float(tf.reduce_mean(values)) == pytest.approx(np.log(len(algorithm.classes)), rel=0.05)
 
     model.compile(keras.optimizers.Adam(1e-2), loss=algorithm.loss, metrics=algorithm.metrics())
+    make_variables(model, tf.data.Dataset.from_tensors((inputs, labels)))
     history = [model.train_on_batch(inputs, labels, return_dict=True) for _ in range(15)]
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
     assert set(history[0]) == {"loss", "accuracy"}
@@ -194,7 +197,7 @@ def test_description_names_the_turn():
     assert algorithm.name == "rotation"
 
 
-@pytest.mark.parametrize("batch", [1, 2, 4])
+@pytest.mark.parametrize("batch", [1, 2])
 def test_turns_of_a_ramp_are_told_whatever_the_batch(batch):
     """With a batch normalization in the head, batches of two reached 0.20, and one scan per step no gradient at all."""
     axes = np.indices((8, 8, 8)).astype(np.float32)

@@ -13,6 +13,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.models import layers
+from self_supervised_3d_tasks.training.first_step import make_variables
 
 # The axes that a turn reverses.
 AXES = {"half_turn": (0, 1), "horizontal": (1, 2), "vertical": (0, 1)}
@@ -40,7 +41,8 @@ def volumes(number, shape, seed=0):
 
 def examples(algorithm, images, seed=0):
     dataset = tf.data.Dataset.from_tensor_slices(images).enumerate()
-    return dataset.map(lambda i, image: algorithm.make_example(image, tf.stack([tf.cast(i, tf.int32), seed])))
+    make_example = tf.function(algorithm.make_example, autograph=False)  # as the stream traces it
+    return dataset.map(lambda i, image: make_example(image, tf.stack([tf.cast(i, tf.int32), seed])))
 
 
 def repeated(algorithm, image, number):
@@ -387,6 +389,7 @@ def test_training_learns(shape):
     inputs, targets = next(iter(examples(algorithm, 0.9 * ramp + 0.1 * volumes(8, shape)).batch(8)))
     model = algorithm.make_model(tiny_encoder(algorithm.encoder_shape), seed=1)
     model.compile(keras.optimizers.Adam(1e-2), loss=algorithm.loss, metrics=algorithm.metrics())
+    make_variables(model, tf.data.Dataset.from_tensors((inputs, targets)))
     history = [model.train_on_batch(inputs, targets, return_dict=True) for _ in range(15)]
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]
     turns = [f"{name}_accuracy" for name in NAMES[algorithm.rank]]

@@ -14,6 +14,7 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.models import layers
 from self_supervised_3d_tasks.ops.supervoxels import PRESETS
+from self_supervised_3d_tasks.training.first_step import make_variables
 
 SHAPES = [(24, 20, 1), (16, 16, 6, 2)]
 SMALL = {"code_size": 16, "context_units": 8}
@@ -41,7 +42,8 @@ def coordinates(spatial):
 
 def batch(algorithm, number, seed=0):
     images = tf.data.Dataset.from_tensor_slices(volumes(number, algorithm.input_shape)).enumerate()
-    examples = images.map(lambda i, image: algorithm.make_example(image, tf.stack([tf.cast(i, tf.int32), seed])))
+    make_example = tf.function(algorithm.make_example, autograph=False)  # as the stream traces it
+    examples = images.map(lambda i, image: make_example(image, tf.stack([tf.cast(i, tf.int32), seed])))
     return next(iter(examples.batch(number)))
 
 
@@ -397,6 +399,7 @@ def test_fifty_steps_on_four_volumes_go_below_chance(mode, shape):
     optimizer = keras.optimizers.Adam(1e-2)
     model.compile(optimizer, loss=algorithm.loss, metrics=algorithm.metrics())
     draws = [standardized(seed) for seed in range(5)]
+    make_variables(model, tf.data.Dataset.from_tensors(draws[0]))
     history = [model.train_on_batch(*draws[step % 5], return_dict=True) for step in range(50)]
     assert set(history[0]) == {"loss", "accuracy", "similarity", "spread", "complete"}
     assert history[0]["complete"] == 1

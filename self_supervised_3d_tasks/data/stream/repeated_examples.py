@@ -30,4 +30,5 @@ def repeated_examples(
     def copies(image: tf.Tensor, seed: tf.Tensor) -> tf.data.Dataset:
         return tf.data.Dataset.range(number).map(lambda copy: (image, seeds.fold(seed, copy)))
 
-    return crops.unbatch().flat_map(copies).map(make_example, tf.data.AUTOTUNE)
+    as_written = tf.autograph.experimental.do_not_convert  # as in the stream of a training
+    return crops.unbatch().flat_map(copies).map(as_written(make_example), tf.data.AUTOTUNE)

@@ -123,11 +123,12 @@ class Source:
             keep_rest = items - in_whole_batches >= sampling.min_batch
             addresses = tf.data.Dataset.range(position.first_step * size, items if keep_rest else in_whole_batches)
             addresses = addresses.map(lambda item: (tf.zeros_like(item), item))
-        batches = addresses.map(example, tf.data.AUTOTUNE).batch(size, drop_remainder=position.training)
+        # Rewriting their source first, for Python's `if` of tensors, takes TensorFlow longer than tracing them.
+        as_written = tf.autograph.experimental.do_not_convert
+        batches = addresses.map(as_written(example), tf.data.AUTOTUNE).batch(size, drop_remainder=position.training)
         if sampling.make_batch is not None:
-            batches = batches.enumerate(position.first_step).map(
-                lambda step, batch: sampling.make_batch(*batch, self.seed(Branch.BATCH, step)), tf.data.AUTOTUNE
-            )
+            make_batch = as_written(lambda step, batch: sampling.make_batch(*batch, self.seed(Branch.BATCH, step)))
+            batches = batches.enumerate(position.first_step).map(make_batch, tf.data.AUTOTUNE)
         options = tf.data.Options()
         options.deterministic = True
         # The thread that tunes may sleep, for up to a minute, through the end of its iterator, which waits for it: a

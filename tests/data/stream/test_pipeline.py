@@ -40,6 +40,23 @@ def assert_equal(one, other) -> None:
         np.testing.assert_array_equal(left, right)
 
 
+def test_an_example_is_traced_as_written(make_store) -> None:
+    """An `if` of a tensor is an error, not a branch taken for good; what an operation chooses is chosen each time."""
+
+    def branching(image, seed):
+        return (image, seed) if seed[0] > 0 else (-image, seed)
+
+    def choosing(image, seed):
+        return tf.where(seed[0] > 0, image, -image), seed
+
+    with pytest.raises(TypeError, match="as a Python `bool` is not allowed"):
+        pretraining_dataset(make_store(numbered(2)), make_example=branching, batch_size=1, seed=0)
+    batches = take(pretraining_dataset(make_store(numbered(2)), make_example=choosing, batch_size=2, seed=0), 8)
+    for image, seed in ((image, seed) for images, seeds in batches for image, seed in zip(images, seeds, strict=True)):
+        assert (image >= 0).all() if seed[0] > 0 else (image <= 0).all()
+    assert len({seed[0] > 0 for _, seeds in batches for seed in seeds}) == 2
+
+
 @pytest.mark.parametrize("num_scans", [1, 2, 5, 12])
 @pytest.mark.parametrize("seed", [0, 1, -5, 2**40])
 def test_each_epoch_visits_every_scan_once(make_store, num_scans: int, seed: int) -> None:

@@ -1,14 +1,15 @@
-"""A new format is one file: its scans then train, finetune and predict, and masks are written in it."""
+"""A new format or score is one file: its scans then train, finetune and predict, and it stands in the tables."""
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = Path(__file__).resolve().parents[1]
 FORMAT = '''
 """Numbers as text: the shape in the first line, the voxels in the second."""
 
@@ -39,6 +40,15 @@ def read_mask(path, rank):
 def write_mask(path, mask, reference):
     path.write_text("\\n".join(" ".join(map(str, row)) for row in (mask.shape, mask.ravel().tolist())))
 '''
+SCORE = '''
+"""The share of voxels that are foreground in the truth and in the prediction alike, a toy."""
+
+TASK = "segmentation"
+
+
+def scores(outputs):
+    return {"toy": {"toy": lambda found: float(((found.truth > 0) & (found.prediction > 0)).mean())}}
+'''
 SIDE = 8
 COMMON = {
     **{"algorithm": "rotation", "dataset_name": "volumes", "data_dim": SIDE, "batch_size": 2, "steps_per_epoch": 2},
@@ -55,7 +65,7 @@ FINETUNE = COMMON | {
         "epochs_random": 0,
         "epochs_frozen": 0,
     },
-    **{"val_split": 0.25, "test_split": 0.25},
+    **{"val_split": 0.25, "test_split": 0.4, "scores": ["dice", "toy"]},
 }
 
 
@@ -75,10 +85,18 @@ def write_scans(folder: Path) -> None:
                 (folder / name / f"case{number}.toy").write_text(text)
 
 
+def foreground(folder: Path, name: str) -> np.ndarray:
+    """Return where a mask is not background, in the order of the voxels."""
+    if (folder / f"{name}.npy").exists():
+        return np.load(folder / f"{name}.npy").ravel() > 0
+    return np.loadtxt(folder / f"{name}.toy", skiprows=1) > 0
+
+
 def test_one_file_is_enough(run_scripts, tmp_path):
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(REPOSITORY / "self_supervised_3d_tasks", tmp_path / "self_supervised_3d_tasks", ignore=ignored)
     (tmp_path / "self_supervised_3d_tasks/data/formats/toy.py").write_text(FORMAT)
+    (tmp_path / "self_supervised_3d_tasks/scores/toy.py").write_text(SCORE)
     for script in ("train.py", "finetune.py", "predict.py"):
         shutil.copy(REPOSITORY / script, tmp_path)
     write_scans(tmp_path)
@@ -97,3 +115,11 @@ def test_one_file_is_enough(run_scripts, tmp_path):
     shape, voxels = (tmp_path / "out" / "case3.toy").read_text().splitlines()
     assert shape == f"{SIDE} {SIDE + 3} {SIDE}"
     assert set(voxels.split()) <= {"0", "1"} and len(voxels.split()) == SIDE * (SIDE + 3) * SIDE
+
+    with open(tmp_path / "runs/rotation_volumes_test/results_long.csv", newline="", encoding="utf-8") as file:
+        received = {row["case"]: float(row["value"]) for row in csv.DictReader(file) if row["metric"] == "toy"}
+    assert len(received) == 3
+    for name, value in received.items():
+        truth, prediction = (foreground(tmp_path / folder, name) for folder in ("scans_labels", "out"))
+        assert value == np.mean(truth & prediction)
+    assert any(received.values())
