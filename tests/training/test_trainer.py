@@ -606,6 +606,7 @@ def start(folder, action):
     return subprocess.Popen([sys.executable, __file__, str(folder), action], env=environment)
 
 
+@pytest.mark.slow  # tests/robustness/test_torture.py kills a command
 def test_killed_and_resumed_is_bit_identical(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir(), killed.mkdir()
