@@ -345,8 +345,23 @@ def test_every_encoder_trains_under_every_head_or_refuses(encoder, rank, head):
     assert_one_step_changes_the_encoder(built, model, "categorical_crossentropy", images, np.arange(BATCH))
 
 
+@pytest.fixture(scope="module")
+def encoder_of():
+    """The encoder of a file, for an input shape; those of many files are the same, and are built once."""
+    built = {}
+
+    def find(experiment, input_shape):
+        options = build.options_for(experiment, registry.encoder(experiment.encoder_name))
+        key = repr((experiment.encoder_name, sorted(options.items()), input_shape))
+        if key not in built:
+            built[key] = build.make_encoder(experiment, input_shape, seed=0)
+        return built[key]
+
+    return find
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_training_file_builds(path, monkeypatch):
+def test_every_training_file_builds(path, encoder_of, monkeypatch):
     import keras
 
     # Random weights of large networks take most of the time, and nobody looks at them.
@@ -355,7 +370,7 @@ def test_every_training_file_builds(path, monkeypatch):
     )
     experiment = load_experiment("train", path)
     algorithm = build.make_algorithm(experiment)
-    model = algorithm.make_model(build.make_encoder(experiment, algorithm.encoder_shape, seed=0), seed=1)
+    model = algorithm.make_model(encoder_of(experiment, algorithm.encoder_shape), seed=1)
     assert model.get_layer("encoder").input_shape == (None, *algorithm.encoder_shape)
 
 

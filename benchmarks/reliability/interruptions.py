@@ -87,7 +87,7 @@ def undisturbed(made: Path, subject: Subject) -> Path:
 def trials(made: Path, *, part: str, seed: int, wanted: Callable[[str], bool]) -> list[Trial]:
     """Return the trials of a part of the kinds that are wanted; the undisturbed runs are made here."""
     found = []
-    exact, later, processes, signals, disks = (9, 8, 3, 4, 4) if part == "whole" else (2, 1, 0, 0, 0)
+    exact, later, processes, signals, disks = (9, 8, 3, 4, 4) if part == "whole" else (1, 1, 0, 0, 0)
     for subject in subjects(part):
         stopped = subject.name in ("rotation", "finetune", "predict")
         if not wanted(f"killed: {subject.name}") and not (stopped and any(map(wanted, KINDS))):

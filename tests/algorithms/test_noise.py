@@ -16,9 +16,10 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.models.encoders.unet import unet
+from self_supervised_3d_tasks.training import optimizers
 
 SHAPES = {2: (48, 48, 1), 3: (24, 24, 24, 1)}
-BATCH, STEPS, BATCHES = 8, 80, 32
+BATCH, STEPS, BATCHES = 8, 60, 32
 # Nothing here makes a task easier but the number of answers: a leak of a bit or two then shows at once.
 SMALL = {"code_size": 32, "context_units": 32, "head_units": (64,), "dropout_rate": 0.0}
 SMALL |= {"num_permutations": 10, "queries_per_image": 8}
@@ -70,7 +71,7 @@ class Learner:
         filters = {2: 8, 3: 4}[task.rank]
         encoder = unet(task.encoder_shape, enc_filters=filters, num_layers=2, pooling="none")
         self.task, self.model = task, task.make_model(encoder, seed=0)
-        self.model.compile(keras.optimizers.Adam(3e-3), task.loss)
+        self.model.compile(optimizers.make_optimizer(3e-3), task.loss)
         self.model.optimizer.build(self.model.trainable_variables)
         self.variables = [*self.model.weights, *self.model.optimizer.variables]
         self.first = [keras.ops.copy(variable.value) for variable in self.variables]
@@ -134,4 +135,4 @@ def test_these_steps_find_what_the_defaults_keep_out(name, rank, kind, options, 
     """Touching patches, and patches that show the outline of a ball, are found by the same networks."""
     task = small_task(name, rank, **options)
     ((metric, (value, error)),) = Learner(task).learned(kind, steps).items()
-    assert value - task.chance(BATCH)[metric] > 6 * error, f"{value:.3f} ± {error:.3f}"
+    assert value - task.chance(BATCH)[metric] > 4 * error, f"{value:.3f} ± {error:.3f}"

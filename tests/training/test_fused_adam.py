@@ -41,11 +41,12 @@ def test_the_weights_are_those_of_keras(options, monkeypatch):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)  # of steps of 0.01
 
 
-def test_a_step_is_one_operation_per_variable():
-    weight = keras.Variable(np.ones(4, "float32"))
+def test_a_step_is_one_operation_per_variable_and_computes_what_they_share_once():
+    weights = [keras.Variable(np.ones(4, "float32")) for _ in range(3)]
     optimizer = optimizers.make_optimizer(0.01)
-    optimizer.build([weight])
-    graph = tf.function(lambda gradient: optimizer.apply([gradient], [weight])).get_concrete_function(tf.ones(4)).graph
-    kinds = [node.type for node in graph.get_operations()]
-    assert kinds.count("ResourceApplyAdam") == 1
+    optimizer.build(weights)
+    step = tf.function(lambda gradient: optimizer.apply([gradient] * 3, weights))
+    kinds = [node.type for node in step.get_concrete_function(tf.ones(4)).graph.get_operations()]
+    assert kinds.count("ResourceApplyAdam") == 3
+    assert kinds.count("Pow") == 2
     assert "AssignSubVariableOp" not in kinds

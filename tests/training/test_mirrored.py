@@ -20,7 +20,7 @@ from tests.training.two_devices import CASES
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-5
 CHECKED = ("gathered", "negatives")
-FAST = ("clipnorm", "batch normalization", "dropout", "adamw", "three to validate", *CHECKED)
+FAST = ("clipnorm", "batch normalization", "dropout", "three to validate", *CHECKED)
 RESUMED = ("batch normalization: resumed", "cpc: resumed")
 # What compares scans, or normalizes over them, is scaled up by a division by their spread.
 OF_LOGS = 1e-4
@@ -41,7 +41,7 @@ def assert_all_same(found: dict[str, list[float]]) -> None:
 
 
 def test_two_devices_give_the_weights_and_logs_of_one():
-    """By SGD, which passes on a difference of gradients as large as it is; adamw has a bias that is not decayed.
+    """By SGD, which passes on a difference of gradients as large as it is.
 
     "negatives" are those of both devices: where all codes are alike, the losses are at chance among all four scans.
     """

@@ -174,6 +174,7 @@ def test_the_precision_is_that_of_the_moment():
     assert {layer.compute_dtype for layer in encoder.layers if layer.weights} == {"bfloat16"}
 
 
+@pytest.mark.slow
 def test_a_pretrained_densenet_at_another_size_and_with_more_channels(densenet, tmp_path):
     densenet.get_layer("bn").moving_mean.assign(images(1024))
     save_model(densenet, tmp_path / "encoder.keras")
