@@ -33,7 +33,7 @@ def adam() -> type:
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
             variable = variable.value if isinstance(variable, keras.Variable) else variable
             known = learning_rate if isinstance(learning_rate, _OfThisStep) else None
-            dense = isinstance(gradient, tf.Tensor) and variable.dtype == tf.float32
+            dense = isinstance(gradient, tf.Tensor) and variable.dtype == gradient.dtype == tf.float32
             if known is None or self.amsgrad or not dense:
                 super().update_step(gradient, variable, learning_rate if known is None else known.lr)
                 return
