@@ -101,11 +101,11 @@ def batches(algorithm, images: np.ndarray, seed: int = 0):
     seeds = np.stack([np.full(len(images), seed), np.arange(len(images))], axis=1).astype(np.int32)
     dataset = tf.data.Dataset.from_tensor_slices((images, seeds)).map(traced(algorithm)).batch(len(images))
     if (make_batch := algorithm.sampling.make_batch) is not None:
-        dataset = dataset.map(
-            tf.autograph.experimental.do_not_convert(
-                lambda inputs, targets: make_batch(inputs, targets, tf.constant([seed, 7]))
-            )
-        )
+
+        def made(inputs, targets):
+            return make_batch(inputs, targets, tf.constant([seed, 7]))
+
+        dataset = dataset.map(tf.autograph.experimental.do_not_convert(made))
     return dataset
 
 

@@ -22,7 +22,7 @@ def adam() -> type:
     class FusedAdam(keras.optimizers.Adam):
         def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
             # Of several devices each has copies of its own, which Keras's step finds.
-            if not tf.distribute.has_strategy():
+            if not (self.amsgrad or tf.distribute.has_strategy()):
                 step = tf.cast(self.iterations + 1, tf.float32)  # iterations of an accumulation are a tensor
                 betas = [tf.constant(beta, tf.float32) for beta in (self.beta_1, self.beta_2)]
                 powers = [tf.pow(beta, step) for beta in betas]
@@ -34,7 +34,7 @@ def adam() -> type:
             variable = variable.value if isinstance(variable, keras.Variable) else variable
             known = learning_rate if isinstance(learning_rate, _OfThisStep) else None
             dense = isinstance(gradient, tf.Tensor) and variable.dtype == gradient.dtype == tf.float32
-            if known is None or self.amsgrad or not dense:
+            if known is None or not dense:
                 super().update_step(gradient, variable, learning_rate if known is None else known.lr)
                 return
             index = self._get_variable_index(variable)

@@ -48,5 +48,5 @@ def leave_uncompiled(model: keras.Model) -> None:
 def _clear_session() -> None:
     """Forget names and graphs; Keras would forget with them in which precision to build layers."""
     policy = keras.config.dtype_policy()
-    keras.utils.clear_session(free_memory=False)  # once, when all that holds them is gone
+    keras.utils.clear_session(free_memory=False)  # `own_graphs` collects, once
     keras.config.set_dtype_policy(policy)

@@ -17,6 +17,7 @@ from self_supervised_3d_tasks.experiment import registry
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.models.encoders.unet import unet
 from self_supervised_3d_tasks.training import optimizers
+from tests.test_conformance import traced
 
 SHAPES = {2: (48, 48, 1), 3: (24, 24, 24, 1)}
 BATCH, STEPS, BATCHES = 8, 60, 32
@@ -53,15 +54,10 @@ def volumes(kind, rank, number, seed):
     return noise
 
 
-@functools.cache
-def as_traced(task):
-    return tf.function(task.make_example, autograph=False)  # as the stream traces it
-
-
 def examples(task, kind, number, seed):
     images = volumes(kind, task.rank, number, seed)
     seeds = np.random.default_rng([seed, 1]).integers(0, 2**31, (number, 2), dtype=np.int32)
-    return tf.data.Dataset.from_tensor_slices((images, seeds)).map(as_traced(task))
+    return tf.data.Dataset.from_tensor_slices((images, seeds)).map(traced(task))
 
 
 class Learner:
