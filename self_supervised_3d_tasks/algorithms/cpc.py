@@ -60,8 +60,9 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
             overlap.
         cpc_mode: "info_nce" or "binary".
         temperature: Divides the scores.
-        min_foreground: A scan counts where every patch has at least this share of voxels above 5 % of the range: in the
-            others the outline of the body tells which patches lie in one column. 0: every scan counts.
+        min_foreground: A scan counts where every patch has at least this share of tissue: in the others the outline of
+            the body tells which patches lie in one column. Tissue is above 5 % of the range, or a hole of two voxels in
+            it. 0: every scan counts.
 
     Raises:
         UserError: A grid that leaves no voxels, or predicted patches that overlap their context.

@@ -13,6 +13,7 @@ from self_supervised_3d_tasks.algorithms.classifying import ClassifyingAlgorithm
 from self_supervised_3d_tasks.algorithms.patch_tasks import PuzzleAlgorithm
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.limits import Distance, PatchesPerSide
+from self_supervised_3d_tasks.models import heads
 from self_supervised_3d_tasks.ops import patches, permutations
 
 # How many permutations are told apart if nothing else is said, by rank: the paper's number and the predecessor's.
@@ -38,8 +39,9 @@ class Jigsaw(PuzzleAlgorithm, ClassifyingAlgorithm):
             would tell which patches are neighbours. None: a quarter of the cell, at most 3.
         patch_normalization: Standardise each channel of each patch, since a slow change of intensity across
             the scan gives places away.
-        min_foreground: A scan counts where every patch has at least this share of voxels above 5 % of the range: the
-            others tell by the outline of the body where a patch lies. 0: every scan counts.
+        min_foreground: A scan counts where every patch has at least this share of tissue: the others tell by the
+            outline of the body where a patch lies. Tissue is above 5 % of the range, or a hole of two voxels in it. 0:
+            every scan counts.
         num_permutations: P; None: 1,000 in 3D as in the paper, which names no number for 2D; there 100, as in the
             predecessor. All there are where there are fewer.
         permutation_seed: Seed of the choice of the permutations.
@@ -79,7 +81,8 @@ class Jigsaw(PuzzleAlgorithm, ClassifyingAlgorithm):
     def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
         """Return patches ``(batch, patches, *patch, channels)`` -> logits ``(batch, classes)``."""
         inputs, codes = self.inputs_and_codes(encoder, self.num_patches)
-        codes = keras.ops.reshape(codes, (-1, self.num_patches * codes.shape[-1]))
+        codes = keras.ops.reshape(codes, (-1, self.num_patches, codes.shape[-1]))
+        codes = keras.layers.Flatten(name="joined")(heads.told_apart(codes, self.normalization))
         return keras.Model(inputs, self.logits(codes, seed=seed), name=self.name)
 
     def metrics(self) -> list[Any]:

@@ -14,6 +14,7 @@ from self_supervised_3d_tasks.algorithms.patch_tasks import PatchAlgorithm
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.limits import Distance, PatchesPerSide, PositiveFew
+from self_supervised_3d_tasks.models import heads
 from self_supervised_3d_tasks.ops import patches, seeds
 
 
@@ -36,9 +37,11 @@ class RelativePatchLocation(ClassifyingAlgorithm, PatchAlgorithm):
             would tell which patches are neighbours. None: a quarter of the cell, at most 3.
         patch_normalization: Standardise each channel of each patch, since a slow change of intensity across
             the scan gives places away.
-        min_foreground: A scan counts where every patch has at least this share of voxels above 5 % of the range: the
-            others tell by the outline of the body where a patch lies. 0: every scan counts.
-        queries_per_image: Distinct cells that are asked about in each scan.
+        min_foreground: A scan counts where every patch has at least this share of tissue: the others tell by the
+            outline of the body where a patch lies. Tissue is above 5 % of the range, or a hole of two voxels in it. 0:
+            every scan counts.
+        queries_per_image: Distinct cells that are asked about in each scan; with one, the predecessor's, the codes of
+            two patches are all that the head has to tell apart.
         top_architecture: The head on a pair's flattened maps: an MLP, or one Dense layer.
         head_units: Widths of the MLP's hidden layers.
         dropout_rate: Dropout rate of the MLP.
@@ -51,7 +54,7 @@ class RelativePatchLocation(ClassifyingAlgorithm, PatchAlgorithm):
     patch_jitter: Distance | None = None
     patch_gap: Distance | None = None
     patch_normalization: bool = False
-    queries_per_image: PositiveFew = 1
+    queries_per_image: PositiveFew = 4
 
     def __post_init__(self) -> None:
         """Lay out the patches, and check that one is in the centre and enough are around it."""
@@ -93,6 +96,7 @@ class RelativePatchLocation(ClassifyingAlgorithm, PatchAlgorithm):
         ops, num_queries = keras.ops, self.queries_per_image
         inputs, codes = self.inputs_and_codes(encoder, 1 + num_queries)
         codes = ops.reshape(codes, (-1, 1 + num_queries, codes.shape[-1]))
+        codes = heads.told_apart(codes, self.normalization)
         pairs = ops.concatenate([ops.repeat(codes[:, :1], num_queries, axis=1), codes[:, 1:]], axis=-1)
         pairs = ops.reshape(pairs, (-1, pairs.shape[-1]))  # (batch * queries, 2 * code)
         logits = self.logits(pairs, seed=seed)

@@ -59,7 +59,8 @@ class RubiksCube(PuzzleAlgorithm):
         permutation_seed: Seed of the choice of the permutations.
         cube_rotation: "exclusive": a cube is turned in one way or not at all, each as likely. "independent": each
             turn with probability 1/2. "none": only the order is asked for, the paper's comparison.
-        min_foreground: A cube is blank with a smaller share of voxels above 5 % of the range. 0: none is.
+        min_foreground: A cube is blank with a smaller share of tissue: what is above 5 % of the range, or a hole of two
+            voxels in it. 0: none is.
         normalization: Normalization of the hidden layers of each head, see `heads.big_fully`; the key is the
             encoder's too.
         scan_normalization: "min_max": the intensities stay in [0, 1], which is what finetuning sees. "mean_max": the
@@ -144,6 +145,8 @@ class RubiksCube(PuzzleAlgorithm):
         if len(codes.shape) > 2:
             # The mean of what was just normalized over the same voxels would tell little.
             codes = layers.global_pool(self.rank, "avg", name="pool")(keras.layers.ReLU(name="relu")(codes))
+        codes = keras.ops.reshape(codes, (-1, self.num_patches, codes.shape[-1]))
+        codes = heads.told_apart(codes, self.normalization)
         codes = layers.dense(self.code_size, activation="relu", seed=seed, name="code")(codes)
         codes = keras.ops.reshape(codes, (-1, self.num_patches * self.code_size))
         outputs = {"order": self.num_permutations} | dict.fromkeys(self.turns, self.num_patches)

@@ -80,8 +80,9 @@ class TCPC(ComparingAlgorithm, SelectiveAlgorithm):
         temperature: Divides the cosines; "binary" does not look at it.
         exclude_adjacent_negatives: Leave out the own support cubes that overlap the target: they hold parts of
             it, so that telling them from it is no virtue.
-        min_foreground: A sub-volume counts where every cube has at least this share of voxels above 5 % of the range:
-            in the others the outline of the body tells the target. 0: every sub-volume counts.
+        min_foreground: A sub-volume counts where every cube has at least this share of tissue: in the others the
+            outline of the body tells the target. Tissue is above 5 % of the range, or a hole of two voxels in it. 0:
+            every sub-volume counts.
 
     Raises:
         UserError: A path that is none, a target in it, or cubes that do not fit or could change places.

@@ -180,11 +180,26 @@ def standardize(patches: tf.Tensor) -> tf.Tensor:
     return tf.where(deviation > 1e-6, centred / tf.maximum(deviation, 1e-6), 0.0)
 
 
-def foreground_share(patches: tf.Tensor) -> tf.Tensor:
-    """Return the share of each patch's voxels that are above `FOREGROUND` in some channel, ``(number,)``.
+def filled_share(patches: tf.Tensor) -> tf.Tensor:
+    """Return the share of each patch's voxels that show tissue, ``(number,)``.
+
+    Those do that are above `FOREGROUND` in some channel, and dark ones between them: holes and clefts of up to two
+    voxels (a closing with a cube of three). Dark tissue is no air, and scans with a dark voxel are not to be lost.
 
     Args:
-        patches: ``(number, *spatial, channels)`` in [0, 1].
+        patches: ``(number, *spatial, channels)`` in [0, 1], of static shape.
     """
-    above = tf.cast(tf.reduce_any(patches > FOREGROUND, axis=-1), tf.float32)
-    return tf.reduce_mean(above, list(range(1, above.shape.rank)))
+    bright = tf.reduce_any(patches > FOREGROUND, axis=-1)
+    air = _grown(~_grown(bright))
+    return 1 - tf.reduce_mean(tf.cast(air, tf.float32), list(range(1, air.shape.rank)))
+
+
+def _grown(masks: tf.Tensor) -> tf.Tensor:
+    """Grow boolean masks ``(number, *spatial)`` by a voxel to all sides, diagonals among them."""
+    for axis in range(1, masks.shape.rank):
+        size = masks.shape[axis]
+        margin = [[int(other == axis)] * 2 for other in range(masks.shape.rank)]
+        padded = tf.pad(masks, margin, constant_values=False)
+        shifted = [padded[(slice(None),) * axis + (slice(start, start + size),)] for start in range(3)]
+        masks = shifted[0] | shifted[1] | shifted[2]
+    return masks

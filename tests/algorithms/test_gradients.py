@@ -28,9 +28,13 @@ def plain_unet(shape, normalization):
 
 
 def gradients(name, rank, number, normalization=None, encoder=None):
-    """The largest gradient of each of the encoder's trainable tensors, in one step of a task under its default keys."""
+    """The largest gradient of each of the encoder's trainable tensors, in one step of a task under its default keys.
+
+    But relative patch location asks for one place: each question is a row of its head's batch.
+    """
     task = registry.algorithm(name)
-    keys = {"normalization": normalization} if "normalization" in registry.options(task) else {}
+    keys = {"normalization": normalization, "queries_per_image": 1}
+    keys = {key: keys[key] for key in keys.keys() & registry.options(task)}
     task = task(SHAPES[rank], **keys)
     images = np.random.default_rng(0).uniform(0.1, 1, (number, *SHAPES[rank])).astype(np.float32)
     pairs = [task.make_example(tf.constant(image), tf.constant([i, 0])) for i, image in enumerate(images)]

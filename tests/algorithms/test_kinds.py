@@ -19,11 +19,11 @@ def test_which_tasks_are_about_parts():
     assert SELECTIVE == ["cpc", "jigsaw", "relative_patch_location", "rubiks_cube", "tcpc"]
 
 
-def test_a_part_is_filled_by_four_fifths_of_its_voxels():
-    parts = np.zeros((4, 5, 2, 2), np.float32)
-    parts[0, :4, :, 0] = 0.06
-    parts[1, :4, :, 0], parts[1, 3, 1] = 0.06, 0.05  # one voxel fewer
-    parts[2, :2, :, 0], parts[2, 2:4, :, 1] = 0.9, 0.9  # either channel
+def test_a_part_is_filled_by_nineteen_of_twenty_voxels():
+    parts = np.zeros((4, 40, 2, 2), np.float32)
+    parts[0, :38, :, 0] = 0.06
+    parts[1, :37, :, 0], parts[1, 37:] = 0.06, 0.05  # one row fewer
+    parts[2, :10, :, 0], parts[2, 10:38, :, 1] = 0.9, 0.9  # either channel
     task = Jigsaw((24, 24, 1))
     np.testing.assert_array_equal(task.filled(tf.constant(parts)), [True, False, True, False])
     every = Jigsaw((24, 24, 1), min_foreground=0)
@@ -32,11 +32,11 @@ def test_a_part_is_filled_by_four_fifths_of_its_voxels():
 
 @pytest.mark.parametrize("target", [np.int32(3), np.array([1, 0, 7], np.int32), np.array([0.0, 0.5], np.float32)])
 def test_a_single_unfilled_part_makes_the_whole_target_minus_one(target):
-    task, parts = Jigsaw((24, 24, 1)), np.full((3, 2, 2, 1), 0.5, np.float32)
+    task, parts = Jigsaw((24, 24, 1)), np.full((3, 4, 4, 1), 0.5, np.float32)
     kept = task.only_if_filled(tf.constant(target), tf.constant(parts))
     np.testing.assert_array_equal(kept, target)
     assert task.counts(kept.numpy())
-    parts[1, 0] = 0
+    parts[1, :2] = 0
     lost = task.only_if_filled(tf.constant(target), tf.constant(parts))
     np.testing.assert_array_equal(lost, np.full_like(target, -1))
     assert lost.dtype == kept.dtype
@@ -103,9 +103,9 @@ def test_half_of_the_scans_are_enough_for_silence():
 def test_fewer_are_warned_of():
     (warning,) = Jigsaw((24, 24, 1), min_foreground=0.75).warnings([DOES_NOT, COUNTS, DOES_NOT])
     assert warning.startswith(
-        "min_foreground: 1 of the first 3 training scans have at least 75% of the voxels of every part above 5% of the "
-        "range; the others show by their outline where a part lies, and nothing is learned from them. Cut off the "
-        "background"
+        "min_foreground: 1 of the first 3 training scans have at least 75% tissue (above 5% of the range) in every "
+        "part; the others show by their outline where a part lies, and nothing is learned from them. Cut off "
+        "the background"
     )
     assert "reduce min_foreground: to 0 to count every scan" in warning
 

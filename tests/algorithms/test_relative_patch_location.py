@@ -68,7 +68,7 @@ def test_classes_are_the_cells_around_the_centre(rank, n, classes):
     image = coordinates((3 * n + 1, 3 * n, 4 * n)[:rank])
     algorithm = RelativePatchLocation(image.shape, patches_per_side=n, patch_jitter=1)
     inputs, labels = repeated(algorithm, image, 25 * classes)
-    assert labels.shape == (25 * classes, 1)
+    assert labels.shape == (25 * classes, 4)
     check_classes(algorithm, image, inputs, labels)
     assert np.bincount(labels[:, 0], minlength=classes).min() > 8
 
@@ -107,7 +107,7 @@ def test_same_seed_same_example():
 def test_a_scan_counts_where_every_patch_is_filled_whether_it_is_asked_about_or_not(corner):
     """Also where the queries show nothing of it: which cells those are would tell of the answer too."""
     image = volumes(1, (12, 12, 2))[0]
-    image[corner[0], corner[1] : corner[1] + 4] *= 0.05  # a quarter of a cell, in both channels
+    image[corner[0] : corner[0] + 2, corner[1] : corner[1] + 4] *= 0.05  # half of a cell, in both channels
     options = {"patch_gap": 0, "patch_jitter": 0, "queries_per_image": 2}
 
     def answers(min_foreground):
@@ -119,11 +119,11 @@ def test_a_scan_counts_where_every_patch_is_filled_whether_it_is_asked_about_or_
 
     shown, pairs = answers(0.0)
     assert pairs == set(itertools.combinations(range(8), 2))
-    for min_foreground, expected in ((0.75, pairs), (0.76, {(-1, -1)}), (1.0, {(-1, -1)})):
+    for min_foreground, expected in ((0.5, pairs), (0.51, {(-1, -1)}), (1.0, {(-1, -1)})):
         inputs, received = answers(min_foreground)
         assert received == expected
         np.testing.assert_array_equal(inputs, shown)
-    assert RelativePatchLocation((12, 12, 2)).min_foreground == 0.8
+    assert RelativePatchLocation((12, 12, 2)).min_foreground == 0.95
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -157,17 +157,23 @@ def test_each_patch_is_encoded_once(queries):
     assert batches == [5 * (queries + 1)]
 
 
-def test_a_pair_is_the_centre_and_its_query():
-    """With the identity for an encoder and one Dense layer the logits can be written down."""
+@pytest.mark.parametrize("normalization", [None, "layer", "none", "batch"])
+def test_a_pair_is_the_centre_and_its_query(normalization):
+    """With the identity for an encoder and one Dense layer the logits can be written down.
+
+    What the patches shown have in common is taken off, unless a head that normalizes over the batch does it.
+    """
     options = {"patch_gap": 0, "patch_jitter": 0, "queries_per_image": 3, "top_architecture": "softmax"}
-    algorithm = RelativePatchLocation((9, 9, 1), **options)
+    algorithm = RelativePatchLocation((9, 9, 1), **options, normalization=normalization)
     image = keras.Input((3, 3, 1))
     model = algorithm.make_model(keras.Model(image, keras.layers.Identity()(image), name="encoder"), seed=0)
     inputs = volumes(2, (4, 3, 3, 1))
     kernel, bias = (weight.numpy() for weight in model.get_layer("head_logits").weights)
     flat = inputs.reshape(2, 4, 9)
+    if normalization != "batch":
+        flat = (flat - flat.mean(axis=1, keepdims=True)) / np.sqrt(flat.var(axis=1, keepdims=True) + 1e-3)
     pairs = np.concatenate([np.repeat(flat[:, :1], 3, axis=1), flat[:, 1:]], axis=-1)
-    np.testing.assert_allclose(model(inputs), pairs @ kernel + bias, atol=1e-6)
+    np.testing.assert_allclose(model(inputs), pairs @ kernel + bias, atol=1e-5)
 
 
 def test_loss_is_the_mean_over_queries():

@@ -366,8 +366,8 @@ def test_a_sub_volume_counts_where_every_cube_is_filled(shape):
 
     share = 1 - empty / rows
     assert target(0.0) == target(share - 0.01) == 7
-    assert target(share + 0.01) == target(0.8) == -1
-    assert algorithm.min_foreground == 0.8
+    assert target(share + 0.01) == target(0.95) == -1
+    assert algorithm.min_foreground == 0.95
 
 
 def test_without_overlap_no_negative_is_left_out():

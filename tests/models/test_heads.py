@@ -46,6 +46,22 @@ def test_parameters_are_the_predecessors_with_batch_normalization(head, argument
     assert numbers["none"] == parameters
 
 
+@pytest.mark.parametrize("normalization", [None, "group", "layer", "none"])
+def test_codes_are_told_apart_by_what_the_patches_of_a_scan_do_not_share(normalization):
+    codes = np.random.default_rng(0).normal(5, [[[0.1]], [[3]]], size=(2, 4, 3)).astype("float32")
+    x = keras.Input((4, 3))
+    model = keras.Model(x, heads.told_apart(x, normalization))
+    expected = (codes - codes.mean(axis=1, keepdims=True)) / np.sqrt(codes.var(axis=1, keepdims=True) + 1e-3)
+    np.testing.assert_allclose(model(codes), expected, atol=1e-4)
+    np.testing.assert_allclose(model(codes + [[[100, -20, 3]]]), expected, atol=1e-2)  # what they share is gone
+    assert model.count_params() == 0
+
+
+def test_codes_stay_as_they_are_for_a_head_that_normalizes_over_the_batch():
+    x = keras.Input((4, 3))
+    assert heads.told_apart(x, "batch") is x
+
+
 def test_parameters_of_one_dense_layer_are_the_predecessors():
     assert build(heads.softmax, (4, 4, 4, 256), 4).count_params() == 16385 * 4
 

@@ -6,6 +6,7 @@ import keras  # noqa: F401
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.ndimage import binary_dilation, binary_erosion
 
 from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.ops import patches
@@ -253,9 +254,33 @@ def test_constant_patches_become_zeros(value):
     assert result[1, ..., 1].std() == pytest.approx(1, abs=1e-5)
 
 
-def test_foreground_is_what_is_above_five_percent_in_some_channel():
-    cut = np.zeros((4, 2, 5, 2), np.float32)
-    cut[1, 0, 0, 0] = cut[1, 0, 0, 1] = 0.06  # one voxel, in both channels
-    cut[2, 0, :, 0], cut[2, 1, :3, 1] = 0.9, 0.06
+def test_tissue_is_what_is_above_five_percent_in_some_channel():
+    cut = np.zeros((4, 8, 5, 2), np.float32)
+    cut[1, 3, 2, 0] = cut[1, 3, 2, 1] = 0.06  # one voxel, in both channels
+    cut[2, :4, :, 0], cut[2, 4:6, :, 1] = 0.9, 0.06
     cut[3] = patches.FOREGROUND
-    np.testing.assert_allclose(patches.foreground_share(tf.constant(cut)), [0, 0.1, 0.8, 0], atol=1e-6)
+    np.testing.assert_allclose(patches.filled_share(tf.constant(cut)), [0, 0.025, 0.75, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(9, 12), (7, 9, 8), (1, 2, 3)])
+def test_dark_voxels_between_tissue_are_a_closing_and_air_is_not(shape):
+    """By value of scipy's closing with a cube of three, beyond the patch as within."""
+    draw = np.random.default_rng(0)
+    cut = np.where(draw.random((40, *shape, 1)) < np.linspace(0, 1, 40).reshape(40, *[1] * len(shape), 1), 0.5, 0.0)
+    cut[-1, : shape[0] // 2] = 0  # air
+    cube = np.ones((3,) * len(shape), bool)
+    expected = []
+    for patch in cut[..., 0]:
+        grown = binary_dilation(patch > 0, cube)
+        expected.append(binary_erosion(grown, cube, border_value=True).mean())
+    found = patches.filled_share(tf.constant(cut.astype(np.float32)))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert found[0] == 0
+
+
+def test_slivers_of_air_are_not_filled_and_holes_are():
+    cut = np.full((3, 9, 9, 9, 1), 0.5, np.float32)
+    cut[0, 3:5, 3:5, 3:5] = 0  # a hole of two voxels
+    cut[1, 3:6, 3:6, 3:6] = 0  # of three
+    cut[2, :2, :2, :] = 0  # a corner
+    np.testing.assert_allclose(patches.filled_share(tf.constant(cut)), [1, 1 - 27 / 729, 1 - 36 / 729], atol=1e-6)

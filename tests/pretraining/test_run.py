@@ -237,7 +237,7 @@ def half_empty(tmp_path):
 def test_a_task_that_is_learned_in_part_is_warned_of(run, no_training, half_empty, caplog):
     with caplog.at_level(logging.converter.ABSL_WARNING):
         run(half_empty, **CUBES)
-    assert "min_foreground: 0 of the first 4 training scans have at least 80%" in caplog.text
+    assert "min_foreground: 0 of the first 4 training scans have at least 95%" in caplog.text
     assert "the order is not learned from them" in caplog.text
     caplog.clear()
     run(half_empty, **CUBES, min_foreground=0.0)
