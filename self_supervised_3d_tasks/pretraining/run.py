@@ -149,7 +149,7 @@ def _callbacks(plan: Plan, model: keras.Model, scans: Scans, batches: Any, folde
 
 
 def _write_scores(plan: Plan, validation: Scans, history: list[dict[str, float]], kept: int, folder: RunFolder) -> None:
-    """Write what the kept epoch reached beside what chance would, and warn where both are alike."""
+    """Write what the kept epoch reached beside what chance would, and warn of what was not learned."""
     algorithm = plan.algorithm
     crops = len(validation.names) * (1 if algorithm.sampling.distinct_scans else plan.experiment.crops_per_scan)
     chance = pretext_scores.validation_chance(algorithm, crops, plan.scans_per_step)

@@ -62,20 +62,28 @@ def validation_chance(algorithm: Algorithm, num_crops: int, batch_size: int) -> 
 
 
 def standstill(rows: Sequence[Row]) -> list[str]:
-    """Return one sentence per metric that is well above chance in training, and at chance in validation.
+    """Return one sentence per metric that is at chance in validation.
 
-    "At chance" is less than a tenth of what training gained over chance.
+    Where training is well above chance, less than a tenth of what it gained is at chance; else, what both gained has to
+    be less than a twentieth of what there is to gain.
     """
     found = []
     for row in rows:
         training, chance, validation, level = (row[column] for column in COLUMNS[2:])
         if None in (training, chance, validation, level):
             continue
-        if training - chance > 0.2 * (1 - chance) and validation - level < 0.1 * (training - chance):
+        gained, kept, most = training - chance, validation - level, 1 - chance
+        if gained > 0.2 * most and kept < 0.1 * gained:
             found.append(
                 f"{row['metric']} is {training:.3f} in training but {validation:.3f} in validation, at a chance of "
                 f"{level:.3f}: the task was learned by heart, or by running statistics that validation does not share; "
                 'use more scans or augmentation, or "normalization": "group" in place of "batch"'
+            )
+        elif max(gained, kept) < 0.05 * most:
+            found.append(
+                f"{row['metric']} stands at chance, {level:.3f}, with {training:.3f} in training and {validation:.3f} "
+                "in validation: it was not learned, and an encoder that did not learn its task is worth no comparison; "
+                "use more epochs, another lr or a larger batch_size"
             )
     return found
 

@@ -1,6 +1,8 @@
 import csv
 import math
 
+import pytest
+
 from self_supervised_3d_tasks.pretraining import scores as pretext_scores
 
 HISTORY = [
@@ -62,3 +64,27 @@ def test_table_and_file_say_the_same(tmp_path):
         written = list(csv.reader(file))
     assert written[0] == list(pretext_scores.COLUMNS)
     assert written[2:] == [["accuracy", "2", "0.6", "0.01", "0.5", "0.02"], ["spread", "2", "", "", "0.3", ""]]
+
+
+def row(training, chance, validation, level, metric="accuracy"):
+    return dict(zip(pretext_scores.COLUMNS, (metric, 3, training, chance, validation, level), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ((0.9, 0.1, 0.8, 0.1), ""),  # learned
+        ((0.15, 0.1, 0.2, 0.1), ""),  # begun to
+        ((0.9, 0.1, 0.12, 0.1), "learned by heart"),
+        ((0.66, 0.667, 0.663, 0.667), "stands at chance, 0.667, with 0.660 in training and 0.663 in validation"),
+        ((0.0, 0.01, 0.05, 0.01), "it was not learned"),
+        ((0.14, 0.1, 0.14, 0.1), "it was not learned"),
+        ((0.14, 0.1, 0.19, 0.1), ""),
+        ((0.9, None, 0.1, None), ""),  # nobody knows what a guess reaches
+        ((None, 0.1, None, 0.1), ""),
+    ],
+)
+def test_what_was_not_learned_is_said(numbers, said):
+    found = pretext_scores.standstill([row(0.9, 0.1, 0.9, 0.1, "another"), row(*numbers)])
+    assert len(found) == bool(said)
+    assert all(text.startswith("accuracy ") and said in text for text in found)
