@@ -57,7 +57,7 @@ def big_fully(
     return layers.logits_dense(num_outputs, seed=seed, name=f"{name}_logits")(x)
 
 
-def told_apart(codes: Tensor, normalization: Normalization | None, *, name: str = "told_apart") -> Tensor:
+def told_apart(codes: Tensor, normalization: Normalization | None) -> Tensor:
     """Return the codes of a scan's patches without what they have in common, for a head that tells them apart.
 
     Each feature gets mean 0 and variance 1 over the patches of its scan. Patches are alike, and a head that normalizes
@@ -68,14 +68,13 @@ def told_apart(codes: Tensor, normalization: Normalization | None, *, name: str 
         codes: ``(batch, patches, size)``, of three patches or more: of two, only which has more of a feature is left.
         normalization: Of the hidden layers of the head. That over the batch takes off what all codes have in common
             by itself; they stay as they are, and so does the predecessor's head.
-        name: Name of the layer, which has no weights.
 
     Returns:
         ``(batch, patches, size)``.
     """
     if normalization == "batch":
         return codes
-    return keras.layers.GroupNormalization(-1, center=False, scale=False, name=name)(codes)
+    return keras.layers.GroupNormalization(-1, center=False, scale=False, name="told_apart")(codes)  # no weights
 
 
 def sampling(sampling: Sampling, normalization: Normalization | None) -> Sampling:
