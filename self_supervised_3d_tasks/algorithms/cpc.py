@@ -191,7 +191,6 @@ class CPC(PatchAlgorithm, ComparingAlgorithm):
         num_columns, num_rows = len(self.columns), len(self.target_rows)
         inputs, codes = self.inputs_and_codes(encoder, len(self.cells))
         codes = layers.dense(self.code_size, seed=seed, name="code")(codes)
-        codes = keras.ops.reshape(codes, (-1, len(self.cells), self.code_size))
 
         contexts = [self.cells.index(cell) for column in self.columns for cell in self.context(column)]
         terms = keras.ops.take(codes, contexts, axis=1)

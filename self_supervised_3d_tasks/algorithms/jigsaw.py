@@ -81,7 +81,6 @@ class Jigsaw(PuzzleAlgorithm, ClassifyingAlgorithm):
     def make_model(self, encoder: keras.Model, *, seed: int) -> keras.Model:
         """Return patches ``(batch, patches, *patch, channels)`` -> logits ``(batch, classes)``."""
         inputs, codes = self.inputs_and_codes(encoder, self.num_patches)
-        codes = keras.ops.reshape(codes, (-1, self.num_patches, codes.shape[-1]))
         codes = keras.layers.Flatten(name="joined")(heads.told_apart(codes, self.normalization))
         return keras.Model(inputs, self.logits(codes, seed=seed), name=self.name)
 

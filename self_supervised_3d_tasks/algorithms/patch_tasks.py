@@ -25,13 +25,14 @@ class PatchAlgorithm(SelectiveAlgorithm):
         return (*self.grid.patch_shape, self.input_shape[-1])
 
     def inputs_and_codes(self, encoder: Any, number: int) -> tuple[Any, Any]:
-        """Return the input ``(batch, number, *encoder_shape)`` of a model and the flat codes of all patches.
+        """Return the input ``(batch, number, *encoder_shape)`` of a model and the codes of its patches.
 
-        They are ``(batch * number, size)``: in one call the patches share the statistics of batch normalization.
+        They are ``(batch, number, size)``, and of one call: the patches share the statistics of batch normalization.
         """
         inputs = keras.Input((number, *self.encoder_shape), name="patches")
         codes = encoder(keras.ops.reshape(inputs, (-1, *self.encoder_shape)))
-        return inputs, keras.layers.Flatten(name="flatten")(codes)
+        codes = keras.layers.Flatten(name="flatten")(codes)
+        return inputs, keras.ops.reshape(codes, (-1, number, codes.shape[-1]))
 
 
 @dataclass(kw_only=True, eq=False)

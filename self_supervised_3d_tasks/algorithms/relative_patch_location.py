@@ -95,7 +95,6 @@ class RelativePatchLocation(ClassifyingAlgorithm, PatchAlgorithm):
         """Return patches ``(batch, 1 + queries, *patch, channels)`` -> logits ``(batch, queries, classes)``."""
         ops, num_queries = keras.ops, self.queries_per_image
         inputs, codes = self.inputs_and_codes(encoder, 1 + num_queries)
-        codes = ops.reshape(codes, (-1, 1 + num_queries, codes.shape[-1]))
         codes = heads.told_apart(codes, self.normalization)
         pairs = ops.concatenate([ops.repeat(codes[:, :1], num_queries, axis=1), codes[:, 1:]], axis=-1)
         pairs = ops.reshape(pairs, (-1, pairs.shape[-1]))  # (batch * queries, 2 * code)
