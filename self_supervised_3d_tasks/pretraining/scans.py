@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from self_supervised_3d_tasks.algorithms.base import Algorithm
+from self_supervised_3d_tasks.algorithms.kinds import TurningAlgorithm
 from self_supervised_3d_tasks.data.cases import Case, find_cases
 from self_supervised_3d_tasks.data.store import centres
 from self_supervised_3d_tasks.data.store.volumes import VolumeStore
@@ -17,6 +18,7 @@ from self_supervised_3d_tasks.data.stream.source import Crops, Position
 from self_supervised_3d_tasks.experiment import build
 from self_supervised_3d_tasks.experiment.keys import TrainExperiment
 from self_supervised_3d_tasks.ops.sampling import Sampling
+from self_supervised_3d_tasks.pretraining.axes import check_boxes
 from self_supervised_3d_tasks.training.distribution import processes
 
 
@@ -109,9 +111,12 @@ def read_scans(experiment: TrainExperiment, algorithm: Algorithm, cases: Sequenc
         part: The part of the split that they are, for messages.
 
     Raises:
-        UserError: A scan cannot be used, and the experiment does not say that such scans are skipped.
+        UserError: A scan cannot be used, and the experiment does not say that such scans are skipped; or what is left
+            of a scan is padded in a way that solves the task.
     """
     store = build.make_store(experiment, cases, part=part)
+    if isinstance(algorithm, TurningAlgorithm) and experiment.foreground_crop != "none":
+        check_boxes(algorithm, store)
     finder, found = algorithm.sampling.crop_centres, None
     if finder is not None:
         store, found = centres.find(store, finder, experiment.cache_folder, skip=experiment.on_bad_file == "skip")

@@ -60,7 +60,9 @@ class Learner:
         for variable, value in zip(self.variables, self.first, strict=True):
             variable.assign(value)
         model.fit(examples(task, volumes(batch * steps, 1), 1).batch(batch), shuffle=False, verbose=0)
-        found = {name: [] for name in task.chance(batch)}
+        chances = task.chance(batch)
+        found = {name: [] for name in chances}
+        answers = dict.fromkeys(found, 0.0)
         for inputs, targets in examples(task, volumes(batch * BATCHES, 2), 2).batch(batch):
             outputs = model.predict_on_batch(inputs)
             for name in found:
@@ -69,6 +71,9 @@ class Learner:
                 metric.update_state(targets, outputs)
                 if float(metric.count) > 0:  # no scan counts towards the order of a puzzle in a ball
                     found[name].append(float(metric.result()))
+                    answers[name] += float(metric.count)
         values = {name: np.array(values) for name, values in found.items() if values}
-        floor = 1 / (4 * batch)  # of the deviation between batches
-        return {name: (v.mean(), max(v.std(ddof=1), floor) / np.sqrt(len(v))) for name, v in values.items()}
+        errors = {name: v.std(ddof=1) / np.sqrt(len(v)) for name, v in values.items()}
+        # A few batches can be alike by chance; no mean is surer than that of so many independent guesses.
+        guesses = {name: np.sqrt(chances[name] * (1 - chances[name]) / answers[name]) for name in values}
+        return {name: (v.mean(), max(errors[name], guesses[name])) for name, v in values.items()}

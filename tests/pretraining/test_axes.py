@@ -107,3 +107,50 @@ def test_who_insists_on_all_turns_is_told(experiment):
 def test_no_turn_that_is_left_is_an_error(experiment):
     with pytest.raises(UserError, match="rotation_axes, data_dim, volume_fitting: no turn is left, because .* uneven"):
         planning.plan(experiment([((21, 21, 21), ONES)] * 4, **CROPPED))
+
+
+def boxed(*shape):
+    """A function that fills a scan with darkness around a box of noise in its middle."""
+
+    def write(path):
+        scan = nib.load(path)
+        voxels = np.zeros(scan.shape, np.float32)
+        inside = tuple(slice((whole - part) // 2, (whole - part) // 2 + part) for whole, part in zip(scan.shape, shape))
+        voxels[inside] = np.random.default_rng(0).uniform(0.5, 1, shape)
+        nib.save(nib.Nifti1Image(voxels, scan.affine), path)
+
+    return write
+
+
+@pytest.mark.parametrize("kind", ["box", "inside"])
+@pytest.mark.parametrize(
+    ("box", "told"),
+    [
+        ((28, 26, 27), None),  # no axis of the box is padded
+        ((19, 19, 19), r"\[19, 19, 19\] voxels are left and padded to \[24, 24, 24\]"),  # two before, three behind
+        ((24, 24, 12), r"\[24, 24, 12\] voxels are left and padded to \[24, 24, 24\]"),
+        ((20, 20, 20), None),  # padded alike
+    ],
+)
+def test_what_a_foreground_crop_leaves_is_looked_at(experiment, tmp_path, kind, box, told):
+    """The headers of the scans, of 30 voxels, say nothing of it."""
+    one = experiment([((30, 30, 30), ONES)] * 4, **CROPPED, foreground_crop=kind, intensity_scaling="min_max")
+    for path in (tmp_path / "scans").iterdir():
+        boxed(*box)(path)
+    plan = planning.plan(one)
+    assert plan.algorithm.num_classes == 10
+    if told is None:
+        assert plan.check_sample().startswith("3 of 3 training and 1 of 1 validation")
+        return
+    message = f'^foreground_crop, data_dim: of case. {told}, which tells turns without .*"foreground_crop": "none"$'
+    with pytest.raises(UserError, match=message):
+        plan.check_sample()
+
+
+def test_who_insists_on_all_turns_of_boxes_is_told(experiment, tmp_path, caplog):
+    keys = {"foreground_crop": "box", "intensity_scaling": "min_max", "rotation_axes": "all"}
+    one = experiment([((30, 30, 30), ONES)] * 4, **CROPPED, **keys)
+    for path in (tmp_path / "scans").iterdir():
+        boxed(24, 24, 12)(path)
+    assert planning.plan(one).check_sample()
+    assert "[24, 24, 12] voxels are left and padded to [24, 24, 24], which tells turns" in caplog.text

@@ -144,6 +144,11 @@ class VolumeStore:
         """Return ``(*spatial, channels)`` of a preprocessed image."""
         return self._entry(index).scan.shape
 
+    def padding(self, index: int) -> tuple[tuple[int, int], ...]:
+        """Return the voxels of a preprocessed image before and after each axis that show nothing of the scan."""
+        scan = self._entry(index).scan
+        return scan.padding or ((0, 0),) * self.preprocessing.rank
+
     def placement(self, index: int, shape: tuple[int, ...]) -> Placement:
         """Return what an image shows of a scan whose own grid is ``(*shape)``."""
         scan = self._entry(index).scan
