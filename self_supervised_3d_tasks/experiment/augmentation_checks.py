@@ -1,16 +1,13 @@
 """Keys of the augmentation that contradict each other, or the names of the classes: one message each."""
 
-import re
 from collections.abc import Iterator
 
 from absl import logging
 
 from self_supervised_3d_tasks.experiment.keys import Experiment, FinetuneExperiment
+from self_supervised_3d_tasks.experiment.sides import pairs, sided
 
 _OF_AUGMENT = ("augment_flip_axes", "augment_degrees", "augment_swap_labels")
-_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
-# left_kidney, Kidney (R), kidneyLeft, left1; but not cleft, the vertebra L1 or the ventricle LV.
-_SIDE = re.compile(r"(?<![a-z])(?:left|right)(?![a-z])|(?<![a-z0-9])[lr](?![a-z0-9])", re.IGNORECASE)
 
 
 def mistakes(experiment: Experiment) -> Iterator[str]:
@@ -31,7 +28,7 @@ def warn(experiment: FinetuneExperiment) -> None:
     """Warn of turns after which left lies where right was, if the labels tell the two from each other."""
     rules = experiment.augment_rules
     degrees = rules.largest_angle(experiment.rank) if experiment.augment else 0
-    if degrees > 90 and (rules.swap_labels or _sided(experiment)):
+    if degrees > 90 and (rules.swap_labels or sided(experiment)):
         logging.warning(
             "augment_degrees: turns by up to %g degrees bring left to where right was, but the labels tell them apart; "
             "use 30 or less",
@@ -41,30 +38,17 @@ def warn(experiment: FinetuneExperiment) -> None:
 
 def _of_sides(experiment: FinetuneExperiment) -> Iterator[str]:
     """A flip from left to right makes the label of a left organ that of a right one."""
-    pairs, axis = experiment.augment_swap_labels, experiment.left_right_axis
+    swaps, axis = experiment.augment_swap_labels, experiment.left_right_axis
     flipped = axis in experiment.augment_rules.axes(experiment.rank)
-    labels = [label for pair in pairs or () for label in pair]
+    labels = [label for pair in swaps or () for label in pair]
     if len(set(labels)) < len(labels) or any(label >= experiment.num_classes for label in labels):
         known = f"classes from 1 to {experiment.num_classes - 1}"
-        yield f"augment_swap_labels: expected pairs of {known}, each in one pair, received {list(map(list, pairs))}"
-    if pairs and not flipped:
+        yield f"augment_swap_labels: expected pairs of {known}, each in one pair, received {list(map(list, swaps))}"
+    if swaps and not flipped:
         yield f"augment_swap_labels, augment_flip_axes: axis {axis}, left to right, is not flipped; add it, or no pairs"
-    if flipped and pairs is None and (names := _sided(experiment)):
+    if flipped and swaps is None and (names := sided(experiment)):
         way_out = f"leave {axis} out of augment_flip_axes"
         if experiment.task == "segmentation":
-            way_out = f"give their numbers as augment_swap_labels, as {_pairs(experiment) or [[1, 2]]}, or {way_out}"
+            way_out = f"give their numbers as augment_swap_labels, as {pairs(experiment) or [[1, 2]]}, or {way_out}"
         yield f"augment, class_names: flips of axis {axis} exchange left and right of {', '.join(names)}; {way_out}"
 
-
-def _sided(experiment: FinetuneExperiment) -> list[str]:
-    """Return the names of classes that say left or right."""
-    return [name for name in experiment.class_names or [] if _SIDE.search(_HUMP.sub(" ", name))]
-
-
-def _pairs(experiment: FinetuneExperiment) -> list[list[int]]:
-    """Return the numbers of the classes whose names differ in the side alone."""
-    by_organ: dict[str, list[int]] = {}
-    for name in _sided(experiment):
-        organ = _SIDE.sub("", _HUMP.sub(" ", name)).casefold()
-        by_organ.setdefault(organ, []).append(experiment.class_names.index(name))
-    return [numbers for numbers in by_organ.values() if len(numbers) == 2]

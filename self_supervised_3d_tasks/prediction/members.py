@@ -12,7 +12,7 @@ import numpy as np
 from self_supervised_3d_tasks import inference
 from self_supervised_3d_tasks.downstream import task_of
 from self_supervised_3d_tasks.errors import UserError
-from self_supervised_3d_tasks.experiment import pretrained
+from self_supervised_3d_tasks.experiment import pretrained, sides
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 from self_supervised_3d_tasks.experiment.load import load_experiment
 from self_supervised_3d_tasks.files.models import load_model
@@ -47,8 +47,7 @@ class Member:
     def predict(self, mirror: Sequence[int]) -> inference.Predict:
         """Return the function from a batch of prepared images to probabilities, averaged over flips of some axes."""
         predict, experiment = task_of(self.experiment).predictor(self.model), self.experiment
-        swaps = experiment.augment_swap_labels or ()
-        return inference.mirrored(predict, mirror, swaps=swaps, left_right_axis=experiment.left_right_axis)
+        return inference.mirrored(predict, mirror, swaps=sides.swaps(experiment), left_right_axis=experiment.left_right_axis)
 
 
 @dataclass(frozen=True)

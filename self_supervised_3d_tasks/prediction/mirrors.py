@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from self_supervised_3d_tasks.errors import UserError, nearest
+from self_supervised_3d_tasks.experiment import sides
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 
 
@@ -17,7 +18,8 @@ def axes_of(names: Sequence[str], experiment: FinetuneExperiment) -> tuple[int, 
         experiment: What the model was trained with.
 
     Raises:
-        UserError: A name is not known, or is given twice.
+        UserError: A name is not known, or is given twice; or left and right would be exchanged of classes whose names
+            tell them apart, but not which class is which one's counterpart.
     """
     is_picture = experiment.rank == 2 and experiment.layout.rows_first
     known = ("rows", "columns") if is_picture else ("x", "y", "z")[: experiment.rank]
@@ -26,4 +28,10 @@ def axes_of(names: Sequence[str], experiment: FinetuneExperiment) -> tuple[int, 
             raise UserError(f"--mirror: expected some of {','.join(known)}, received {name!r}.{nearest(name, known)}")
     if len(set(names)) < len(names):
         raise UserError(f"--mirror: expected each axis once, received {','.join(names)}")
-    return tuple(sorted(map(known.index, names)))
+    axes = tuple(sorted(map(known.index, names)))
+    if experiment.left_right_axis in axes and (alone := sides.without_counterpart(experiment)):
+        raise UserError(
+            f"--mirror: {known[experiment.left_right_axis]} exchanges left and right of {', '.join(alone)}, and no class "
+            "is known to be the other side's; leave it out"
+        )
+    return axes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from self_supervised_3d_tasks.experiment.augmentation_checks import _pairs, _sided
 from self_supervised_3d_tasks.ops.augment import Rules
 from tests.experiment.experiment_files import ARCHIVE, assert_refused, classify, finetune, train
 
@@ -111,22 +110,3 @@ def test_turns_that_exchange_the_sides_are_warned_of(tmp_path, caplog):
     finetune(tmp_path, **keys | SLICES)
     finetune(tmp_path, augment=True)
     assert caplog.text == ""
-
-
-@pytest.mark.parametrize(
-    ("names", "sided", "pairs"),
-    [
-        (["left parotid", "cord", "right parotid"], [0, 2], [[0, 2]]),
-        (["Right-Lung", "Left-Lung"], [0, 1], [[0, 1]]),
-        (["kidneyL", "kidneyR", "eye left", "eye right"], [0, 1, 2, 3], [[0, 1], [2, 3]]),
-        (["lung (L)", "lung (R)", "left1"], [0, 1, 2], [[0, 1]]),
-        (["rightVentricle", "myocardium", "leftVentricle"], [0, 2], [[0, 2]]),
-        (["left atrium"], [0], []),
-        (["cleft", "bright spot", "upright", "L1", "RV", "LV", "rl", "colour", "Copyright"], [], []),
-    ],
-)
-def test_names_that_say_left_or_right(tmp_path, names, sided, pairs):
-    names = [*names, "other"]
-    experiment = finetune(tmp_path, class_names=names, num_classes=len(names))
-    assert _sided(experiment) == [names[number] for number in sided]
-    assert _pairs(experiment) == pairs

@@ -96,8 +96,15 @@ def test_mirror_images_are_averaged(runs, scan, tmp_path):
     np.testing.assert_allclose(written_probabilities(predictor, scan, tmp_path), expected, atol=1e-5)
 
 
-def test_paired_organs_change_sides_with_the_scan(runs, scan, tmp_path, write_run):
-    keys = {"augment": True, "augment_degrees": 10, "augment_swap_labels": [[1, 2]], "num_classes": 3}
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"augment": True, "augment_degrees": 10, "augment_swap_labels": [[1, 2]]},
+        {"class_names": ["background", "Parotid_L", "Parotid_R"]},  # without a flip in training
+    ],
+)
+def test_paired_organs_change_sides_with_the_scan(runs, scan, tmp_path, write_run, keys):
+    keys = keys | {"num_classes": 3}
     run = write_run(tmp_path / "run", jobs={"100_random_0": 0.9}, seeds=SEEDS, **keys)
     found = written_probabilities(load_predictor(run, mirror=["x"]), scan, tmp_path)
     straight, flipped = (alone(run, "100_random_0", scan, flips) for flips in ((), (0,)))
@@ -139,6 +146,22 @@ def test_models_of_other_classes_or_channels_do_not_go_together(runs, tmp_path, 
 def test_axes_that_there_are_not_are_named(runs, axes, message):
     with pytest.raises(UserError, match=f"--mirror: expected {message}"):
         load_predictor(runs[0], mirror=axes)
+
+
+def test_a_side_without_a_counterpart_is_not_mirrored(tmp_path, write_run):
+    names = ["background", "left atrium", "aorta"]
+    run = write_run(tmp_path / "run", jobs={"100_random_0": 0.9}, num_classes=3, class_names=names)
+    with pytest.raises(UserError, match="^--mirror: x exchanges left and right of left atrium, and no class .* leave"):
+        load_predictor(run, mirror=["y", "x"])
+    assert load_predictor(run, mirror=["y", "z"]).mirror == (1, 2)
+
+
+def test_classes_of_whole_scans_have_no_counterpart(tmp_path, write_run):
+    keys = {"csv_file": "table.csv", "image_column": "file", "label_column": "class", "num_classes": 3}
+    keys |= {"prediction_architecture": "softmax", "class_names": ["none", "left knee", "right knee"]}
+    run = write_run(tmp_path / "run", jobs={"100_random_0": 0.9}, **keys)
+    with pytest.raises(UserError, match="^--mirror: x exchanges left and right of left knee, right knee"):
+        load_predictor(run, mirror=["x"])
 
 
 def test_photographs_are_mirrored_by_rows_and_columns_and_their_probabilities_are_arrays(tmp_path, write_run):
