@@ -63,32 +63,40 @@ def warn_of_label_map(experiment: FinetuneExperiment, met: Iterable[int], where:
 def warn_of_classes(
     experiment: FinetuneExperiment, jobs: Iterable[Job], classes: Mapping[Case, Iterable[Label]]
 ) -> None:
-    """Warn of classes that no training scan has, and of subsets of one class, which teach nothing.
+    """Warn of classes that no training scan has, or none of a subset, and of subsets of one class.
 
     Args:
         experiment: The sweep's settings.
         jobs: Its trainings.
         classes: What occurs in training and validation scans, as far as it is known.
     """
-    known = set().union(*classes.values())
+    subsets = {f"{job.percent:g}%, repetition {job.repetition}": set(job.split.train) for job in jobs}
+    taught = {name: set().union(*(classes.get(case, ()) for case in cases)) for name, cases in subsets.items()}
+    known = set().union(*taught.values())
     absent = sorted(set(range(experiment.num_classes)) - known) if experiment.task != "findings" and known else []
     if absent:
         logging.warning(
-            "num_classes: %d, but none of the %d training and validation scans has class %s, of which nothing is "
-            "learned; lower num_classes, or check the labels and label_map",
+            "num_classes: %d, but none of the %d training scans has class %s, of which nothing is learned; lower "
+            "num_classes, or check the labels and label_map",
             experiment.num_classes,
-            len(classes),
+            len(set().union(*subsets.values()) & set(classes)),
             ", ".join(map(str, absent)),
         )
     if empty := [case.name for case, found in classes.items() if experiment.task == "segmentation" and found == {0}]:
         logging.warning("%d of %d masks hold no foreground, such as that of %s", len(empty), len(classes), empty[0])
-    single = {}
-    for job in jobs:
-        found = set().union(*(classes.get(case, ()) for case in job.split.train))
-        if len(found) == 1:
-            single[f"{job.percent:g}%, repetition {job.repetition}"] = None
-    if single:
+    if single := [name for name, found in taught.items() if len(found) == 1]:
         logging.warning(
             "exp_splits: the training scans of %s are of one class, from which no other can be told; raise it",
             "; ".join(single),
+        )
+    lacking = defaultdict(list)
+    for name, found in taught.items():
+        if len(found) > 1 and found != known and experiment.task != "findings":
+            lacking[", ".join(map(str, sorted(known - found)))].append(name)
+    for labels, names in lacking.items():
+        logging.warning(
+            "exp_splits: no training scan of %s has class %s, of which nothing is learned there; raise it, or expect "
+            "low scores of these classes",
+            "; ".join(names),
+            labels,
         )

@@ -81,7 +81,7 @@ def test_what_masks_do_not_hold_is_said_before_training(sweep, caplog, monkeypat
 
     assert warnings(num_classes=2) == []
     (absent,) = warnings(num_classes=3)
-    assert absent.startswith("num_classes: 3, but none of the 8 training and validation scans has class 2")
+    assert absent.startswith("num_classes: 3, but none of the 7 training scans has class 2")
     (alike,) = warnings(num_classes=2, exp_splits=[100, 20, 10])
     assert alike.startswith("exp_splits: 20% and 10% train on the same 1 scan(s)")
     (case,) = sweep(exp_splits=[10]).jobs[0].split.train

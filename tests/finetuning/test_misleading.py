@@ -53,9 +53,39 @@ def test_classes_without_a_scan_and_fractions_of_one_class(tmp_path, caplog):
     experiment, labels = classify(tmp_path, num_classes=4), {case: [case.label] for case in cases}
     misleading.warn_of_classes(experiment, jobs_of(cases, [100, 5], repetitions=2), labels)
     absent, single = (record.getMessage() for record in caplog.records)
-    assert absent.startswith("num_classes: 4, but none of the 20 training and validation scans has class 2, 3, of")
+    assert absent.startswith("num_classes: 4, but none of the 14 training scans has class 2, 3, of")
     assert single.startswith("exp_splits: the training scans of 5%, repetition 0; 5%, repetition 1 are of one class")
     caplog.clear()
     misleading.warn_of_classes(classify(tmp_path, num_classes=2), jobs_of(cases, [100, 50]), labels)
     misleading.warn_of_classes(experiment, jobs_of(cases, [5]), {})  # nothing is known of masks before they are read
     assert caplog.records == []
+
+
+def test_a_class_of_validation_scans_alone(tmp_path, caplog):
+    cases = cases_of([None] * 20)
+    jobs = jobs_of(cases, [100])
+    labels = {case: {0, 1} for case in cases} | {case: {0, 1, 2} for case in jobs[0].split.validation}
+    misleading.warn_of_classes(finetune(tmp_path, num_classes=3), jobs, labels)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("num_classes: 3, but none of the 14 training scans has class 2, of which")
+
+
+def test_classes_that_a_fraction_lacks(tmp_path, caplog):
+    """One scan of 14 has class 2, another class 3; of small fractions most lack one of them, or both."""
+    cases = cases_of([None] * 20)
+    jobs = jobs_of(cases, [100, 50, 8], repetitions=2)
+    whole = next(job for job in jobs if job.percent == 100).split.train
+    labels = {case: {0, 1} for case in cases} | {whole[0]: {0, 1, 2}, whole[-1]: {0, 1, 3}}
+    misleading.warn_of_classes(finetune(tmp_path, num_classes=4), jobs, labels)
+    expected = {}
+    for job in jobs:
+        lacking = {2: whole[0], 3: whole[-1]}
+        absent = ", ".join(str(label) for label, case in lacking.items() if case not in job.split.train)
+        if absent:
+            expected.setdefault(absent, {})[f"{job.percent:g}%, repetition {job.repetition}"] = None
+    assert "8%, repetition 0" in str(expected) and "100%, repetition 0" not in str(expected)
+    assert {record.getMessage() for record in caplog.records} == {
+        f"exp_splits: no training scan of {'; '.join(subsets)} has class {absent}, of which nothing is learned there; "
+        "raise it, or expect low scores of these classes"
+        for absent, subsets in expected.items()
+    }
