@@ -14,7 +14,7 @@ from self_supervised_3d_tasks.data.preparing.fitted_scan import FittedScan, as_i
 from self_supervised_3d_tasks.data.preparing.foreground_box import ForegroundCrop, foreground_box
 from self_supervised_3d_tasks.data.preparing.placement import Placement, padding_to
 from self_supervised_3d_tasks.data.preparing.resampling import Interpolation, resize, resize_labels
-from self_supervised_3d_tasks.data.preparing.scaling import IntensityRange, Scaling, bounds
+from self_supervised_3d_tasks.data.preparing.scaling import Contrast, IntensityRange, Scaling, bounds
 from self_supervised_3d_tasks.data.volumes import Header, Volume
 from self_supervised_3d_tasks.errors import UserError
 
@@ -177,11 +177,12 @@ class Preprocessing:
         scaled = intensities.scale(array)
         box = foreground_box(scaled, self.foreground_crop, name)
         size = self.size_of(array[box].shape[:-1], volume.header)
-        padding = self.padding(size)
+        padding, contrast = self.padding(size), Contrast.of(scaled[box])
         kept = as_integers(array[box]) if size == array[box].shape[:-1] else None
         if kept is None:  # fractions take as much place scaled as they do unscaled
-            return FittedScan(np.ascontiguousarray(resize(scaled[box], size, self.interpolation)), box, padding)
-        return FittedScan(kept, box, padding, intensities)
+            resized = np.ascontiguousarray(resize(scaled[box], size, self.interpolation))
+            return FittedScan(resized, box, padding, contrast=contrast)
+        return FittedScan(kept, box, padding, intensities, contrast)
 
     def padding(self, size: Sequence[int]) -> tuple[tuple[int, int], ...]:
         """Return the voxels that are added before and after each axis of a scan of `size_of` its box."""

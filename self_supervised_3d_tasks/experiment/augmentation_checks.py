@@ -51,4 +51,3 @@ def _of_sides(experiment: FinetuneExperiment) -> Iterator[str]:
         if experiment.task == "segmentation":
             way_out = f"give their numbers as augment_swap_labels, as {pairs(experiment) or [[1, 2]]}, or {way_out}"
         yield f"augment, class_names: flips of axis {axis} exchange left and right of {', '.join(names)}; {way_out}"
-

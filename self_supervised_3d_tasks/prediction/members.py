@@ -47,7 +47,9 @@ class Member:
     def predict(self, mirror: Sequence[int]) -> inference.Predict:
         """Return the function from a batch of prepared images to probabilities, averaged over flips of some axes."""
         predict, experiment = task_of(self.experiment).predictor(self.model), self.experiment
-        return inference.mirrored(predict, mirror, swaps=sides.swaps(experiment), left_right_axis=experiment.left_right_axis)
+        return inference.mirrored(
+            predict, mirror, swaps=sides.swaps(experiment), left_right_axis=experiment.left_right_axis
+        )
 
 
 @dataclass(frozen=True)

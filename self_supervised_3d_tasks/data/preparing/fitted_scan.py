@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from self_supervised_3d_tasks.data.preparing.scaling import IntensityRange
+from self_supervised_3d_tasks.data.preparing.scaling import Contrast, IntensityRange
 
 INTEGERS = (np.uint8, np.int8, np.int16, np.uint16)  # float32 holds every one of their numbers
 Place = tuple[slice, ...]
@@ -23,6 +23,7 @@ class FittedScan:
         box: The part of the scan's own grid that ``array`` shows, one slice per spatial axis.
         padding: Zeros before and after each spatial axis of the image; empty: none.
         intensities: What becomes 0 and 1 of integers; None: they are scaled.
+        contrast: What is left to see of the box; None: it was not noted.
         content: What the voxels as they were read are told by, see `content.hash_channels`.
     """
 
@@ -30,6 +31,7 @@ class FittedScan:
     box: Place
     padding: tuple[tuple[int, int], ...] = ()
     intensities: IntensityRange | None = None
+    contrast: Contrast | None = None
     content: tuple[str, ...] = ()
 
     @property

@@ -40,6 +40,26 @@ class IntensityRange(NamedTuple):
         return np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32, copy=False)
 
 
+class Contrast(NamedTuple):
+    """What is left to see of a scan after scaling, per channel.
+
+    Attributes:
+        spread: The distance of the 1st and the 99th percentile of the voxels, in [0, 1].
+        clipped: The share of the voxels that are 0 or 1.
+    """
+
+    spread: tuple[float, ...]
+    clipped: tuple[float, ...]
+
+    @classmethod
+    def of(cls, image: np.ndarray) -> "Contrast":
+        """Look at every other voxel along each axis of an image ``(*spatial, channels)`` in [0, 1]."""
+        voxels = image[(slice(None, None, 2),) * (image.ndim - 1)].reshape(-1, image.shape[-1])
+        low, high = np.percentile(voxels, (1, 99), axis=0)
+        clipped = np.mean((voxels <= 0) | (voxels >= 1), axis=0)
+        return cls(*(tuple(map(float, values)) for values in (high - low, clipped)))
+
+
 def bounds(channel: np.ndarray, scaling: Scaling, window: tuple[float, float] | None) -> tuple[float, float]:
     """Return what becomes 0 and what becomes 1 in one channel of a scan; equal where it has no range.
 

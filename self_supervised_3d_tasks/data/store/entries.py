@@ -13,7 +13,7 @@ from self_supervised_3d_tasks.data.content import hash_channels
 from self_supervised_3d_tasks.data.formats import read_channels, read_mask, stem_of
 from self_supervised_3d_tasks.data.preparing.fitted_scan import FittedScan
 from self_supervised_3d_tasks.data.preparing.placement import Placement
-from self_supervised_3d_tasks.data.preparing.scaling import IntensityRange
+from self_supervised_3d_tasks.data.preparing.scaling import Contrast, IntensityRange
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 from self_supervised_3d_tasks.data.store import disk
 from self_supervised_3d_tasks.data.store.disk import DiskArray
@@ -124,6 +124,7 @@ class Loader:
             box = [[side.start, side.stop] for side in scan.box]
             ranges = None if scan.intensities is None else [list(ends) for ends in scan.intensities]
             notes = {"box": box, "intensities": ranges, "content": list(scan.content)}
+            notes |= {"contrast": None if scan.contrast is None else [list(values) for values in scan.contrast]}
             files[self._scan_path(case)] = disk.pack(scan.array, rank, notes)
         if entry.foreground is not None:
             flat, borders, classes = entry.foreground
@@ -141,7 +142,9 @@ class Loader:
         ranges = notes["intensities"]
         intensities = None if ranges is None else IntensityRange(*map(tuple, ranges))
         padding = self.preprocessing.padding(array.shape[:-1])
-        return FittedScan(array, box, padding, intensities, tuple(notes["content"]))
+        contrast = notes.get("contrast")  # of files that were written before it was noted, nothing is said
+        contrast = None if contrast is None else Contrast(*map(tuple, contrast))
+        return FittedScan(array, box, padding, intensities, contrast, tuple(notes["content"]))
 
     def _scan_path(self, case: Case) -> Path:
         """Return the file of a scan, which is the same whatever else is done with the case."""

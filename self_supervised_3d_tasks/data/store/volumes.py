@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from self_supervised_3d_tasks.data.store.filling import OrError
 from self_supervised_3d_tasks.data.volumes import Header, check_same_grid
 from self_supervised_3d_tasks.errors import UserError
 
-NUM_LOOKED_AT = 16
+MAX_NAMED = 5  # scans in a warning
 LEAST_CONTRAST = 0.05
 
 
@@ -84,36 +85,38 @@ class VolumeStore:
         self.cases = list(self._entries)
 
     def check_contrast(self) -> None:
-        """Warn of scans in which little is left to see after scaling; looks at a few of them.
+        """Warn of scans, or channels of them, in which little is left to see after scaling.
 
         Raises:
             UserError: Nothing is left to see in any of them.
         """
-        flat, clipped = [], []
-        seen = range(0, len(self.cases), max(1, len(self.cases) // NUM_LOOKED_AT))
-        for index in seen:
-            image = self.image(index)[(slice(None, None, 2),) * self.preprocessing.rank]
-            low, high = np.percentile(image, (1, 99))
-            if high - low < LEAST_CONTRAST:
-                flat.append(self.cases[index].name)
-            if np.mean((image <= 0) | (image >= 1)) > 0.5:
-                clipped.append(self.cases[index].name)
-        keys = "intensity_window" if self.preprocessing.intensity_window else "intensity_scaling"
-        if len(flat) == len(seen):
+        found = {case.name: self._entry(index).scan.contrast for index, case in enumerate(self.cases)}
+        found = {name: contrast for name, contrast in found.items() if contrast is not None}
+        flat, clipped = defaultdict(list), []
+        for name, (spread, shares) in found.items():
+            for channel, width in enumerate(spread):
+                if width < LEAST_CONTRAST:
+                    flat[channel].append(name)
+            if max(shares) > 0.5:
+                clipped.append(name)
+        number, is_window = self.preprocessing.number_channels, bool(self.preprocessing.intensity_window)
+        key = "intensity_window" if is_window else "intensity_scaling"
+        if found and all(len(flat[channel]) == len(found) for channel in range(number)):
             raise UserError(
-                f"{keys}: nothing is left to see in {flat[0]}, nor in any other of the {len(seen)} scans looked at: "
-                f"98 % of the voxels lie within {LEAST_CONTRAST:.0%} of the range after scaling. Give a window in the "
-                "units of the files."
+                f"{key}: nothing is left to see in {next(iter(found))}, nor in any other of the {len(found)} scans: 98 % "
+                f"of the voxels lie within {LEAST_CONTRAST:.0%} of the range after scaling. Give a window in the units "
+                "of the files."
             )
-        if flat:
-            logging.warning("%s: little is left to see in %s after scaling; check these files", keys, ", ".join(flat))
-        if clipped and self.preprocessing.intensity_window:
-            logging.warning(
-                "intensity_window: clips more than half of %d of %d scans looked at, such as %s",
-                len(clipped),
-                len(seen),
-                clipped[0],
-            )
+        for channel, names in sorted(flat.items()):
+            if names:
+                where = f"channel {channel} of " if number > 1 else ""
+                named = ", ".join(names[:MAX_NAMED]) + (
+                    f" and {more} more" if (more := len(names) - MAX_NAMED) > 0 else ""
+                )
+                logging.warning("%s: little is left to see in %s%s after scaling; check these files", key, where, named)
+        if clipped and is_window:
+            text = "intensity_window: clips more than half of %d of %d scans, such as %s"
+            logging.warning(text, len(clipped), len(found), clipped[0])
 
     @property
     def skipped(self) -> list[dict[str, str]]:

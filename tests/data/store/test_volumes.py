@@ -196,19 +196,23 @@ def test_a_scan_is_no_mask_of_itself(tmp_path):
             check_case(case, Preprocessing((4, 4, 4), 1), num_classes=2)
 
 
-def looked_at(tmp_path, arrays, **keys):
+def looked_at(tmp_path, arrays, cache="memory", channels=1, **keys):
     cases = []
     for number, array in enumerate(arrays):
-        path = tmp_path / f"case{number}.npy"
+        path = tmp_path / f"case{number:02}.npy"
         np.save(path, array.astype(np.float32))
         cases.append(Case(path.stem, path, None, path.stem))
-    VolumeStore(cases, Preprocessing((8, 8, 8), 1, **keys)).check_contrast()
+    preprocessing = Preprocessing((8, 8, 8), channels, **keys)
+    VolumeStore(cases, preprocessing, cache=cache, cache_dir=tmp_path / "cache").check_contrast()
+
+
+CT = {"intensity_window": (-1000, 1000), "intensity_scaling": "window"}
 
 
 def test_a_window_in_other_units_than_the_files_is_refused(tmp_path):
     scans = np.random.default_rng(0).random((3, 8, 8, 8))
     with pytest.raises(
-        UserError, match="^intensity_window: nothing is left to see in case0, nor in any other of the 3"
+        UserError, match="^intensity_window: nothing is left to see in case00, nor in any other of the 3 scans: "
     ):
         looked_at(tmp_path, scans, intensity_window=(-100, 240), intensity_scaling="window")
 
@@ -218,10 +222,44 @@ def test_scans_with_little_contrast_or_a_narrow_window_are_told(tmp_path, caplog
     flat = np.full((8, 8, 8), 0.5)
     flat[1, 1, 1:3] = 0, 1
     looked_at(tmp_path, [rng.random((8, 8, 8)), flat], intensity_scaling="min_max")
-    assert "intensity_scaling: little is left to see in case1 after scaling" in caplog.text
+    assert "intensity_scaling: little is left to see in case01 after scaling" in caplog.text
     caplog.clear()
     looked_at(tmp_path, rng.random((2, 8, 8, 8)), intensity_window=(0.4, 0.8), intensity_scaling="window")
-    assert "intensity_window: clips more than half of 2 of 2 scans looked at" in caplog.text
+    assert "intensity_window: clips more than half of 2 of 2 scans, such as case00" in caplog.text
     caplog.clear()
     looked_at(tmp_path, rng.random((2, 8, 8, 8)), intensity_window=(0, 1), intensity_scaling="window")
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_one_scan_in_other_units_among_many_is_told(tmp_path, caplog, cache):
+    """With a cache on disk also where its files were there already."""
+    scans = np.random.default_rng(0).uniform(-1000, 1000, (20, 8, 8, 8))
+    scans[13] = (scans[13] + 1000) / 2000
+    for _ in range(2):
+        caplog.clear()
+        looked_at(tmp_path, scans, cache, **CT)
+        assert [record.getMessage() for record in caplog.records] == [
+            "intensity_window: little is left to see in case13 after scaling; check these files"
+        ]
+
+
+def test_many_flat_scans_are_told_in_one_line(tmp_path, caplog):
+    scans = np.random.default_rng(0).uniform(-1000, 1000, (9, 8, 8, 8))
+    scans[:7] /= 1000
+    looked_at(tmp_path, scans, **CT)
+    assert "in case00, case01, case02, case03, case04 and 2 more after scaling" in caplog.text
+
+
+def test_a_channel_in_other_units_is_told(tmp_path, caplog):
+    """Of two channels in one window the second is in [0, 1]."""
+    scans = np.random.default_rng(0).uniform(-1000, 1000, (3, 8, 8, 8, 2))
+    scans[..., 1] = (scans[..., 1] + 1000) / 2000
+    looked_at(tmp_path, scans, channels=2, **CT)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "intensity_window: little is left to see in channel 1 of case00, case01, case02 after scaling; check these files"
+    )
+    scans[..., 0] /= 1000
+    with pytest.raises(UserError, match="nothing is left to see in case00, nor in any other of the 3 scans"):
+        looked_at(tmp_path, scans, channels=2, **CT)
