@@ -28,6 +28,8 @@ PREPARATION = (
 _TAKEN_OVER = ("target_spacing", "interpolation")
 # Of these keys null says nothing: the order of channels is then the file's, the normalization the encoder's own.
 _UNSAID_BY_NULL = ("channel_suffixes", "channel_columns", "normalization")
+# What was done before these keys were there. The file of a run holds every key of its time.
+_BEFORE = {"intensity_scaling": "min_max", "foreground_crop": "none"}
 # All that is read of a pretraining, beside the keys of its encoder.
 _READ = {*PREPARATION, "volume_fitting", "data_dim", "dataset_name"}
 _RESTORE = "restore it from a copy, or put the weights into a folder of their own"
@@ -157,17 +159,20 @@ def _check(path: Path, stored: dict[str, Any]) -> None:
 
 def _preparation(values: dict[str, Any]) -> dict[str, Any]:
     """Return what decides what scans look like to the encoder, as far as the keys of an experiment say it."""
-    found = {key: values[key] for key in PREPARATION if key in values}
+    found = dict(_BEFORE) if "intensity_window" in values else {}
+    found |= {key: values[key] for key in PREPARATION if key in values}
     found = {key: value for key, value in found.items() if value is not None or key not in _UNSAID_BY_NULL}
     if values.get("intensity_window"):
         found.pop("intensity_scaling", None)  # the window says it
     layout = LAYOUTS.get(values.get("dataset_name"))
-    fitting = values.get("volume_fitting") or (layout and layout.volume_fitting)
+    by_default = "crop" if values.get("target_spacing") else layout and layout.volume_fitting
+    fitting = values.get("volume_fitting") or by_default
     found |= {"volume_fitting": fitting} if fitting else {}
     if fitting == "resize" and "data_dim" in values:
-        # The size of a voxel follows from it; that of crops is free.
-        size = values["data_dim"]
-        found["data_dim"] = size[0] if isinstance(size, list) and len(set(size)) == 1 else size
+        found["data_dim"] = values["data_dim"]  # the size of a voxel follows from it; that of crops is free
+    for key in {"data_dim", "target_spacing"} & found.keys():
+        sizes = found[key]
+        found[key] = sizes[0] if isinstance(sizes, list) and len(set(sizes)) == 1 else sizes
     return found | ({"grey photographs (dataset_name)": layout.grey} if layout else {})
 
 

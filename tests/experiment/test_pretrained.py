@@ -172,11 +172,23 @@ def test_scans_that_are_prepared_otherwise_are_warned_of(run, caplog, theirs, mi
     assert lines == [f"  {line}"]
 
 
-@pytest.mark.parametrize("key", ["intensity_scaling", "foreground_crop"])
-def test_keys_of_the_preparation_are_compared_where_both_files_have_them(key):
-    compare = pretrained._preparation
-    assert compare({key: "a"})[key] == "a"
-    assert key not in compare({})
+@pytest.mark.parametrize(
+    ("mine", "lines"),
+    [
+        ({}, ['intensity_scaling: "percentiles", in the pretraining "min_max"']),
+        ({"intensity_scaling": "min_max"}, []),
+        ({"intensity_scaling": "min_max", "foreground_crop": "box"}, ['foreground_crop: "box", in the pretraining "no']),
+    ],
+)
+def test_a_run_from_before_a_key_was_there_did_what_was_done_then(run, caplog, mine, lines):
+    pretrained_with(run)
+    stored = json.loads((run / "config.json").read_text())
+    for key in ("intensity_scaling", "foreground_crop"):
+        del stored[key]
+    (run / "config.json").write_text(json.dumps(stored))
+    finetune(**mine)
+    found = [line.strip() for record in caplog.records for line in record.getMessage().splitlines()[1:]]
+    assert len(found) == len(lines) and all(map(str.startswith, found, lines))
 
 
 def test_every_difference_is_in_one_block(run, caplog):
@@ -195,6 +207,8 @@ def test_every_difference_is_in_one_block(run, caplog):
         ({"intensity_window": [0, 80]}, {"intensity_window": [0.0, 80.0]}),
         ({"volume_fitting": "crop", "data_dim": 48}, {"volume_fitting": "crop"}),
         ({"volume_fitting": "crop"}, {"volume_fitting": "exact"}),
+        ({"target_spacing": [1, 1, 1], "data_dim": 48}, {"target_spacing": 1}),  # which crops
+        ({"target_spacing": [1, 1, 1], "volume_fitting": "crop"}, {}),
         ({"number_channels": 2}, {"number_channels": 3, "channel_map": [0, 0, 1]}),
         ({"channel_suffixes": None}, {"channel_suffixes": ["_t1"]}),
         ({"normalization": None}, {"normalization": "group"}),
