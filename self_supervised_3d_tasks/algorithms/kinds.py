@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ from self_supervised_3d_tasks.errors import UserError
 from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.limits import Share
 from self_supervised_3d_tasks.ops import patches
+
+
+FILLED = 0.95  # of a part is tissue, so that no outline shows
 
 
 class ComparingAlgorithm(Algorithm):
@@ -87,7 +91,11 @@ class SelectiveAlgorithm(Algorithm):
     lost = "nothing is learned from them"
     all_is_lost = True
 
-    min_foreground: Share = 0.95
+    min_foreground: Share = FILLED
+
+    def strict(self) -> SelectiveAlgorithm:
+        """Return this task, but with no scan that counts by its outline."""
+        return dataclasses.replace(self, min_foreground=max(self.min_foreground, FILLED))
 
     def filled(self, parts: Any) -> Any:
         """Return which parts ``(number, *spatial, channels)`` in [0, 1] are filled, ``(number,)`` booleans."""
@@ -106,18 +114,26 @@ class SelectiveAlgorithm(Algorithm):
         """Return whether the scan of one example's target, a numpy array, counts."""
         return bool(np.min(target) >= 0)
 
-    def warnings(self, targets: Sequence[Any]) -> list[str]:
+    def warnings(self, targets: Sequence[Any], strict_targets: Sequence[Any] = ()) -> list[str]:
         """Return what speaks against training on scans like these, one message each; told before the first step.
 
         Args:
             targets: The targets of a few training examples (not of batches), as numpy arrays.
+            strict_targets: Those of the same examples of the `strict` task.
 
         Raises:
             UserError: Nothing could be learned from any of them.
         """
         number, counted = len(targets), sum(map(self.counts, targets))
+        found = []
+        if strict_targets and (more := counted - sum(map(self.counts, strict_targets))) > 0:
+            found.append(
+                f"min_foreground: {more} of the first {number} training scans count at {self.min_foreground:g} that do "
+                f"not at {FILLED:g}: air shows in some part of them, and the outline of the body helps to tell the "
+                "answer without the anatomy. Raise it as far as enough scans count, see foreground_crop too"
+            )
         if 2 * counted >= number:
-            return []
+            return found
         message = (
             f"min_foreground: {counted} of the first {number} training scans have at least {self.min_foreground:.0%} "
             f"tissue (above {patches.FOREGROUND:.0%} of the range) in every part; the others show by their "
@@ -127,4 +143,4 @@ class SelectiveAlgorithm(Algorithm):
         )
         if counted == 0 and self.all_is_lost:
             raise UserError(message)
-        return [message]
+        return [*found, message]

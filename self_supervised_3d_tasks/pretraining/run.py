@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,8 @@ def _look_at_examples(scans: Scans, path: Path) -> None:
             previews.append(scans.algorithm.describe(inputs, targets))
     plots.pretext_preview(path, previews)
     if isinstance(scans.algorithm, SelectiveAlgorithm):
-        for warning in scans.algorithm.warnings(seen):
+        strict = dataclasses.replace(scans, algorithm=scans.algorithm.strict()).single_examples().take(NUM_EXAMPLES)
+        for warning in scans.algorithm.warnings(seen, [targets.numpy()[0] for _, targets in strict]):
             logging.warning("%s", warning)
 
 

@@ -110,6 +110,28 @@ def test_fewer_are_warned_of():
     assert "reduce min_foreground: to 0 to count every scan" in warning
 
 
+@pytest.mark.parametrize("name", SELECTIVE)
+def test_scans_that_count_by_their_outline_are_warned_of(name):
+    """Of four scans one has a slab of air, one is of noise all over."""
+    task = registry.algorithm(name)(SHAPES[3], min_foreground=0.25)
+    images = np.random.default_rng(0).uniform(0.1, 1, (4, *SHAPES[3])).astype(np.float32)
+    images[1][:, :, :3] = images[3][:, :, :5] = 0
+
+    def targets(task):
+        pairs = [task.make_example(tf.constant(image), tf.constant([i, 1])) for i, image in enumerate(images)]
+        return [target.numpy() for _, target in pairs]
+
+    strict = task.strict()
+    assert type(strict) is type(task) and (strict.min_foreground, task.min_foreground) == (0.95, 0.25)
+    more = sum(map(task.counts, targets(task))) - sum(map(strict.counts, targets(strict)))
+    assert more >= 1
+    (warning,) = task.warnings(targets(task), targets(strict))
+    assert warning.startswith(
+        f"min_foreground: {more} of the first 4 training scans count at 0.25 that do not at 0.95:"
+    )
+    assert strict.warnings(targets(strict), targets(strict.strict())) == []
+
+
 @pytest.mark.parametrize("target", [DOES_NOT, np.full(4, -1), np.full(4, -1.0, np.float32)])
 def test_none_is_an_error(target):
     with pytest.raises(UserError, match="^min_foreground: 0 of the first 2 training scans.* nothing is learned from"):

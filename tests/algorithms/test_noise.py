@@ -11,6 +11,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from self_supervised_3d_tasks.algorithms.kinds import SelectiveAlgorithm
+from self_supervised_3d_tasks.data.preparing.resampling import resize
 from self_supervised_3d_tasks.errors import UserError
 from tests.algorithms import learners
 from tests.algorithms.learners import GUESSING, SHAPES, Learner
@@ -37,6 +38,8 @@ def volumes(kind, rank, number, seed):
         axes = tuple(range(1, rank + 2))
         low, high = noise.min(axes, keepdims=True), noise.max(axes, keepdims=True)
         noise = (noise - low) / (high - low)
+    if kind == "enlarged":  # along the last axis, of which every other plane was there
+        noise = np.stack([resize(scan[..., ::2, :], SHAPES[rank][:-1]) for scan in noise])
     noise = 0.06 + 0.94 * noise  # all of it is tissue
     if kind == "ball":
         side = SHAPES[rank][0]
@@ -88,3 +91,18 @@ def test_these_steps_find_what_the_defaults_keep_out(name, rank, kind, options, 
     task = small_task(name, rank, **options)
     ((metric, (value, error)),) = learned(Learner(task), kind, steps).items()
     assert value - task.chance(BATCH)[metric] > 4 * error, f"{value:.3f} ± {error:.3f}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("apart", [False, True])
+def test_an_axis_that_was_enlarged_tells_turns_unless_it_is_kept_apart(apart):
+    task = small_task("rotation", 3)
+    if apart:
+        task.keep_apart({(0, 2), (1, 2)}, set())  # as `pretraining.axes` finds of such scans
+    fresh = functools.partial(volumes, "enlarged", 3)
+    ((value, error),) = Learner(task).learned(fresh, batch=16, steps=150).values()
+    assert task.num_classes == (6 if apart else 10)
+    if apart:
+        assert abs(value - 1 / 6) <= 3 * error
+    else:
+        assert value - 1 / 10 > 4 * error

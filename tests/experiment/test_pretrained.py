@@ -177,7 +177,10 @@ def test_scans_that_are_prepared_otherwise_are_warned_of(run, caplog, theirs, mi
     [
         ({}, ['intensity_scaling: "percentiles", in the pretraining "min_max"']),
         ({"intensity_scaling": "min_max"}, []),
-        ({"intensity_scaling": "min_max", "foreground_crop": "box"}, ['foreground_crop: "box", in the pretraining "no']),
+        (
+            {"intensity_scaling": "min_max", "foreground_crop": "box"},
+            ['foreground_crop: "box", in the pretraining "no'],
+        ),
     ],
 )
 def test_a_run_from_before_a_key_was_there_did_what_was_done_then(run, caplog, mine, lines):
