@@ -85,7 +85,7 @@ class FinetuneExperiment(Experiment):
         sample_classes_uniform: Whether training scans are repeated until the classes are even.
         do_cross_val: Whether to cross-validate; repetitions is then the number of folds.
         exp_splits: Label fractions, in percent of the training share.
-        repetitions: Repetitions with their own seed and subset.
+        repetitions: Repetitions with their own seed and subset; a difference has an interval from three on.
         epochs_initialized: Epochs from pretrained weights, warm-up included.
         epochs_random: Epochs from scratch.
         epochs_frozen: Epochs with the pretrained encoder frozen throughout; 0: no such training.
@@ -133,7 +133,7 @@ class FinetuneExperiment(Experiment):
     sample_classes_uniform: bool = False
     do_cross_val: bool = False
     exp_splits: Annotated[list[Percent], Field(min_length=1, max_length=100)] = [100, 10, 1]
-    repetitions: PositiveFew = 2
+    repetitions: PositiveFew = 3
     epochs_initialized: Count = 5
     epochs_random: Count = 5
     epochs_frozen: Count = 0
