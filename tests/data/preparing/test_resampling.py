@@ -3,8 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.ndimage import gaussian_filter
 
 from self_supervised_3d_tasks.data.preparing.resampling import resize, resize_labels
+from self_supervised_3d_tasks.scores.segmentation import dice
 
 DRAWS = np.random.default_rng(0)
 
@@ -77,6 +79,21 @@ def test_a_mask_stays_aligned_with_its_image() -> None:
     ball = np.square(np.indices((24, 24, 24)) - 11.5).sum(axis=0) < 64
     image = resize(ball.astype(np.float32)[..., None], (12, 12, 12))[..., 0]
     np.testing.assert_array_equal(resize_labels(ball.astype(np.uint8), (12, 12, 12)) == 1, image > 0.5)
+
+
+def test_half_a_grid_and_back_loses_less_than_the_nearest_neighbour() -> None:
+    """Of blobs in blobs, as of the regions of a tumour; the nearest neighbour shrinks 8 voxels to 1 3 5 7."""
+    rng, lost = np.random.default_rng(3), []
+    for _ in range(5):
+        field = gaussian_filter(rng.normal(size=(48, 48, 32)), 4)
+        mask = np.digitize(field, np.quantile(field, [0.7, 0.85, 0.95])).astype(np.uint8)
+        ours = resize(np.eye(4, dtype=np.float32)[resize_labels(mask, (24, 24, 16))], mask.shape).argmax(axis=-1)
+        nearest = mask[1::2, 1::2, 1::2].repeat(2, 0).repeat(2, 1).repeat(2, 2)
+        pairs = [[dice(mask == label, back == label) for back in (ours, nearest)] for label in (1, 2, 3)]
+        lost.append(1 - np.array(pairs))
+    by_label = np.mean(lost, axis=0)
+    np.testing.assert_allclose(by_label[:, 1], [0.30, 0.26, 0.16], atol=0.01)
+    assert (by_label[:, 0] < 0.75 * by_label[:, 1]).all()
 
 
 @pytest.mark.parametrize("factor", [2, 3])
