@@ -16,7 +16,6 @@ from self_supervised_3d_tasks.lazy import keras, tf
 from self_supervised_3d_tasks.limits import Share
 from self_supervised_3d_tasks.ops import patches
 
-
 FILLED = 0.95  # of a part is tissue, so that no outline shows
 
 

@@ -17,6 +17,11 @@ def task(dataset_name: str, prediction_architecture: str) -> Literal["classifica
     return "findings" if layouts.get(dataset_name).labels == "findings" else "classification"
 
 
+def pretraining_lr(known: dict[str, Any]) -> float:
+    """Return the learning rate that the pretext task has by default: 1e-3 for most."""
+    return registry.algorithm(known["algorithm"]).default_lr
+
+
 def momentum(known: dict[str, Any]) -> float | None:
     """Return 0.9, the usual momentum of sgd; None for adam, which takes none."""
     return 0.9 if known["optimizer"] == "sgd" else None

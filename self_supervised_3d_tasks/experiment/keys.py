@@ -39,6 +39,7 @@ class TrainExperiment(Experiment):
 
     Args:
         data_dir: Folder of unlabelled scans, with its sub-folders; or an index; or <archive>.npz/<part>.
+        lr: Learning rate, the highest one where it changes; default: 1e-3, for exemplar 1e-4.
         epochs: Number of epochs.
         train_val_split: Share of the subjects that trains; the rest validates.
         restoration_picture_every_n_epochs: Draw restored validation scans every n epochs; for tasks with a decoder.
@@ -47,6 +48,7 @@ class TrainExperiment(Experiment):
     """
 
     data_dir: str
+    lr: PositiveFloat = Field(default_factory=defaults.pretraining_lr)
     epochs: PositiveInt = 250
     train_val_split: OpenShare = 0.9
     restoration_picture_every_n_epochs: PositiveInt = 10

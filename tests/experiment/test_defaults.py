@@ -3,6 +3,7 @@
 import pytest
 
 from self_supervised_3d_tasks.errors import UserError
+from self_supervised_3d_tasks.experiment import registry
 from tests.experiment.experiment_files import HU, classify, finetune, train
 
 
@@ -41,3 +42,12 @@ def test_keys_of_the_optimizer_have_the_defaults_of_their_kind(tmp_path):
     assert chosen(optimizer="sgd") == ["sgd", 0.9, "constant", 0.0, None]
     assert chosen(optimizer="sgd", momentum=0, weight_decay=1e-4) == ["sgd", 0, "constant", 1e-4, "coupled"]
     assert chosen(weight_decay=0.1, weight_decay_form="decoupled")[3:] == [0.1, "decoupled"]
+
+
+@pytest.mark.parametrize("name", registry.known("algorithm"))
+def test_the_learning_rate_is_that_of_the_task(tmp_path, name):
+    """At 1e-3 the codes of exemplar collapse; a finetuning has its own rate, whatever the task was."""
+    keys = {"algorithm": name, "data_dim": 64, "num_layers": 2, "volume_fitting": "crop"}
+    assert train(tmp_path, **keys).lr == (1e-4 if name == "exemplar" else 1e-3)
+    assert train(tmp_path, **keys, lr=0.5).lr == 0.5
+    assert finetune(tmp_path, **keys).lr == 1e-3
