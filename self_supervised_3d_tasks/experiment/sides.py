@@ -5,8 +5,8 @@ import re
 from self_supervised_3d_tasks.experiment.keys import FinetuneExperiment
 
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-# left_kidney, Kidney (R), kidneyLeft, LKidney, leftlung, Parotid Lt, ctx-lh-insula, femur_sin, left1; but not cleft, the
-# vertebra L1 or the ventricle LV.
+# left_kidney, Kidney (R), kidneyLeft, LKidney, leftlung, Parotid Lt, ctx-lh-insula, femur_sin, left1; but not cleft,
+# the vertebra L1 or the ventricle LV.
 _SIDE = re.compile(
     r"(?<![a-z])(?:left|right)|(?<![a-z])(?:lt|rt|lh|rh|sin(?:istra)?|dext?(?:ra)?)(?![a-z])|"
     r"(?<![a-z0-9])[lr](?![a-z0-9])",

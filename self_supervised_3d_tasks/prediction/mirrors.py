@@ -31,7 +31,7 @@ def axes_of(names: Sequence[str], experiment: FinetuneExperiment) -> tuple[int, 
     axes = tuple(sorted(map(known.index, names)))
     if experiment.left_right_axis in axes and (alone := sides.without_counterpart(experiment)):
         raise UserError(
-            f"--mirror: {known[experiment.left_right_axis]} exchanges left and right of {', '.join(alone)}, and no class "
-            "is known to be the other side's; leave it out"
+            f"--mirror: {known[experiment.left_right_axis]} exchanges left and right of {', '.join(alone)}, and no "
+            "class is known to be the other side's; leave it out"
         )
     return axes

@@ -115,7 +115,8 @@ def boxed(*shape):
     def write(path):
         scan = nib.load(path)
         voxels = np.zeros(scan.shape, np.float32)
-        inside = tuple(slice((whole - part) // 2, (whole - part) // 2 + part) for whole, part in zip(scan.shape, shape))
+        starts = [(whole - part) // 2 for whole, part in zip(scan.shape, shape, strict=True)]
+        inside = tuple(slice(start, start + part) for start, part in zip(starts, shape, strict=True))
         voxels[inside] = np.random.default_rng(0).uniform(0.5, 1, shape)
         nib.save(nib.Nifti1Image(voxels, scan.affine), path)
 

@@ -103,9 +103,9 @@ class VolumeStore:
         key = "intensity_window" if is_window else "intensity_scaling"
         if found and all(len(flat[channel]) == len(found) for channel in range(number)):
             raise UserError(
-                f"{key}: nothing is left to see in {next(iter(found))}, nor in any other of the {len(found)} scans: 98 % "
-                f"of the voxels lie within {LEAST_CONTRAST:.0%} of the range after scaling. Give a window in the units "
-                "of the files."
+                f"{key}: nothing is left to see in {next(iter(found))}, nor in any other of the {len(found)} scans: "
+                f"98 % of the voxels lie within {LEAST_CONTRAST:.0%} of the range after scaling. Give a window in the "
+                "units of the files."
             )
         for channel, names in sorted(flat.items()):
             if names:

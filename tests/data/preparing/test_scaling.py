@@ -44,7 +44,7 @@ def test_one_hot_voxel(scaling):
 
 @pytest.mark.parametrize("scaling", ["percentiles", "min_max"])
 def test_scans_that_differ_in_their_hottest_voxels_come_out_alike(scaling):
-    """Ten scans of one tissue whose few bright vessels reach 2 to 20 times its intensity: the 99th percentile of each."""
+    """The 99th percentile of ten scans of one tissue, whose few bright vessels reach 2 to 20 times its intensity."""
     rng, found = np.random.default_rng(5), []
     for factor in np.linspace(2, 20, 10):
         image = rng.normal(100, 15, (16, 16, 16, 1)).astype(np.float32)

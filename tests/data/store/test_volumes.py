@@ -257,9 +257,8 @@ def test_a_channel_in_other_units_is_told(tmp_path, caplog):
     scans[..., 1] = (scans[..., 1] + 1000) / 2000
     looked_at(tmp_path, scans, channels=2, **CT)
     (record,) = caplog.records
-    assert record.getMessage() == (
-        "intensity_window: little is left to see in channel 1 of case00, case01, case02 after scaling; check these files"
-    )
+    where = "channel 1 of case00, case01, case02"
+    assert record.getMessage() == f"intensity_window: little is left to see in {where} after scaling; check these files"
     scans[..., 0] /= 1000
     with pytest.raises(UserError, match="nothing is left to see in case00, nor in any other of the 3 scans"):
         looked_at(tmp_path, scans, channels=2, **CT)
