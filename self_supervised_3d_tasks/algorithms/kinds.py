@@ -98,6 +98,8 @@ class SelectiveAlgorithm(Algorithm):
 
     def filled(self, parts: Any) -> Any:
         """Return which parts ``(number, *spatial, channels)`` in [0, 1] are filled, ``(number,)`` booleans."""
+        if self.min_foreground == 0:
+            return tf.ones(tf.shape(parts)[:1], tf.bool)  # without a look at them
         return patches.filled_share(parts) >= self.min_foreground
 
     def only_if_filled(self, target: Any, parts: Any) -> Any:
