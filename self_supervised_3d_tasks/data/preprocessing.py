@@ -177,7 +177,8 @@ class Preprocessing:
         scaled = intensities.scale(array)
         box = foreground_box(scaled, self.foreground_crop, name)
         size = self.size_of(array[box].shape[:-1], volume.header)
-        padding, contrast = self.padding(size), Contrast.of(scaled[box])
+        contrast = Contrast.of(scaled[box], is_photograph=photographs.is_photograph(volume.path))
+        padding = self.padding(size)
         kept = as_integers(array[box]) if size == array[box].shape[:-1] else None
         if kept is None:  # fractions take as much place scaled as they do unscaled
             resized = np.ascontiguousarray(resize(scaled[box], size, self.interpolation))

@@ -52,12 +52,19 @@ class Contrast(NamedTuple):
     clipped: tuple[float, ...]
 
     @classmethod
-    def of(cls, image: np.ndarray) -> "Contrast":
-        """Look at every other voxel along each axis of an image ``(*spatial, channels)`` in [0, 1]."""
+    def of(cls, image: np.ndarray, *, is_photograph: bool = False) -> "Contrast":
+        """Look at every other voxel along each axis of an image.
+
+        Args:
+            image: ``(*spatial, channels)`` in [0, 1].
+            is_photograph: Its colours are seen together, as one channel: in that of a retina there is hardly any blue.
+        """
         voxels = image[(slice(None, None, 2),) * (image.ndim - 1)].reshape(-1, image.shape[-1])
         low, high = np.percentile(voxels, (1, 99), axis=0)
-        clipped = np.mean((voxels <= 0) | (voxels >= 1), axis=0)
-        return cls(*(tuple(map(float, values)) for values in (high - low, clipped)))
+        spread, clipped = high - low, np.mean((voxels <= 0) | (voxels >= 1), axis=0)
+        if is_photograph:
+            spread, clipped = spread.max(keepdims=True), clipped.mean(keepdims=True)
+        return cls(tuple(map(float, spread)), tuple(map(float, clipped)))
 
 
 def bounds(channel: np.ndarray, scaling: Scaling, window: tuple[float, float] | None) -> tuple[float, float]:

@@ -99,8 +99,8 @@ class VolumeStore:
                     flat[channel].append(name)
             if max(shares) > 0.5:
                 clipped.append(name)
-        number, is_window = self.preprocessing.number_channels, bool(self.preprocessing.intensity_window)
-        key = "intensity_window" if is_window else "intensity_scaling"
+        key = "intensity_window" if self.preprocessing.intensity_window else "intensity_scaling"
+        number = max((len(contrast.spread) for contrast in found.values()), default=1)
         if found and all(len(flat[channel]) == len(found) for channel in range(number)):
             raise UserError(
                 f"{key}: nothing is left to see in {next(iter(found))}, nor in any other of the {len(found)} scans: "
@@ -110,11 +110,10 @@ class VolumeStore:
         for channel, names in sorted(flat.items()):
             if names:
                 where = f"channel {channel} of " if number > 1 else ""
-                named = ", ".join(names[:MAX_NAMED]) + (
-                    f" and {more} more" if (more := len(names) - MAX_NAMED) > 0 else ""
-                )
+                more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+                named = ", ".join(names[:MAX_NAMED]) + more
                 logging.warning("%s: little is left to see in %s%s after scaling; check these files", key, where, named)
-        if clipped and is_window:
+        if clipped and self.preprocessing.intensity_window:
             text = "intensity_window: clips more than half of %d of %d scans, such as %s"
             logging.warning(text, len(clipped), len(found), clipped[0])
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from self_supervised_3d_tasks.data.preparing.scaling import bounds
+from self_supervised_3d_tasks.data.preparing.scaling import Contrast, bounds
 from self_supervised_3d_tasks.data.preprocessing import Preprocessing
 
 RNG = np.random.default_rng(0)
@@ -63,3 +63,15 @@ def test_channels_are_scaled_apart_and_clipped():
     scaled = Preprocessing((10, 10, 10), 2, intensity_scaling="percentiles").normalize(image)
     np.testing.assert_allclose(scaled[..., 1], 1 - scaled[..., 0], atol=0.003)  # the least of each is no foreground
     assert scaled.min() == 0 and scaled.max() == 1 and scaled.dtype == np.float32
+
+
+def test_contrast_by_hand():
+    """Of 16 pixels every fourth is looked at: 0, 0.2, 0.4 and 1 in the first channel, 0.5 in the second."""
+    image = np.full((4, 4, 2), 0.5, np.float32)
+    image[::2, ::2, 0] = [[0, 0.2], [0.4, 1]]
+    spread = 0.97 * 1 + 0.03 * 0.4 - 0.03 * 0.2  # percentiles lie between the numbers
+    contrast = Contrast.of(image)
+    np.testing.assert_allclose(contrast.spread, (spread, 0), atol=1e-6)
+    assert contrast.clipped == (0.5, 0)
+    together = Contrast.of(image, is_photograph=True)
+    np.testing.assert_allclose(together, ((spread,), (0.25,)), atol=1e-6)
