@@ -39,10 +39,8 @@ class Algorithm(abc.ABC):
 
     input_shape: tuple[int, ...]
 
-    # How scans are drawn for the task and put into batches, and the learning rate where an experiment names none; no
-    # annotations, which would make them keys of the task.
+    # How scans are drawn for the task and put into batches; no annotation, which would make it a key.
     sampling = Sampling()
-    default_lr = 1e-3
 
     @property
     def name(self) -> str:

@@ -47,7 +47,8 @@ class Exemplar(ComparingAlgorithm):
         UserError: Nothing that changes the anchor, or mining among negatives from the dataset, which gives one.
     """
 
-    default_lr = 1e-4  # at 1e-3 the codes of small batches collapse in the first epoch
+    # Of pretraining: at 1e-3, the default of the other tasks, the codes of small batches collapse in the first epoch.
+    default_lr = 1e-4
 
     code_size: Units = 1024
     alpha: PositiveFloat = 1.0

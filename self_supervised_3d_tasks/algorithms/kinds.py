@@ -92,6 +92,11 @@ class SelectiveAlgorithm(Algorithm):
 
     min_foreground: Share = FILLED
 
+    @property
+    def is_lenient(self) -> bool:
+        """Whether scans count that show air in a part."""
+        return self.min_foreground < FILLED
+
     def strict(self) -> SelectiveAlgorithm:
         """Return this task, but with no scan that counts by its outline."""
         return dataclasses.replace(self, min_foreground=max(self.min_foreground, FILLED))

@@ -18,8 +18,8 @@ def task(dataset_name: str, prediction_architecture: str) -> Literal["classifica
 
 
 def pretraining_lr(known: dict[str, Any]) -> float:
-    """Return the learning rate that the pretext task has by default: 1e-3 for most."""
-    return registry.algorithm(known["algorithm"]).default_lr
+    """Return the ``default_lr`` of the pretext task's class, where it has one, or 1e-3."""
+    return getattr(registry.algorithm(known["algorithm"]), "default_lr", 1e-3)
 
 
 def momentum(known: dict[str, Any]) -> float | None:

@@ -110,9 +110,14 @@ def _look_at_examples(scans: Scans, path: Path) -> None:
             previews.append(scans.algorithm.describe(inputs, targets))
     plots.pretext_preview(path, previews)
     if isinstance(scans.algorithm, SelectiveAlgorithm):
-        strict = dataclasses.replace(scans, algorithm=scans.algorithm.strict()).single_examples().take(NUM_EXAMPLES)
-        for warning in scans.algorithm.warnings(seen, [targets.numpy()[0] for _, targets in strict]):
+        for warning in scans.algorithm.warnings(seen, _strict_targets(scans) if scans.algorithm.is_lenient else []):
             logging.warning("%s", warning)
+
+
+def _strict_targets(scans: Scans) -> list[Any]:
+    """Return the targets of the first scans where none counts by its outline."""
+    strict = dataclasses.replace(scans, algorithm=scans.algorithm.strict())
+    return [targets.numpy()[0] for _, targets in strict.single_examples().take(NUM_EXAMPLES)]
 
 
 def _phase(plan: Plan, distribution: training.Distribution) -> training.Phase:

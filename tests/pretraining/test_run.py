@@ -241,7 +241,8 @@ def test_a_task_that_is_learned_in_part_is_warned_of(run, no_training, half_empt
     assert "the order is not learned from them" in caplog.text
     caplog.clear()
     run(half_empty, **CUBES, min_foreground=0.0)
-    assert "min_foreground" not in caplog.text
+    assert "min_foreground: 4 of the first 4 training scans count at 0 that do not at 0.95: air shows" in caplog.text
+    assert "the order is not learned from them" not in caplog.text
 
 
 def test_a_task_of_which_nothing_will_be_learned_is_refused_before_the_first_step(
