@@ -121,6 +121,30 @@ def test_at_most_7_percent_of_simulated_cross_validations_find_an_effect(subject
     assert np.mean(found) <= 0.07
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("subjects", "repetitions", "expected"),
+    [
+        (6, 3, 0.07),
+        (6, 5, 0.10),
+        (10, 3, 0.06),
+        (10, 5, 0.08),
+        (15, 3, 0.05),
+        (15, 5, 0.07),
+        (40, 3, 0.03),
+        (40, 5, 0.05),
+    ],
+)
+def test_a_few_subjects_that_make_the_difference_are_taken_for_an_effect_more_often(subjects, repetitions, expected):
+    """Their effects are exponentially distributed around none: what the documents say the test cannot hold."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(4000):
+        skewed = rng.exponential(0.02, (subjects, 1)) - 0.02
+        noise = rng.normal(0, 0.005, (subjects, repetitions)) + rng.normal(0, 0.002 * np.sqrt(2), (1, repetitions))
+        found.append(paired.crossed(skewed + noise).p_value < 0.05)
+    assert np.mean(found) == pytest.approx(expected, abs=0.015)
+
+
 @pytest.mark.parametrize(
     ("count", "tolerance"), [(150, 0.08), pytest.param(2000, 0.03, marks=pytest.mark.slow)], ids=["few", "many"]
 )
