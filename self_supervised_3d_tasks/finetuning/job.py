@@ -145,8 +145,8 @@ def warn_of_standstill(name: str, history: Sequence[Mapping[str, float]]) -> Non
     if len(history) > 2 and gain > 0.3 * abs(history[0]["loss"]) and validation[0] - min(validation) < 0.1 * gain:
         logging.warning(
             "%s: the loss of training fell from %.3f to %.3f, that of validation hardly below its first, %.3f: the "
-            "scans were learned by heart, or running statistics of a batch normalization lag behind; add scans or "
-            'augmentation, or use "normalization": "group"',
+            'scans were learned by heart (add scans, or "augment": true), or running statistics of a batch '
+            'normalization lag behind ("normalization": "group" has none)',
             name,
             history[0]["loss"],
             history[-1]["loss"],
