@@ -25,7 +25,7 @@ def test_every_file_is_listed_on_one_line_and_bases_are_not(capsys):
     example.execute()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(example.examples())
-    assert len(lines) == 130
+    assert len(lines) == 129
     assert max(map(len, lines)) <= 160
     assert "cpc_demo                                     train: cpc, nifti, demo_data/images" in lines
 
