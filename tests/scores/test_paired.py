@@ -93,6 +93,7 @@ CASES = [
     *({"slices": 8, "subjects": 10}, {"slices": 8, "subjects": 10, "subject_sd": 0.02}),
     *({"seed_sd": sd, "subjects": subjects} for sd in (0.002, 0.005, 0.01) for subjects in (8, 40)),
     *({"seed_sd": sd, "slices": 8, "subjects": 10, "repetitions": 5} for sd in (0.002, 0.005, 0.01)),
+    *({"seed_sd": sd, "subjects": subjects, "repetitions": 5} for sd in (0.002, 0.005, 0.01) for subjects in (8, 40)),
     {"seed_sd": 0.01, "subject_sd": 0.03, "subjects": 40},
 ]
 
@@ -107,6 +108,12 @@ def test_few_simulations_find_an_effect_where_there_is_none(design):
 @pytest.mark.parametrize("design", CASES, ids=str)
 def test_at_most_7_percent_of_simulations_find_an_effect_where_there_is_none(design):
     assert share_of_false_positives(2000, **design) <= 0.07
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("subjects", "repetitions"), [(8, 3), (8, 5), (40, 3), (40, 5)])
+def test_where_neither_seeds_nor_subjects_matter_few_simulations_find_an_effect(subjects, repetitions):
+    assert share_of_false_positives(2000, subjects=subjects, repetitions=repetitions) <= 0.03
 
 
 @pytest.mark.slow
