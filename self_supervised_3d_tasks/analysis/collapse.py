@@ -18,8 +18,9 @@ from self_supervised_3d_tasks.training.graphs import leave_uncompiled
 
 MIN_SPREAD = 0.3  # of 1, that of codes in all directions alike
 MIN_RANK_SHARE = 0.2  # of the largest possible rank
+ONE_DIRECTION = 1.5  # a rank below it: all codes lie about a line
 KEPT = 0.5  # of the highest value so far: what falls further is a collapse, if it is low too
-PATIENCE = 5  # epochs that codes which were narrow from the start on have to spread out
+PATIENCE = 5  # epochs that codes which were narrow, or about a line, from the start on have to spread out
 UNJUDGED = "_pooled"  # how names of means of positive values end: a low spread is their nature
 _WARNING = (
     "%s: collapsed in epoch %d. Their spread is %.2g (0: all alike, 1: in all directions alike), their rank %.1f of at "
@@ -101,7 +102,10 @@ def is_collapse(epochs: Sequence[Width], possible: int) -> bool:
     rank, last = epochs[-1]
     if last >= MIN_SPREAD:
         ranks = [width.rank for width in epochs if width.spread >= MIN_SPREAD]
-        return rank < MIN_RANK_SHARE * possible and rank < KEPT * max(ranks)
+        lines = [rank < ONE_DIRECTION for rank in ranks[-PATIENCE:]]
+        return rank < MIN_RANK_SHARE * possible and (
+            rank < KEPT * max(ranks) or (len(lines) == PATIENCE and all(lines))
+        )
     spreads = [width.spread for width in epochs]
     if max(spreads) >= MIN_SPREAD:
         return last < KEPT * max(spreads)
@@ -118,8 +122,9 @@ class CollapseMonitor:
       all the time and did not rise for `PATIENCE` epochs: networks give like codes to all scans before they are
       trained, with a spread from 0.1 on, so that a low one alone is no fault;
     * the rank is below `MIN_RANK_SHARE` of the largest possible, min(size, codes - 1), and has lost more than half of
-      the highest one: a rank that was low from the start on may be all that there is to tell. Ranks of epochs with a
-      low spread do not count: they are those of noise.
+      the highest one, or has been below `ONE_DIRECTION` for `PATIENCE` epochs: a low rank from the start on may be all
+      that there is to tell, but of whole scans that is more than one number, such as how bright they are. Ranks of
+      epochs with a low spread do not count: they are those of noise.
 
     Args:
         model: The task's model.

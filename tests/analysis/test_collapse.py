@@ -95,6 +95,8 @@ def test_too_few_codes_and_broken_ones_have_no_numbers(codes):
         ([(15.7, 0.93), (9.0, 0.5), (6.0, 0.2)], 3),  # all alike
         ([(15.7, 0.999), (9.0, 0.999), (5.0, 0.998)], 3),  # in a few directions: the spread is blind
         ([(2.0, 0.9), (1.5, 0.9), (1.1, 0.9)], None),  # data of a low rank
+        ([(1.4, 0.9), (1.2, 0.9), (1.3, 0.8), (1.0, 0.9), (1.4, 0.8)], 5),  # about a line from the first epoch on
+        ([(1.4, 0.9), (1.2, 0.9), (1.3, 0.8), (1.0, 0.9), (1.6, 0.8), (1.4, 0.8)], None),  # it widens
         ([(1.0, 0.0)] * 6, 5),  # from the first epoch on
         ([(4.4, 0.17), (4.2, 0.15), (3.7, 0.24), (2.6, 0.33), (2.1, 0.52), (3.0, 0.72)], None),  # a slow start
         ([(9.0, 0.12), (2.0, 0.13), (2.0, 0.14), (2.0, 0.15), (2.0, 0.4), (2.0, 0.5)], None),  # 9: the rank of noise
