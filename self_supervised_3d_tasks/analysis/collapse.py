@@ -102,10 +102,9 @@ def is_collapse(epochs: Sequence[Width], possible: int) -> bool:
     rank, last = epochs[-1]
     if last >= MIN_SPREAD:
         ranks = [width.rank for width in epochs if width.spread >= MIN_SPREAD]
-        lines = [rank < ONE_DIRECTION for rank in ranks[-PATIENCE:]]
-        return rank < MIN_RANK_SHARE * possible and (
-            rank < KEPT * max(ranks) or (len(lines) == PATIENCE and all(lines))
-        )
+        recent = ranks[-PATIENCE:]
+        about_a_line = len(recent) == PATIENCE and max(recent) < ONE_DIRECTION
+        return rank < MIN_RANK_SHARE * possible and (about_a_line or rank < KEPT * max(ranks))
     spreads = [width.spread for width in epochs]
     if max(spreads) >= MIN_SPREAD:
         return last < KEPT * max(spreads)
